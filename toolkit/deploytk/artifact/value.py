@@ -1,0 +1,84 @@
+"""The Artifact: what a model directory is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deploytk.lmdeploy import VersionRange
+
+Layout = Literal["workspace", "huggingface"]
+WeightFormat = Literal["none", "awq", "gptq", "fp8", "mxfp4", "compressed-tensors", "smooth_quant"]
+KvPolicy = Literal["none", "int8", "int4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that whoever deploys this directory should know."""
+
+    level: Literal["error", "warning", "info"]  # error: not usable as it is
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A file that belongs to the model: a weight, a tokenizer or a configuration file."""
+
+    path: str  # relative to the root, with /
+    bytes: int
+    is_weight: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary position embedding, under the names of Hugging Face's `rope_parameters`."""
+
+    theta: float
+    dim: int  # rotated values per head
+    scaling: tuple[tuple[str, float | int | str], ...]  # () unless scaled: rope_type, factor, ...
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model directory, as found on disk. Nothing in it is guessed: None means that it does not say."""
+
+    root: Path
+    layout: Layout
+    config_format: Literal["ini", "yaml", "json"]  # workspaces: config.ini up to 0.5.3, config.yaml from 0.6.0
+    made_by: str  # "lmdeploy 0.4.2", "lmdeploy 0.6.4-0.7.2", "transformers 5.17.0", "unknown"
+    architecture: str  # Hugging Face class name, "LlamaForCausalLM"
+    weight_format: WeightFormat
+    weight_dtype: Literal["float16", "bfloat16", "float32"]  # of what is not quantized
+    weight_bits: int  # 4 for W4A16; 16 when the weights are not quantized
+    group_size: int | None  # None when the weights are not quantized
+    weights_bytes: int  # on disk, all weight files together
+    parameters: int  # as if nothing were quantized; tied embeddings once
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    tied_embeddings: bool
+    attention_bias: bool
+    norm_eps: float
+    rope: Rope
+    session_len: int  # tokens
+    kv_policy: KvPolicy  # stored in config.ini only; "none" elsewhere
+    tensor_parallel: int
+    chat_template: str | None  # a legacy template's name, "hf" for the tokenizer's own, None when there is none
+    lmdeploy: VersionRange  # what can serve it
+    config: dict[str, object]  # the parsed config file, for what has no field here
+    files: tuple[ModelFile, ...]  # what belongs to the model, sorted by path; leftovers are not in it
+    problems: tuple[Problem, ...]
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.weight_format != "none"
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.level == "error")

@@ -1,0 +1,94 @@
+"""Writes that are either there whole or not at all, also after kill -9 and on a full disk."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploytk.errors import DeployError, TryAgainError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8) in one step; readers see the old file or the new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`; raises TryAgainError at once when another process holds it.
+
+    The kernel drops the lock when its holder dies, so a lock file that is left over locks nobody out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TryAgainError(
+                f"{what} is in use by another deploytk", hint="wait until that one has ended, then run again"
+            ) from error
+        yield
+
+
+@contextmanager
+def staged_directory(destination: Path) -> Iterator[Path]:
+    """A directory to fill, beside `destination`, that becomes `destination` in one step at the end.
+
+    When the body fails, what was staged stays for the next attempt: the body gets the same directory
+    again (locked, so never two writers) and decides what of it can be kept. `destination` must not exist.
+    """
+    staging = destination.with_name(f".{destination.name}.partial")
+    with locked(destination.with_name(f".{destination.name}.lock"), str(destination)):
+        staging.mkdir(parents=True, exist_ok=True)
+        yield staging
+        sync_directory(staging)
+        staging.rename(destination)
+        sync_directory(destination.parent)
+    destination.with_name(f".{destination.name}.lock").unlink(missing_ok=True)
+
+
+def sync_directory(path: Path) -> None:
+    """Flush the entries of a directory to disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(where: Path, raises: type[DeployError]) -> Iterator[None]:
+    """Turn the system's refusal to write below `where` into an error with a way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free_mib = shutil.disk_usage(_existing(where)).free // 2**20
+            raise raises(
+                f"the disk of {where} is full ({free_mib} MiB left)", hint="free some space and run again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise raises(
+                f"{error.filename or where} cannot be written: {error.strerror}", hint="choose another place"
+            ) from error
+        raise
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())

@@ -1,0 +1,55 @@
+"""The Bundle: a directory that runs by itself, and its manifest `deploytk.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+FORMAT = 1
+"""Version of `deploytk.json`; raised when a key changes its meaning."""
+
+MANIFEST = "deploytk.json"
+
+FileKind = Literal["weights", "model", "app", "card"]
+AppKind = Literal["gradio", "api"]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    path: str  # relative to the bundle, with /
+    size: int  # bytes
+    sha256: str
+    kind: FileKind  # weights and model lie where they lay in the model directory; app and card are generated
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A prompt and the only right answer to it, decoded greedily."""
+
+    prompt: str
+    answer: str
+    is_raw: bool = False  # sent to /v1/completions as it is, not as a chat message
+
+
+@dataclass(frozen=True, slots=True)
+class BundleOptions:
+    """What the packager is told besides the model and its plan."""
+
+    name: str
+    license: str | None = None  # an SPDX identifier in lower case as hubs write it: "apache-2.0"
+    base_model: str | None = None  # "owner/name" of what was quantized
+    app: AppKind = "gradio"
+    golden: tuple[Golden, ...] = ()
+    template: Path | None = None  # user templates that replace shipped ones by name
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    path: Path
+    name: str
+    digest: str  # "sha256:..." over the sorted lines `sha256  path\n` of files
+    files: tuple[BundleFile, ...]  # all but deploytk.json itself, sorted by path
+    manifest: dict[str, object]  # deploytk.json, parsed
+    bytes: int  # sum of the sizes of files
+    copied_bytes: int  # what had to be copied because hard links did not work; 0 when read back
