@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploytk.errors import ArtifactError
 from deploytk.lmdeploy import VersionRange
 
 Layout = Literal["workspace", "huggingface"]
@@ -82,3 +83,8 @@ class Artifact:
     @property
     def errors(self) -> tuple[Problem, ...]:
         return tuple(problem for problem in self.problems if problem.level == "error")
+
+    def require_usable(self) -> None:
+        """Raises ArtifactError with the first error among the problems; every later stage starts with this."""
+        for problem in self.errors:
+            raise ArtifactError(f"{self.root}: {problem.message}", hint=problem.hint)

@@ -1,0 +1,352 @@
+"""The commands: read options, call a stage, print."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from deploytk import __version__
+from deploytk.errors import DeployError, UsageError
+from deploytk.progress import Progress, Silent, terminal_progress
+from deploytk.settings import Settings, check_commands, find_settings, load_settings
+from deploytk.values import plain
+
+if TYPE_CHECKING:
+    from deploytk.bundle import Bundle, BundleOptions
+    from deploytk.plan import PlanRequest
+
+AppKind = Literal["gradio", "api"]
+
+app = typer.Typer(
+    name="deploytk",
+    help="From a quantized LMDeploy/TurboMind model directory to a published, running, measured deployment.",
+    epilog="Start with:  deploytk demo   then   deploytk inspect MODEL",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+ModelDir = Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory: HF layout or workspace.")]
+ModelOrBundle = Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A model directory or a bundle.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the value as JSON on stdout, nothing else.")]
+GpuOption = Annotated[
+    str | None, typer.Option("--gpu", metavar="NAME|SIZE", help="The GPU to plan for: A100-80G, 'RTX 4090', 24G.")
+]
+SessionLen = Annotated[
+    int | None, typer.Option("--session-len", min=1, help="Tokens per conversation, prompt and answer together.")
+]
+MaxBatch = Annotated[int | None, typer.Option("--max-batch-size", min=1, help="Conversations served at once.")]
+Kv = Annotated[Literal["none", "int8", "int4"] | None, typer.Option("--kv", help="How the KV cache is quantized.")]
+TensorParallel = Annotated[int | None, typer.Option("--tp", min=1, help="GPUs that share the model.")]
+Engine = Annotated[
+    Literal["auto", "turbomind", "cpu"], typer.Option("--engine", help="auto: TurboMind when a GPU is there.")
+]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the deployment; the directory's by default.")]
+BaseModel = Annotated[str | None, typer.Option("--base-model", metavar="OWNER/NAME", help="What was quantized.")]
+License = Annotated[str | None, typer.Option("--license", help="Licence of the weights, as hubs write it: apache-2.0.")]
+Golden = Annotated[
+    Path | None, typer.Option("--golden", exists=True, dir_okay=False, help="JSON list of {prompt, answer}.")
+]
+Template = Annotated[
+    Path | None, typer.Option("--template", exists=True, file_okay=False, help="Your templates, by shipped name.")
+]
+
+
+class _Session:
+    """What the options before the command set, for the one run of this process."""
+
+    settings = Settings()
+    progress: Progress = Silent()
+
+
+@app.callback()
+def _start(
+    context: typer.Context,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"deploytk {__version__}")
+        raise typer.Exit
+    _Session.progress = Silent() if quiet else terminal_progress()
+    _Session.settings = load_settings(find_settings(sys.argv[1:]))
+    commands = getattr(context.command, "commands", {})
+    known = {name: {option.name for option in command.params} for name, command in commands.items()}
+    context.default_map = dict(check_commands(_Session.settings, known))
+
+
+@app.command(epilog="Example:  deploytk inspect ./workspace_hfmerge --json")
+def inspect(model: ModelDir, as_json: AsJson = False) -> None:
+    """Show what a model directory is, what can serve it, and what is wrong with it."""
+    from deploytk.artifact import read_artifact
+    from deploytk.display import show_artifact
+
+    artifact = read_artifact(model)
+    _show(artifact, as_json, show_artifact, leave_out=("config",))
+    artifact.require_usable()
+
+
+@app.command(epilog="Example:  deploytk plan ./internlm-chat-7b-awq --gpu A10 --session-len 4096 --kv int8")
+def plan(
+    model: ModelDir,
+    gpu: GpuOption = None,
+    session_len: SessionLen = None,
+    max_batch_size: MaxBatch = None,
+    kv: Kv = None,
+    tp: TensorParallel = None,
+    engine: Engine = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Decide how a model is served and what VRAM that takes, before anything is deployed."""
+    from deploytk.artifact import read_artifact
+    from deploytk.display import show_plan
+    from deploytk.plan import plan_serving
+
+    request = _request(gpu, session_len, max_batch_size, kv, tp, engine)
+    _show(plan_serving(read_artifact(model), request), as_json, show_plan)
+
+
+@app.command(epilog="Example:  deploytk modernize ./workspace_hfmerge -o ./internlm-chat-7b-awq")
+def modernize(
+    workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="What `lmdeploy convert` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The directory to write.")],
+    to_fp16: Annotated[bool, typer.Option("--to-fp16", help="Dequantize, for engines without 4-bit kernels.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a legacy workspace into an HF directory that current LMDeploy loads, bit for bit."""
+    from deploytk.artifact import read_artifact
+    from deploytk.display import show_fields
+    from deploytk.modernize import modernize as write_huggingface
+
+    done = write_huggingface(read_artifact(workspace), output, to_fp16=to_fp16, progress=_Session.progress)
+    _show(done, as_json, show_fields)
+
+
+@app.command(epilog="Example:  deploytk package ./internlm-chat-7b-awq -o ./bundle --license apache-2.0")
+def package(
+    model: ModelDir,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The directory to write.")],
+    name: Name = None,
+    base_model: BaseModel = None,
+    license_: License = None,
+    app_kind: Annotated[AppKind, typer.Option("--app", help="The app that is generated.")] = "gradio",
+    golden: Golden = None,
+    template: Template = None,
+    gpu: GpuOption = None,
+    session_len: SessionLen = None,
+    max_batch_size: MaxBatch = None,
+    kv: Kv = None,
+    tp: TensorParallel = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a bundle: model card, app, Dockerfile and manifest around the (hard-linked) weights."""
+    from deploytk.display import show_bundle
+
+    request = _request(gpu, session_len, max_batch_size, kv, tp, "auto")
+    options = _bundle_options(model, name, base_model, license_, app_kind, golden, template)
+    _show(_package(model, request, options, output), as_json, show_bundle, leave_out=("manifest",))
+
+
+@app.command(epilog="Example:  deploytk build ./bundle -t internlm-chat-7b:awq --weights layers")
+def build(
+    source: ModelOrBundle,
+    tag: Annotated[str, typer.Option("--tag", "-t", help="Name and tag of the image.")],
+    weights: Annotated[
+        Literal["layers", "mount", "download"], typer.Option(help="In the image, mounted, or fetched at start.")
+    ] = "layers",
+    output: Annotated[str, typer.Option(metavar="daemon|registry|oci:DIR", help="Where the image goes.")] = "daemon",
+    base: Annotated[str | None, typer.Option(metavar="IMAGE", help="A runtime image to build upon.")] = None,
+    ca_cert: Annotated[Path | None, typer.Option(exists=True, help="CA bundle of a TLS-inspecting proxy.")] = None,
+    wheels: Annotated[Path | None, typer.Option(exists=True, help="Python wheels to install from first.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build a GPU image around a bundle; the weights never go through an image builder."""
+    raise NotImplementedError
+
+
+@app.command(epilog="Example:  deploytk publish ./workspace_hfmerge --target openxlab --repo me/internlm-chat-7b")
+def publish(
+    source: ModelOrBundle,
+    target: Annotated[
+        Literal["local", "huggingface", "openxlab", "modelscope", "oci"], typer.Option(help="Where to publish.")
+    ],
+    repo: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="The repository; for local: the hub's directory.")
+    ] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Show what would change, change nothing.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Visible to everybody; private by default.")] = False,
+    with_app: Annotated[bool, typer.Option("--app", help="Create or update the hub's app as well.")] = False,
+    wait: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for the app: 90s, 30m, 1h.")] = "30m",
+    name: Name = None,
+    base_model: BaseModel = None,
+    license_: License = None,
+    app_kind: Annotated[AppKind, typer.Option("--app-kind", help="The app that is generated.")] = "gradio",
+    golden: Golden = None,
+    template: Template = None,
+    gpu: GpuOption = None,
+    session_len: SessionLen = None,
+    max_batch_size: MaxBatch = None,
+    kv: Kv = None,
+    tp: TensorParallel = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a model or bundle on a hub in one atomic step, and verify what arrived."""
+    from deploytk.display import show_release, show_release_plan
+    from deploytk.release import PublishOptions, find_target, publish_bundle
+
+    request = _request(gpu, session_len, max_batch_size, kv, tp, "auto")
+    options = _bundle_options(source, name, base_model, license_, app_kind, golden, template)
+    bundle = _bundle(source, request, options)
+    where = PublishOptions(repo=repo, is_private=not public, with_app=with_app, wait_s=_seconds(wait))
+    if plan_only:
+        _show(find_target(target).preview(bundle, where), as_json, show_release_plan)
+    else:
+        _show(publish_bundle(bundle, find_target(target), where, _Session.progress), as_json, show_release)
+
+
+@app.command(epilog="Example:  deploytk serve ./internlm-chat-7b-awq --engine cpu --port 7860")
+def serve(
+    source: ModelOrBundle,
+    engine: Engine = "auto",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for everybody.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
+    app_kind: Annotated[AppKind, typer.Option("--app", help="The app that is served.")] = "gradio",
+    session_len: SessionLen = None,
+    max_batch_size: MaxBatch = None,
+    kv: Kv = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the chat page in a browser.")] = False,
+) -> None:
+    """Run the very app that would be published, here; Ctrl-C stops it."""
+    raise NotImplementedError
+
+
+@app.command(epilog="Example:  deploytk smoke http://127.0.0.1:7860 --max-ttft-ms 500 --min-tokens-per-s 20")
+def smoke(
+    source: Annotated[str, typer.Argument(metavar="URL|MODEL|BUNDLE|IMAGE", help="What to test.")],
+    budget: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TOML or JSON with limits, or an earlier report.")
+    ] = None,
+    max_vram_mib: Annotated[float | None, typer.Option(help="Most VRAM, in MiB.")] = None,
+    max_ttft_ms: Annotated[float | None, typer.Option(help="Longest median time to first token.")] = None,
+    min_tokens_per_s: Annotated[float | None, typer.Option(help="Fewest tokens per second.")] = None,
+    golden: Golden = None,
+    engine: Engine = "auto",
+    requests: Annotated[int | None, typer.Option(min=1, help="Measured requests.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json .md .xml .html")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure VRAM and latency, check the answers, judge: 0 good, 1 wrong, 3 over budget, 4 cannot tell."""
+    raise NotImplementedError
+
+
+@app.command(epilog="Example:  deploytk doctor --json")
+def doctor(as_json: AsJson = False) -> None:
+    """Show what works here: driver, GPU, Docker, git-lfs, credentials, mirrors."""
+    from deploytk.display import show_checkup
+    from deploytk.doctor import check_up
+
+    _show(check_up(_Session.settings), as_json, show_checkup)
+
+
+@app.command(epilog="Example:  deploytk demo")
+def demo(as_json: AsJson = False) -> None:
+    """Go the whole way with a shipped tiny model, on CPU, in a temporary directory."""
+    from deploytk.demo import run_demo
+    from deploytk.display import show_demo
+
+    _show(run_demo(_Session.progress), as_json, show_demo)
+
+
+def main() -> None:
+    """The entry point: a DeployError becomes two lines on stderr and its exit code."""
+    try:
+        app()
+    except DeployError as error:
+        typer.echo(f"error: {error}\n hint: {error.hint}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _show(value: object, as_json: bool, show: Callable[[Any], None], leave_out: tuple[str, ...] = ()) -> None:
+    if not as_json:
+        show(value)
+        return
+    fields = cast(dict[str, object], plain(value))
+    kept = {name: item for name, item in fields.items() if name not in leave_out}
+    typer.echo(json.dumps(kept, ensure_ascii=False, indent=2))
+
+
+def _request(
+    gpu: str | None,
+    session_len: int | None,
+    max_batch_size: int | None,
+    kv: Literal["none", "int8", "int4"] | None,
+    tp: int | None,
+    engine: Literal["auto", "turbomind", "cpu"],
+) -> PlanRequest:
+    from deploytk.plan import PlanRequest
+
+    return PlanRequest(
+        gpu=gpu,
+        session_len=session_len,
+        max_batch_size=max_batch_size,
+        kv_policy=kv,
+        tensor_parallel=tp,
+        serving_engine=None if engine == "auto" else engine,
+    )
+
+
+def _bundle_options(
+    source: Path,
+    name: str | None,
+    base_model: str | None,
+    license_: str | None,
+    app_kind: AppKind,
+    golden: Path | None,
+    template: Path | None,
+) -> BundleOptions:
+    from deploytk.bundle import BundleOptions, read_golden
+
+    return BundleOptions(
+        name=name or source.resolve().name,
+        license=license_,
+        base_model=base_model,
+        app=app_kind,
+        golden=read_golden(golden) if golden else (),
+        template=template,
+    )
+
+
+def _package(model: Path, request: PlanRequest, options: BundleOptions, output: Path) -> Bundle:
+    from deploytk.artifact import read_artifact
+    from deploytk.bundle import render_bundle
+    from deploytk.plan import plan_serving
+
+    artifact = read_artifact(model)
+    named = dataclasses.replace(request, model_name=options.name)
+    return render_bundle(artifact, plan_serving(artifact, named), options, output, _Session.progress)
+
+
+def _bundle(source: Path, request: PlanRequest, options: BundleOptions) -> Bundle:
+    """`source` itself when it is a bundle, else a bundle of it in a place that the next run finds again."""
+    from deploytk.bundle import bundle_place, is_bundle, read_bundle
+
+    if is_bundle(source):
+        return read_bundle(source)
+    return _package(source, request, options, bundle_place(source, options.name))
+
+
+def _seconds(duration: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", duration)
+    if not match:
+        raise UsageError(f"{duration!r} is not a duration", hint="write 90s, 30m or 1h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]

@@ -1,0 +1,174 @@
+"""Shows the values of the stages to a person, on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deploytk.values import plain
+
+if TYPE_CHECKING:
+    from deploytk.artifact import Artifact
+    from deploytk.bundle import Bundle
+    from deploytk.plan import ServingPlan
+    from deploytk.release import Release, ReleasePlan
+
+_LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+def show_fields(value: object) -> None:
+    """Any value as a two-column table, a row per field."""
+    fields = plain(value)
+    rows = fields.items() if isinstance(fields, dict) else [("value", fields)]
+    _show_rows((name.replace("_", " "), _amount(name, item)) for name, item in rows)
+
+
+def show_artifact(artifact: Artifact) -> None:
+    quantized = f"{artifact.weight_format}, {artifact.weight_bits} bit, group {artifact.group_size}"
+    attention = f"{artifact.heads} heads of {artifact.head_dim}, {artifact.kv_heads} for keys and values"
+    versions = artifact.lmdeploy
+    served = f"{versions.min} to {versions.max}, best {versions.pin}" if versions.pin else "none"
+    _show_rows(
+        [
+            ("directory", str(artifact.root)),
+            ("layout", f"{artifact.layout}, made by {artifact.made_by}"),
+            ("architecture", artifact.architecture),
+            ("weights", quantized if artifact.is_quantized else artifact.weight_dtype),
+            ("size on disk", f"{_mib(artifact.weights_bytes)}, {artifact.parameters / 1e6:,.1f} million parameters"),
+            ("shape", f"{artifact.layers} layers, hidden {artifact.hidden_size}, {attention}"),
+            ("vocabulary", f"{artifact.vocab_size:,}"),
+            ("session length", f"{artifact.session_len:,} tokens"),
+            ("KV cache", "not quantized" if artifact.kv_policy == "none" else artifact.kv_policy),
+            ("tensor parallel", str(artifact.tensor_parallel)),
+            ("chat template", artifact.chat_template or "none"),
+            ("LMDeploy", served),
+            ("", versions.reason),
+        ]
+    )
+    for problem in artifact.problems:
+        text = Text.assemble((f"{problem.level}: ", _LEVEL_STYLE[problem.level]), problem.message)
+        _console().print(text)
+        _console().print(Text(f"  {problem.hint}", style="dim"))
+
+
+def show_plan(plan: ServingPlan) -> None:
+    vram = plan.vram
+    where = f" on {plan.gpu.name} ({_mib(plan.gpu.total_bytes)})" if plan.gpu else ""
+    verdict = {True: f"fits{where}", False: f"does not fit{where}", None: "not judged: no --gpu given"}[plan.fits]
+    policy = "not quantized" if plan.kv_policy == "none" else f"{plan.kv_policy} (quant_policy {plan.quant_policy})"
+    _show_rows(
+        [
+            ("engine", f"{plan.engine}, LMDeploy {plan.lmdeploy}" if plan.lmdeploy else plan.engine),
+            ("sessions", f"{plan.max_batch_size} at once, {plan.session_len:,} tokens each"),
+            ("KV cache", f"{policy}, {plan.kv_bytes_per_token:,} bytes per token"),
+            ("KV capacity", f"{plan.kv_capacity_tokens:,} tokens, cache_max_entry_count {plan.cache_max_entry_count}"),
+            ("VRAM: weights", _mib(vram.weights_bytes)),
+            ("VRAM: KV pool", _mib(vram.kv_pool_bytes)),
+            ("VRAM: overhead", _mib(vram.overhead_bytes)),
+            ("VRAM: total", _mib(vram.total_bytes)),
+            ("verdict", verdict),
+            ("largest session", f"{plan.largest_session_len:,} tokens" if plan.largest_session_len else "-"),
+            ("largest batch", str(plan.largest_batch or "-")),
+            *((f"config.ini: {key}", value) for key, value in plan.config_ini),
+        ]
+    )
+    _show_notes(plan.notes)
+    _console().print("\nStart it with:", style="dim")
+    _plain_line(_shell(plan.argv))
+
+
+def show_bundle(bundle: Bundle) -> None:
+    weights = sum(file.size for file in bundle.files if file.kind == "weights")
+    _show_rows(
+        [
+            ("bundle", str(bundle.path)),
+            ("digest", bundle.digest),
+            ("files", f"{len(bundle.files)}, {_mib(bundle.bytes)}, {_mib(weights)} of it weights"),
+            ("copied", _mib(bundle.copied_bytes) if bundle.copied_bytes else "no weight: they are hard links"),
+        ]
+    )
+    _console().print("\nNext:", style="dim")
+    _plain_line(f"deploytk serve {bundle.path}")
+    _plain_line(f"deploytk publish {bundle.path} --target local --plan")
+
+
+def show_release_plan(plan: ReleasePlan) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("status")
+    table.add_column("file")
+    table.add_column("to send", justify="right")
+    for change in plan.changes:
+        table.add_row(change.status, Text(change.path), _mib(change.bytes) if change.bytes else "")
+    _console().print(table)
+    visibility = {True: "private", False: "public", None: "as the target is"}[plan.is_private]
+    _show_rows(
+        [
+            ("target", f"{plan.target}, {plan.repo}"),
+            ("visibility", visibility),
+            ("to send", _mib(plan.upload_bytes)),
+            ("credentials", plan.permissions),
+        ]
+    )
+
+
+def show_release(release: Release) -> None:
+    _show_rows(
+        [
+            ("target", f"{release.target}, {release.repo}"),
+            ("revision", release.revision),
+            ("url", release.url),
+            ("sent", f"{release.uploaded_files} files, {_mib(release.uploaded_bytes)}"),
+            ("unchanged", f"{release.unchanged_files} files"),
+            ("verified", str(release.verified)),
+        ]
+    )
+    for number, step in enumerate(release.steps_left, 1):
+        _console().print(Text(f"{number}. {step}"))
+
+
+def _show_rows(rows: Iterable[tuple[str, str]]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    _console().print(table)
+
+
+def _show_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        _console().print(Text(f"note: {note}", style="yellow"))
+
+
+def _plain_line(text: str) -> None:
+    """A line to copy: never wrapped, never styled."""
+    _console().print(Text(text), soft_wrap=True)
+
+
+def _shell(argv: Iterable[str]) -> str:
+    from shlex import join
+
+    return join(argv)
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _amount(name: str, item: Any) -> str:
+    if isinstance(item, Path):
+        return str(item)
+    if name.endswith("bytes") and isinstance(item, int):
+        return _mib(item)
+    if isinstance(item, float):
+        return f"{item:,.2f}"
+    return str(item)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
