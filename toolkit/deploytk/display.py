@@ -15,6 +15,7 @@ from deploytk.values import plain
 if TYPE_CHECKING:
     from deploytk.artifact import Artifact
     from deploytk.bundle import Bundle
+    from deploytk.doctor import Checkup
     from deploytk.plan import ServingPlan
     from deploytk.release import Release, ReleasePlan
 
@@ -172,3 +173,19 @@ def _amount(name: str, item: Any) -> str:
 
 def _mib(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB"
+
+
+def show_checkup(checkup: Checkup) -> None:
+    style = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "status", "found", "needed for"):
+        table.add_column(column, overflow="fold")
+    for check in checkup.checks:
+        table.add_row(check.name, Text(check.status, style=style[check.status]), Text(check.detail), check.needed_for)
+    _console().print(table)
+    for check in checkup.checks:
+        if check.hint:
+            _console().print(Text(f"{check.name}: {check.hint}", style="dim"))
+    _console().print("\nWorks here:")
+    for command in checkup.can:
+        _plain_line(f"  {command}")

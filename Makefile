@@ -1,0 +1,54 @@
+# make demo and make test set up everything that they need; the rest is for contributors.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all check lint fix golden wheel clean
+
+demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
+	$(BIN)/deploytk demo
+
+test: $(VENV)/.test ## The tests that need nothing but Python
+	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -m engine
+
+test-all: test ## ... and those with real services: Docker, registry, git-lfs, Chromium
+	$(BIN)/python -m pytest -m "services or docker"
+
+check: lint test ## What a pull request must pass
+
+lint: $(VENV)/.check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: $(VENV)/.check ## Repair what can be repaired
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: $(VENV)/.test ## Rewrite the golden files; review the diff like code
+	$(BIN)/python -m pytest tests/test_bundle.py --rewrite-golden
+
+wheel: $(VENV)/.check
+	$(BIN)/python -m build --wheel --outdir dist
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/.run: $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[cpu,ui]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group check
+	touch $@
