@@ -1,0 +1,65 @@
+"""Times whole processes side by side, and names the machine: what every benchmark here needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Run:
+    wall_s: float
+    peak_rss_mib: float  # of the largest process
+
+
+def run_process(command: Sequence[str], timeout_s: float = 600) -> Run:
+    """Run `command` to its end, output discarded; raises when it fails."""
+    started = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    wall_s = time.perf_counter() - started
+    if os.waitstatus_to_exitcode(status):
+        raise RuntimeError(f"{' '.join(command)} failed with {os.waitstatus_to_exitcode(status)}")
+    if wall_s > timeout_s:
+        raise RuntimeError(f"{' '.join(command)} took {wall_s:.0f} s")
+    return Run(wall_s, usage.ru_maxrss / 1024)
+
+
+def interleaved(candidates: dict[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
+    """`rounds` runs of each, in turn, after one warm-up of each: A B A B, so that a drift of the machine hits both."""
+    for run in candidates.values():
+        run()
+    results: dict[str, list[Run]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            results[name].append(run())
+    return results
+
+
+def median_s(runs: Sequence[Run]) -> float:
+    return statistics.median(run.wall_s for run in runs)
+
+
+def machine() -> str:
+    """Processor, cores, memory, system and Python, in one line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{processor}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, Linux {platform.release().split('-')[0]}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def report(**figures: object) -> None:
+    """Print the figures as one JSON object, the machine among them."""
+    json.dump({"machine": machine(), **figures}, sys.stdout, indent=2, ensure_ascii=False)
+    print()
