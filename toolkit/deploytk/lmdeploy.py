@@ -18,9 +18,11 @@ VERSIONS = tuple(
     0.5.0 0.5.1 0.5.2 0.5.2.post1 0.5.3 0.6.0 0.6.1 0.6.2 0.6.2.post1 0.6.3 0.6.4 0.6.5
     0.7.0 0.7.0.post1 0.7.0.post2 0.7.0.post3 0.7.1 0.7.2 0.7.2.post1 0.7.3 0.8.0 0.9.0 0.9.1 0.9.2 0.9.2.post1
     0.10.0 0.10.1 0.10.2 0.11.0 0.11.1 0.12.0 0.12.1 0.12.2 0.12.3 0.13.0 0.14.0 0.15.0 0.16.0 0.17.0 0.18.0
-    """.split()  # noqa: SIM905 (one line a year reads better than 57 quoted strings)
+    """.split()
 )
 NEWEST = VERSIONS[-1]
+AFTER_WORKSPACES = "0.8.0"
+"""The first version that no longer reads the weights of a workspace."""
 
 
 def age(version: str) -> int:
@@ -73,7 +75,7 @@ def _era(
 # `convert` writes every field of its configuration class, so the keys tell the version.
 # Source: turbomind/deploy/target_model/base.py (ini) and turbomind/deploy/config.py (yaml) at every tag.
 WORKSPACE_ERAS = (
-    _era("0.0.10", "0.0.14", "ini", "0.0.14", lacks="cache_block_seq_len"),
+    _era("0.0.10", "0.0.14", "ini", "0.0.14", has="cache_max_entry_count", lacks="cache_block_seq_len"),
     _era("0.1.0", "0.1.0", "ini", "0.4.2", has="cache_block_seq_len", lacks="num_tokens_per_iter"),
     _era("0.2.0", "0.2.6", "ini", "0.4.2", has="num_tokens_per_iter", lacks="use_dynamic_ntk"),
     _era("0.3.0", "0.3.0", "ini", "0.4.2", has="num_tokens_per_iter use_dynamic_ntk", lacks="lora_policy"),
@@ -90,7 +92,8 @@ WORKSPACE_ERAS = (
     _era("0.7.1", "0.7.2.post1", "yaml", "0.7.3", has="tp tune_layer_num", lacks="start_id qk_norm"),
     _era("0.7.3", "0.7.3", "yaml", "0.7.3", has="tp qk_norm"),
     _era("0.8.0", "0.8.0", "yaml", None, has="attn_tp_size", lacks="tokenizer_size"),
-    _era("0.9.0", "0.9.2.post1", "yaml", None, has="attn_tp_size tokenizer_size"),
+    _era("0.9.0", "0.9.1", "yaml", None, has="attn_tp_size tokenizer_size", lacks="mrope_section"),
+    _era("0.9.2", "0.9.2.post1", "yaml", None, has="attn_tp_size tokenizer_size mrope_section"),
 )
 
 

@@ -1,0 +1,67 @@
+"""Reads a model directory of any layout, without executing or unpickling anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from deploytk.artifact.huggingface import read_huggingface
+from deploytk.artifact.hygiene import find_problems
+from deploytk.artifact.tree import FileEntry, walk
+from deploytk.artifact.value import Artifact, Problem
+from deploytk.artifact.workspace import config_path, has_tokenizer, read_workspace
+from deploytk.errors import ArtifactError
+
+_LEVELS = ("error", "warning", "info")
+
+
+def read_artifact(root: Path) -> Artifact:
+    """What the model directory `root` is; what is wrong with it is in `problems`.
+
+    Raises ArtifactError where nothing can be told: no directory, no model in it, an unreadable configuration.
+    """
+    if not root.is_dir():
+        raise ArtifactError(
+            f"{root} is not a directory" if root.exists() else f"{root} does not exist",
+            hint="name the directory of a model: a workspace, or one with config.json and weights",
+        )
+    entries = _without_generated(root, walk(root))
+    # A workspace of 0.7.0.post2 or later has a copy of the source's config.json at its root.
+    workspace = config_path(root)
+    if workspace:
+        artifact = read_workspace(root, workspace, entries)
+    elif (root / "config.json").is_file():
+        artifact = _checked(read_huggingface(root, entries))
+    else:
+        raise ArtifactError(
+            f"{root} holds no model",
+            hint="expected triton_models/weights/config.ini or .yaml (workspace), or config.json",
+        )
+    weights = {file.path for file in artifact.files if file.is_weight}
+    problems = [*artifact.problems, *find_problems(root, entries, weights)]
+    problems.sort(key=lambda problem: _LEVELS.index(problem.level))
+    return replace(artifact, problems=tuple(problems))
+
+
+def _checked(artifact: Artifact) -> Artifact:
+    missing = []
+    if not any(file.is_weight for file in artifact.files):
+        missing.append(Problem("error", "no weights are here", "expected *.safetensors beside config.json"))
+    if not has_tokenizer(artifact.root):
+        message = "tokenizer.json is missing, and so is any other tokenizer"
+        missing.append(Problem("error", message, "copy the tokenizer's files from the original model"))
+    return replace(artifact, problems=(*missing, *artifact.problems))
+
+
+def _without_generated(root: Path, entries: Sequence[FileEntry]) -> tuple[FileEntry, ...]:
+    """The model's own files: a bundle is a model directory with a card and an app beside the model."""
+    try:
+        files = json.loads((root / "deploytk.json").read_text(encoding="utf-8"))["files"]
+        generated = {path for path, file in files.items() if file["kind"] in ("app", "card")}
+    except FileNotFoundError:
+        return tuple(entries)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        generated = set()
+    return tuple(entry for entry in entries if entry.path not in generated | {"deploytk.json"})

@@ -1,0 +1,109 @@
+"""Reads and checks the header of a safetensors file; its tensors are never loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from deploytk.errors import ArtifactError
+
+# https://github.com/huggingface/safetensors: format, and the limit of its own reader.
+_LARGEST_HEADER_BYTES = 100_000_000
+
+DTYPE_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64, "F64": 64,
+    "I64": 64, "U64": 64,
+}  # fmt: skip
+
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip file (a PyTorch pickle)",
+    b"\x80\x02": "a pickle",
+    b"\x80\x03": "a pickle",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+    b"GGUF": "a GGUF file",
+    b"version https://git-lfs": "a git-lfs pointer: the file itself was never fetched (git lfs pull)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """Where a tensor lies in a safetensors file."""
+
+    dtype: str  # a key of DTYPE_BITS
+    shape: tuple[int, ...]
+    begin: int  # bytes from the start of the file
+    end: int
+
+    @property
+    def bytes(self) -> int:
+        return self.end - self.begin
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """Name -> entry of every tensor in `path`, in the order of their bytes.
+
+    Raises ArtifactError when the file is another format, the header is malformed, an entry's size is not that
+    of its shape, tensors overlap or leave gaps, or the file is shorter or longer than its header says.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            start = file.read(32)
+            kind = next((name for magic, name in _OTHER_FORMATS.items() if start.startswith(magic)), None)
+            if kind:
+                raise _broken(path, f"is {kind}, not a safetensors file")
+            length = int.from_bytes(start[:8], "little")
+            if len(start) < 8 or length > min(_LARGEST_HEADER_BYTES, size - 8):
+                raise _broken(path, f"has {size} bytes, too few for the header of {length} bytes that it announces")
+            file.seek(8)
+            header = file.read(length)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}", hint="check the file and its rights") from error
+    entries = _parse(path, header, 8 + length)
+    expected = max((entry.end for entry in entries.values()), default=8 + length)
+    if expected != size:
+        raise _broken(path, f"has {size} bytes, {expected} expected")
+    return entries
+
+
+def _parse(path: Path, header: bytes, data_start: int) -> dict[str, TensorEntry]:
+    try:
+        parsed = json.loads(header)
+        fields = {name: entry for name, entry in parsed.items() if name != "__metadata__"}
+        entries = {
+            name: TensorEntry(
+                entry["dtype"],
+                tuple(entry["shape"]),
+                data_start + entry["data_offsets"][0],
+                data_start + entry["data_offsets"][1],
+            )
+            for name, entry in fields.items()
+        }
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise _broken(path, "has a malformed header") from error
+    in_order = dict(sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)))
+    place = data_start
+    for name, entry in in_order.items():
+        _check_entry(path, name, entry)
+        if entry.begin != place:
+            raise _broken(path, f"has a gap or an overlap before {name[:120]!r}")
+        place = entry.end
+    return in_order
+
+
+def _check_entry(path: Path, name: str, entry: TensorEntry) -> None:
+    numbers = (*entry.shape, entry.begin, entry.end)
+    if entry.dtype not in DTYPE_BITS or any(type(number) is not int or number < 0 for number in numbers):
+        raise _broken(path, f"has a malformed entry for {name[:120]!r}")
+    expected = prod(entry.shape) * DTYPE_BITS[entry.dtype] // 8
+    if entry.bytes != expected:
+        raise _broken(path, f"holds {name[:120]!r} with {entry.bytes} bytes, {expected} expected for its shape")
+
+
+def _broken(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(f"{path} {what}", hint="take the file from the original model, whole")

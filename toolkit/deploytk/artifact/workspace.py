@@ -1,0 +1,316 @@
+"""Reads a workspace that `lmdeploy convert` wrote (0.0.x to 0.9.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from deploytk import lmdeploy
+from deploytk.artifact.text_formats import Reader, read_ini, read_json, read_yaml
+from deploytk.artifact.tree import FileEntry
+from deploytk.artifact.value import Artifact, KvPolicy, ModelFile, Problem, Rope
+from deploytk.artifact.workspace_files import WorkspaceShape, expected_weights
+from deploytk.errors import ArtifactError
+
+WEIGHTS = Path("triton_models/weights")
+TOKENIZER = Path("triton_models/tokenizer")
+_SHOWN = 3  # problems of one kind that are spelled out
+
+_MODERNIZE = "`deploytk modernize WORKSPACE -o DIR` writes a directory that current LMDeploy loads"
+
+# Chat templates of workspaces that do not name their architecture (up to 0.4.2), by the first letters of the name.
+# Source: the converter's own table, turbomind/deploy/converter.py at those tags.
+_ARCHITECTURE_BY_TEMPLATE = (
+    ("internlm2", "InternLM2ForCausalLM"),
+    ("internlm", "InternLMForCausalLM"),
+    ("puyu", "InternLMForCausalLM"),
+    ("baichuan", "BaichuanForCausalLM"),
+    ("qwen1.5", "Qwen2ForCausalLM"),
+    ("qwen-", "QWenLMHeadModel"),
+)
+
+
+def config_path(root: Path) -> Path | None:
+    """The configuration of the workspace at `root`, None when there is no workspace."""
+    paths = (root / WEIGHTS / name for name in ("config.ini", "config.yaml"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Artifact:
+    """The workspace at `root`, its configuration at `path`; `problems` says what is wrong with its weights."""
+    tokenizer_at_root = not (root / TOKENIZER).is_dir()
+    if path.suffix == ".ini":
+        config = Reader(path, dict(read_ini(path)))
+        rope = _rope(config, config)
+    else:
+        sections = read_yaml(path)
+        parts = {name: sections.get(name) or {} for name in ("model_config", "attention_config", "lora_config")}
+        if not all(isinstance(part, dict) for part in parts.values()) or not parts["model_config"]:
+            raise ArtifactError(f"{path} has no model_config", hint="take config.yaml from the original workspace")
+        nested = parts["attention_config"].get("rope_param")
+        marks = nested if isinstance(nested, dict) else {}
+        config = Reader(path, {**marks, **parts["lora_config"], **parts["attention_config"], **parts["model_config"]})
+        rope = _rope(config, Reader(path, parts["attention_config"]))
+    config_format: Literal["ini", "yaml"] = "ini" if path.suffix == ".ini" else "yaml"
+    era = lmdeploy.recognise_era(config_format, config.values.keys(), tokenizer_at_root=tokenizer_at_root)
+    if era is None:
+        raise ArtifactError(
+            f"{path} has the keys of no known LMDeploy version", hint="take it from the original workspace, unedited"
+        )
+    hf_config = _copied_config(root, tokenizer_at_root)
+    architecture = _architecture(config, hf_config)
+    weight_type, is_int4 = _weight_type(config)
+    shape = _shape(config, config_format, is_int4)
+    kv_policy = _kv_policy(config, era)
+    files = tuple(
+        ModelFile(entry.path, entry.bytes, _is_weight(entry.path))
+        for entry in entries
+        if entry.is_reachable and not entry.is_leftover
+    )
+    sizes = {file.path.removeprefix(f"{WEIGHTS}/"): file.bytes for file in files if file.is_weight}
+    if kv_policy == "int8" and lmdeploy.age(era.made_by[1]) <= lmdeploy.age("0.3.0"):
+        shape = replace(shape, kv_scale_bytes=_kv_scale_bytes(sizes))
+    versions = lmdeploy.versions_for_workspace(era)
+    problems = (
+        *_weight_problems(sizes, shape, weight_type),
+        *_two_layouts(entries),
+        *_ignored_settings(config, era),
+        *_loading(versions),
+        *_tokenizer_problems(root, tokenizer_at_root),
+    )
+    return Artifact(
+        root=root,
+        layout="workspace",
+        config_format=config_format,
+        made_by=era.label,
+        architecture=architecture,
+        weight_format=_weight_format(config, is_int4),
+        weight_dtype="bfloat16" if weight_type in ("bf16", "bfloat16") else "float16",
+        weight_bits=4 if is_int4 else 16,
+        group_size=shape.group_size if is_int4 else None,
+        weights_bytes=sum(sizes.values()),
+        parameters=shape.parameters,
+        layers=shape.layers,
+        hidden_size=shape.hidden,
+        intermediate_size=max(shape.intermediate),
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        vocab_size=shape.vocab,
+        tied_embeddings=False,
+        attention_bias=shape.has_bias,
+        norm_eps=config.real("norm_eps", 1e-6),
+        rope=rope,
+        session_len=config.whole("session_len", 2048),
+        kv_policy=kv_policy,
+        tensor_parallel=shape.ranks,
+        chat_template=_chat_template(config, config_format),
+        lmdeploy=versions,
+        config=config.values,
+        files=files,
+        problems=problems,
+    )
+
+
+def _architecture(config: Reader, hf_config: Reader | None) -> str:
+    if config.has("model_arch"):
+        return config.name("model_arch")
+    architectures = hf_config.values.get("architectures") if hf_config else None
+    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
+        return architectures[0]
+    template = config.name("model_name").lower()
+    known = (name for start, name in _ARCHITECTURE_BY_TEMPLATE if template.startswith(start))
+    return next(known, "LlamaForCausalLM")
+
+
+def _copied_config(root: Path, tokenizer_at_root: bool) -> Reader | None:
+    path = (root if tokenizer_at_root else root / TOKENIZER) / "config.json"
+    return Reader(path, read_json(path)) if path.is_file() else None
+
+
+def _weight_type(config: Reader) -> tuple[str, bool]:
+    weight_type = config.name("weight_type", "fp16")
+    if weight_type not in ("fp16", "bf16", "fp32", "float16", "bfloat16", "float32", "int4", "fp8"):
+        raise config.wrong("weight_type", "fp16, bf16, fp32, int4 or fp8")
+    return weight_type, weight_type == "int4"
+
+
+def _weight_format(config: Reader, is_int4: bool) -> Literal["none", "awq", "gptq", "fp8"]:
+    if config.name("weight_type", "fp16") == "fp8":
+        return "fp8"
+    if not is_int4:
+        return "none"
+    return "gptq" if config.name("model_format") == "gptq" else "awq"
+
+
+def _shape(config: Reader, config_format: Literal["ini", "yaml"], is_int4: bool) -> WorkspaceShape:
+    layers = config.whole("num_layer", largest=1000)
+    heads = config.whole("head_num", largest=4096)
+    head_dim = config.whole("size_per_head", 128, largest=4096)
+    ranks = next(
+        (config.whole(key, largest=64) for key in ("tensor_para_size", "attn_tp_size", "tp") if config.has(key)), 1
+    )
+    group_size = config.whole("group_size", 128, smallest=0, largest=2**20) or 128
+    per_layer = config.values.get("inter_size")
+    if not isinstance(per_layer, list):
+        per_layer = [config.whole("inter_size")] * layers
+    experts = config.values.get("expert_num") or []
+    if not isinstance(experts, list):
+        experts = [config.whole("expert_num", smallest=0, largest=4096)] * layers
+    for key, values in (("inter_size", per_layer), ("expert_num", experts)):
+        are_sizes = all(type(value) is int and 0 <= value < 2**30 for value in values)
+        if not are_sizes or len(values) not in (layers, 0 if key == "expert_num" else layers):
+            raise config.wrong(key, f"one size for each of the {layers} layers")
+    shape = WorkspaceShape(
+        config_format=config_format,
+        is_int4=is_int4,
+        group_size=group_size,
+        ranks=ranks,
+        layers=layers,
+        hidden=config.whole("hidden_units", heads * head_dim),
+        heads=heads,
+        kv_heads=config.whole("kv_head_num", heads, largest=4096),
+        head_dim=head_dim,
+        intermediate=tuple(per_layer),
+        vocab=config.whole("embedding_size", 0, smallest=0) or config.whole("vocab_size"),
+        has_bias=config.flag("attn_bias"),
+        has_qk_norm=config.flag("qk_norm"),
+        kv_scale_bytes=0,
+        experts=tuple(experts),
+        expert_intermediate=config.whole("expert_inter_size", 0, smallest=0),
+    )
+    if shape.heads % ranks or shape.kv_heads % ranks or any(size % ranks for size in shape.intermediate):
+        raise ArtifactError(
+            f"{config.path}: {shape.heads} heads, {shape.kv_heads} key/value heads and {max(shape.intermediate)} inner "
+            f"columns cannot be split over {ranks} ranks",
+            hint="take the configuration from the original workspace",
+        )
+    return shape
+
+
+def _rope(config: Reader, attention: Reader) -> Rope:
+    parameters = attention.values.get("rope_param")
+    head_dim = config.whole("size_per_head", 128)
+    if isinstance(parameters, dict):  # 0.8.0 and later
+        nested = Reader(attention.path, parameters)
+        kind = nested.name("type", "default")
+        scaling = {
+            key: nested.real(key, 0)
+            for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+            if kind != "default" and nested.has(key)
+        }
+        theta, dim = nested.real("base", 10000), nested.whole("dim", head_dim)
+    else:
+        theta, dim = attention.real("rope_theta", 10000), attention.whole("rotary_embedding", head_dim)
+        kind = attention.name("rope_scaling_type")
+        factor = attention.real("rope_scaling_factor", 0)
+        if not kind and factor:
+            kind = "dynamic" if attention.flag("use_dynamic_ntk") else "linear"
+        scaling = {"factor": factor} if factor else {}
+        if kind == "llama3":
+            keys = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+            scaling |= {key: attention.real(key, 1) for key in keys}
+    if kind in ("", "default"):
+        return Rope(theta, dim, ())
+    return Rope(theta, dim, (("rope_type", kind), *scaling.items()))
+
+
+def _kv_policy(config: Reader, era: lmdeploy.WorkspaceEra) -> KvPolicy:
+    policy = lmdeploy.stored_kv_policy(era, config.whole("quant_policy", 0, smallest=0))
+    if policy is None:
+        raise config.wrong("quant_policy", f"a policy that {era.label} knows")
+    return policy
+
+
+def _ignored_settings(config: Reader, era: lmdeploy.WorkspaceEra) -> Iterator[Problem]:
+    if config.values.get("use_context_fmha") == "0" and lmdeploy.age(era.made_by[0]) >= lmdeploy.age("0.1.0"):
+        message = "config.ini sets use_context_fmha = 0, which does nothing"
+        yield Problem("info", message, "it is read and ignored from 0.1.0 on")
+
+
+def _kv_scale_bytes(sizes: Mapping[str, int]) -> int:
+    """Static int8 has a file per layer and rank: 4 float32, or 2 when symmetric (lite/apis/kv_qparams.py)."""
+    return 8 if sizes.get("layers.0.past_kv_scale.0.weight") == 8 else 16
+
+
+def _chat_template(config: Reader, config_format: str) -> str | None:
+    name = config.name("model_name" if config_format == "ini" else "chat_template")
+    return name or None
+
+
+_RANK = re.compile(r"\.(\d+)\.(?:weight|bias|qweight|scales|zeros|scales_zeros)$")
+
+
+def _weight_problems(found: Mapping[str, int], shape: WorkspaceShape, weight_type: str) -> Iterator[Problem]:
+    if weight_type == "fp8":
+        yield Problem("warning", "the sizes of fp8 weight files are not checked", "no LMDeploy loads this workspace")
+        return
+    if shape.is_int4 and shape.group_size != 128:
+        hint = "quantize again with group size 128: LMDeploy has kernels for that alone"
+        yield Problem("error", f"group_size is {shape.group_size}, 128 expected", hint)
+        return
+    expected = expected_weights(shape)
+    hint = "copy the file from the original workspace, or convert the model again"
+    missing = [f"{name} is missing, {size} bytes expected" for name, size in expected.items() if name not in found]
+    yield from _few(missing, "files missing", hint)
+    sizes = [
+        f"{name} has {found[name]} bytes, {size} expected"
+        for name, size in expected.items()
+        if found.get(name, size) != size
+    ]
+    yield from _few(sizes, "files with wrong sizes", hint)
+    surplus = [name for name in found if name not in expected]
+    ranked = [name for name in surplus if _rank(name) >= shape.ranks]
+    if ranked:
+        message = f"{ranked[0]} is of rank {_rank(ranked[0])}, but the configuration says {shape.ranks} rank(s)"
+        yield Problem("error", message, "take the configuration and the weights from one conversion")
+    strangers = [f"{name} is no weight of this model" for name in surplus if name not in ranked]
+    hint = "the configuration and the files disagree: take both from one conversion"
+    yield from _few(strangers, "unknown files among the weights", hint)
+
+
+def _rank(name: str) -> int:
+    match = _RANK.search(name)
+    return int(match[1]) if match else -1
+
+
+def _few(messages: list[str], what: str, hint: str) -> Iterator[Problem]:
+    for message in messages[:_SHOWN]:
+        yield Problem("error", message, hint)
+    if len(messages) > _SHOWN:
+        yield Problem("error", f"{len(messages)} {what} in all", hint)
+
+
+def _two_layouts(entries: Sequence[FileEntry]) -> Iterator[Problem]:
+    shards = [e.path for e in entries if "/" not in e.path and e.path.endswith((".safetensors", ".bin"))]
+    if shards:
+        hint = f"move {shards[0]} or triton_models/ elsewhere, so that only one model is here"
+        yield Problem("error", f"both a workspace and Hugging Face weights ({shards[0]}) are here", hint)
+
+
+def _loading(versions: lmdeploy.VersionRange) -> Iterator[Problem]:
+    if versions.pin is None:
+        message = "no LMDeploy serves this workspace: 0.8.0-0.9.2 never read its weights, later ones refuse it"
+        yield Problem("warning", message, _MODERNIZE)
+    else:
+        yield Problem("info", f"LMDeploy from {lmdeploy.AFTER_WORKSPACES} on does not load workspaces", _MODERNIZE)
+
+
+def _tokenizer_problems(root: Path, tokenizer_at_root: bool) -> Iterator[Problem]:
+    directory = root if tokenizer_at_root else root / TOKENIZER
+    if not has_tokenizer(directory):
+        message = f"{directory.relative_to(root) / 'tokenizer.json'} is missing, and so is any other tokenizer"
+        yield Problem("error", message, "copy the tokenizer's files from the original model")
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether the files of a tokenizer are in `directory`."""
+    is_plain = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+    return is_plain or any(directory.glob("*.tiktoken"))
+
+
+def _is_weight(path: str) -> bool:
+    return path.startswith(f"{WEIGHTS}/") and not path.startswith(f"{WEIGHTS}/config.")
