@@ -230,12 +230,8 @@ _FLAGS = {
     "--max-batch-size": _Flag("0.2.0", NEWEST),
     "--cache-max-entry-count": _Flag("0.2.0", NEWEST),
     "--quant-policy": _Flag("0.2.0", NEWEST),
-    "--cache-block-seq-len": _Flag("0.3.0", NEWEST),
-    "--chat-template": _Flag("0.2.6", NEWEST),
-    "--dtype": _Flag("0.6.0", NEWEST),
     "--max-prefill-token-num": _Flag("0.6.0", NEWEST),
     "--trust-remote-code": _Flag("0.13.0", NEWEST),
-    "--generation-config": _Flag("0.15.0", NEWEST),
 }
 
 

@@ -1,0 +1,323 @@
+"""How models are served and what that takes; the expected figures were measured on GPUs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from artifacts import internlm_7b, internlm_workspace
+from conftest import MODELS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploytk import lmdeploy, vram
+from deploytk.artifact import Artifact, KvPolicy, read_artifact
+from deploytk.errors import ArtifactError, PlanError, UsageError
+from deploytk.gpus import MIB, find_gpu
+from deploytk.plan import MODEL_AT, PlanRequest, ServingPlan, plan_serving
+
+SEED = PlanRequest(gpu="A100-40G", session_len=512, max_batch_size=1)
+PINNED = dataclasses.replace(SEED, gpu="H200")
+
+
+def _flag(plan: ServingPlan, name: str) -> str:
+    return plan.argv[plan.argv.index(name) + 1]
+
+
+def _llama_7b(*, is_w4: bool) -> Artifact:
+    """What was measured on the H200: random weights of the same shape under the Llama architecture, no bias."""
+    return internlm_7b(is_w4=is_w4, architecture="LlamaForCausalLM", has_bias=False)
+
+
+@pytest.mark.parametrize(
+    ("is_w4", "kv", "measured_mib"),
+    [(False, "none", 14918), (False, "int8", 14790), (True, "none", 5952), (True, "int8", 5828)],
+)
+@pytest.mark.parametrize("layout", ["workspace", "huggingface"])
+def test_the_vram_of_the_first_users_table_is_predicted(
+    layout: str, is_w4: bool, kv: KvPolicy, measured_mib: int
+) -> None:
+    artifact = internlm_workspace(is_w4=is_w4) if layout == "workspace" else internlm_7b(is_w4=is_w4)
+
+    plan = plan_serving(artifact, dataclasses.replace(SEED, kv_policy=kv))
+
+    assert plan.vram.total_bytes / MIB == pytest.approx(measured_mib, rel=0.02)
+
+
+def test_the_weights_of_internlm_are_exact() -> None:
+    fp16 = vram.weights_bytes(internlm_7b(), "0.13.0", 1)
+    w4 = vram.weights_bytes(internlm_7b(is_w4=True), "0.13.0", 1)
+
+    # 7 321 948 160 parameters x 2
+    assert fp16 == 2 * 7_321_948_160
+    # linears 32 x (4 x 4096 x 4096 + 3 x 4096 x 11008) = 6 476 005 376, x 0.53125; the rest stays fp16
+    assert w4 == int(6_476_005_376 * 0.53125) + 2 * (7_321_948_160 - 6_476_005_376)
+
+
+@pytest.mark.parametrize(("kv", "block_bytes"), [("none", 33_554_432), ("int8", 17_301_504), ("int4", 8_912_896)])
+def test_kv_blocks_have_the_size_of_the_real_logs(kv: KvPolicy, block_bytes: int) -> None:
+    assert 64 * vram.kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1) == block_bytes
+
+
+def test_static_int8_has_no_scales_per_token() -> None:
+    # 32 layers x 32 heads x 2 x 128 bytes
+    assert vram.kv_bytes_per_token(internlm_7b(), "int8", "0.1.0", 1) == 32 * 32 * 2 * 128
+
+
+@pytest.mark.parametrize(
+    ("is_w4", "kv", "share", "ready_mib"),
+    [
+        # a pool of 1 % of what is free
+        (False, "none", 0.01, 16473),
+        (False, "int8", 0.01, 16473),
+        (False, "int4", 0.01, 16473),
+        (True, "none", 0.01, 8377),
+        (True, "int8", 0.01, 8377),
+        (True, "int4", 0.01, 8377),
+        # the default pool, 80 %
+        (True, "none", 0.8, 116089),
+        # a pool for about one session of 512 tokens
+        (False, "none", 0.0021, 15449),
+        (False, "int8", 0.0021, 15449),
+        (True, "none", 0.0021, 7289),
+    ],
+)
+def test_the_vram_measured_on_an_h200_is_predicted(is_w4: bool, kv: KvPolicy, share: float, ready_mib: int) -> None:
+    request = dataclasses.replace(PINNED, kv_policy=kv, cache_max_entry_count=share)
+
+    plan = plan_serving(_llama_7b(is_w4=is_w4), request)
+
+    assert plan.vram.total_bytes / MIB == pytest.approx(ready_mib, rel=0.03)
+
+
+@pytest.mark.parametrize(("is_w4", "free_mib", "pool_mib"), [(False, 128217, 269), (True, 136345, 286)])
+def test_what_is_free_before_the_pool_is_predicted(is_w4: bool, free_mib: int, pool_mib: int) -> None:
+    request = dataclasses.replace(PINNED, cache_max_entry_count=0.0021)
+
+    plan = plan_serving(_llama_7b(is_w4=is_w4), request)
+
+    assert plan.vram.kv_pool_bytes / MIB == pytest.approx(0.0021 * free_mib, rel=0.01)
+    assert plan.vram.kv_pool_bytes / MIB == pytest.approx(pool_mib, rel=0.01)
+
+
+def test_the_peak_while_loading_is_predicted() -> None:
+    request = dataclasses.replace(PINNED, cache_max_entry_count=0.0021)
+
+    plan = plan_serving(_llama_7b(is_w4=True), request)
+
+    assert plan.vram.loading_peak_bytes / MIB == pytest.approx(8889, rel=0.03)
+
+
+def test_the_share_holds_the_session_in_whole_blocks_and_one_more() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PINNED)
+
+    # 512 / 64 + 1 = 9 blocks of 32 MiB = 288 MiB of 128 218 MiB x 0.97 = 0.00232, rounded up
+    assert plan.cache_max_entry_count == 0.0024
+    assert plan.kv_capacity_tokens >= 576
+    assert _flag(plan, "--max-prefill-token-num") == "512"
+
+
+def test_old_versions_take_a_share_of_the_whole_gpu() -> None:
+    plan = plan_serving(internlm_workspace(is_w4=False), SEED)
+
+    # 4 blocks of 128 tokens x 512 KiB = 256 MiB of 40 960 MiB = 0.00625, rounded up
+    assert plan.cache_max_entry_count == 0.0063
+    assert plan.lmdeploy == "0.1.0"
+
+
+def test_up_to_0_1_0_settings_go_into_config_ini() -> None:
+    plan = plan_serving(internlm_workspace(is_w4=True), dataclasses.replace(SEED, kv_policy="int8"))
+
+    assert plan.argv == (
+        "lmdeploy", "serve", "api_server", "internlm-chat-7b", "--server_port", "23333", "--tp", "1",
+    )  # fmt: skip
+    assert dict(plan.config_ini) == {
+        "session_len": "512",
+        "max_batch_size": "1",
+        "cache_max_entry_count": "0.0032",
+        "quant_policy": "4",
+    }
+
+
+@pytest.mark.parametrize(
+    ("version", "kv", "number"),
+    [
+        ("0.2.6", "int8", "4"),
+        ("0.3.0", "int8", "4"),
+        ("0.4.2", "int8", "8"),
+        ("0.4.2", "int4", "4"),
+        ("0.7.3", "int8", "8"),
+    ],
+)
+def test_the_kv_policy_is_written_as_the_version_means_it(version: str, kv: KvPolicy, number: str) -> None:
+    plan = plan_serving(internlm_workspace(is_w4=True, version=version), dataclasses.replace(SEED, kv_policy=kv))
+
+    assert _flag(plan, "--quant-policy") == number
+
+
+def test_int4_is_refused_where_it_does_not_exist() -> None:
+    with pytest.raises(PlanError, match=r"0\.1\.0 has no int4"):
+        plan_serving(internlm_workspace(is_w4=True), dataclasses.replace(SEED, kv_policy="int4"))
+
+
+def test_static_int8_without_scale_files_is_refused() -> None:
+    artifact = dataclasses.replace(internlm_workspace(is_w4=True), files=())
+
+    with pytest.raises(PlanError, match="past_kv_scale"):
+        plan_serving(artifact, dataclasses.replace(SEED, kv_policy="int8"))
+
+
+# `lmdeploy serve api_server --help` at the pins: the flags that a plan may use.
+# Source: cli/serve.py and cli/utils.py of each tag, parsed; 0.18.0: the server itself.
+_COMMON = {"--server-port", "--backend", "--tp", "--model-format", "--session-len", "--max-batch-size",
+           "--cache-max-entry-count", "--quant-policy"}  # fmt: skip
+HELP = {
+    "0.2.6": _COMMON,
+    "0.3.0": _COMMON,
+    "0.4.2": _COMMON,
+    "0.5.3": _COMMON,
+    "0.6.2.post1": _COMMON | {"--model-name", "--max-prefill-token-num"},
+    "0.7.2.post1": _COMMON | {"--model-name", "--max-prefill-token-num"},
+    "0.7.3": _COMMON | {"--model-name", "--max-prefill-token-num"},
+}
+HELP_HUGGINGFACE = {
+    "InternLMForCausalLM": HELP["0.7.3"] | {"--trust-remote-code"},  # 0.13.0
+    "LlamaForCausalLM": HELP["0.7.3"] | {"--trust-remote-code"},  # 0.18.0
+}
+
+
+@pytest.mark.parametrize("version", HELP)
+def test_a_workspace_gets_only_flags_that_its_version_has(version: str) -> None:
+    plan = plan_serving(internlm_workspace(is_w4=True, version=version), SEED)
+
+    assert plan.lmdeploy == version
+    assert {part for part in plan.argv if part.startswith("-")} <= HELP[version]
+
+
+@pytest.mark.parametrize("architecture", HELP_HUGGINGFACE)
+def test_a_huggingface_directory_gets_only_flags_that_its_version_has(architecture: str) -> None:
+    artifact = internlm_7b(is_w4=True, architecture=architecture)
+
+    plan = plan_serving(artifact, dataclasses.replace(SEED, trust_remote_code=True))
+
+    assert {part for part in plan.argv if part.startswith("-")} <= HELP_HUGGINGFACE[architecture]
+    assert _flag(plan, "--model-format") == "awq"
+
+
+def test_internlm_is_served_by_the_last_turbomind_that_had_it() -> None:
+    plan = plan_serving(internlm_7b(), SEED)
+
+    assert (plan.engine, plan.lmdeploy) == ("turbomind", "0.13.0")
+
+
+def test_a_workspace_that_nothing_serves_points_to_modernize() -> None:
+    artifact = read_artifact(MODELS / "workspace-0.9.2-awq")
+
+    with pytest.raises(PlanError, match="no LMDeploy serves") as caught:
+        plan_serving(artifact, PlanRequest())
+
+    assert "deploytk modernize" in caught.value.hint
+    assert plan_serving(artifact, PlanRequest(serving_engine="cpu")).engine == "cpu"
+
+
+def test_a_workspace_keeps_its_tensor_parallelism() -> None:
+    artifact = read_artifact(MODELS / "gqa" / "workspace-0.4.2-llama-awq-tp2")
+
+    assert plan_serving(artifact, PlanRequest()).tensor_parallel == 2
+    with pytest.raises(PlanError, match=r"split for 2 GPU\(s\), 1 asked for"):
+        plan_serving(artifact, PlanRequest(tensor_parallel=1))
+
+
+def test_a_broken_model_is_refused() -> None:
+    from deploytk.artifact import Problem
+
+    artifact = dataclasses.replace(internlm_7b(), problems=(Problem("error", "x is short", "copy it"),))
+
+    with pytest.raises(ArtifactError, match="x is short"):
+        plan_serving(artifact, PlanRequest())
+
+
+def test_a_session_that_does_not_fit_is_said_and_kept() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="RTX 4090", session_len=32768, max_batch_size=4))
+
+    # 4 x 32768 tokens x 512 KiB = 64 GiB
+    assert (plan.fits, plan.session_len, plan.max_batch_size) == (False, 32768, 4)
+    assert any("MiB are missing on RTX 4090" in note for note in plan.notes)
+
+
+def test_a_model_larger_than_the_gpu_does_not_fit() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="8G"))
+
+    assert (plan.fits, plan.largest_session_len, plan.largest_batch) == (False, 0, 0)
+
+
+def test_without_wishes_as_much_is_taken_as_fits() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="A10"))
+
+    # 23 028 - 13 965 - 973 = 8 090 MiB free; 0.9215 of it = 7 455; one session of 2048 tokens takes 33 x 32 = 1056 MiB
+    assert (plan.session_len, plan.max_batch_size, plan.fits) == (2048, 7, True)
+
+
+def test_two_gpus_halve_what_is_split() -> None:
+    one = vram.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 1)
+    two = vram.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 2)
+
+    # norms are on both: (2 x 32 + 1) x 4096 x 2 bytes
+    norms = (2 * 32 + 1) * 4096 * 2
+    assert two == (one - norms) // 2 + norms
+
+
+def test_tied_embeddings_are_there_twice() -> None:
+    artifact = dataclasses.replace(_llama_7b(is_w4=False), tied_embeddings=True)
+
+    assert vram.weights_bytes(artifact, "0.18.0", 1) == vram.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"), [("a100-80g", 81920), ("RTX4090", 24564), ("h200", 143771), ("24G", 24576), ("24576MiB", 24576)]
+)
+def test_gpus_are_found_by_name_or_size(text: str, mib: int) -> None:
+    assert find_gpu(text).total_bytes == mib * MIB
+
+
+def test_an_unknown_gpu_names_near_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        find_gpu("A1000")
+
+    assert "A100-40G" in caught.value.hint
+
+
+def test_a_plan_moves_with_its_model() -> None:
+    plan = plan_serving(_llama_7b(is_w4=True), PINNED).at(".")
+
+    assert plan.argv[MODEL_AT] == "."
+
+
+@given(
+    st.sampled_from(["T4", "A10", "A100-40G", "H100", "H200"]),
+    st.integers(1, 4096),
+    st.integers(1, 64),
+    st.sampled_from(["none", "int8", "int4"]),
+    st.booleans(),
+)
+def test_what_fits_really_holds_the_sessions(gpu: str, session_len: int, batch: int, kv: KvPolicy, is_w4: bool) -> None:
+    request = PlanRequest(gpu=gpu, session_len=session_len, max_batch_size=batch, kv_policy=kv)
+
+    plan = plan_serving(_llama_7b(is_w4=is_w4), request)
+
+    assert 0 < plan.cache_max_entry_count < 1
+    assert plan.gpu is not None
+    if plan.fits:
+        assert plan.kv_capacity_tokens >= session_len * batch
+        assert plan.vram.total_bytes <= plan.gpu.total_bytes
+        assert plan.largest_batch is not None
+        assert plan.largest_batch >= batch
+
+
+@given(st.integers(1, 4000), st.integers(1, 16))
+def test_more_tokens_never_take_less(session_len: int, batch: int) -> None:
+    def pool(session: int, sessions: int) -> int:
+        return vram.pool_tokens(session, sessions, lmdeploy.NEWEST)
+
+    assert pool(session_len, batch) <= pool(session_len + 1, batch)
+    assert pool(session_len, batch) <= pool(session_len, batch + 1)
