@@ -9,9 +9,10 @@ from pathlib import Path
 
 from deploytk.artifact.huggingface import read_huggingface
 from deploytk.artifact.hygiene import find_problems
+from deploytk.artifact.problems import printable
 from deploytk.artifact.tree import FileEntry, walk
 from deploytk.artifact.value import Artifact, Problem
-from deploytk.artifact.workspace import config_path, has_tokenizer, read_workspace
+from deploytk.artifact.workspace import config_path, read_workspace
 from deploytk.errors import ArtifactError
 
 _LEVELS = ("error", "warning", "info")
@@ -22,37 +23,44 @@ def read_artifact(root: Path) -> Artifact:
 
     Raises ArtifactError where nothing can be told: no directory, no model in it, an unreadable configuration.
     """
-    if not root.is_dir():
-        raise ArtifactError(
-            f"{root} is not a directory" if root.exists() else f"{root} does not exist",
-            hint="name the directory of a model: a workspace, or one with config.json and weights",
-        )
+    try:
+        return _read(root)
+    except ArtifactError as error:
+        raise ArtifactError(printable(str(error)), hint=printable(error.hint)) from error
+
+
+def _read(root: Path) -> Artifact:
+    _require_directory(root)
     entries = _without_generated(root, walk(root))
     # A workspace of 0.7.0.post2 or later has a copy of the source's config.json at its root.
     workspace = config_path(root)
     if workspace:
         artifact = read_workspace(root, workspace, entries)
     elif (root / "config.json").is_file():
-        artifact = _checked(read_huggingface(root, entries))
+        artifact = read_huggingface(root, entries)
     else:
         raise ArtifactError(
             f"{root} holds no model",
             hint="expected triton_models/weights/config.ini or .yaml (workspace), or config.json",
         )
-    weights = {file.path for file in artifact.files if file.is_weight}
-    problems = [*artifact.problems, *find_problems(root, entries, weights)]
+    problems = [
+        Problem(problem.level, printable(problem.message), printable(problem.hint))
+        for problem in (*artifact.problems, *find_problems(root, entries, artifact.files))
+    ]
     problems.sort(key=lambda problem: _LEVELS.index(problem.level))
     return replace(artifact, problems=tuple(problems))
 
 
-def _checked(artifact: Artifact) -> Artifact:
-    missing = []
-    if not any(file.is_weight for file in artifact.files):
-        missing.append(Problem("error", "no weights are here", "expected *.safetensors beside config.json"))
-    if not has_tokenizer(artifact.root):
-        message = "tokenizer.json is missing, and so is any other tokenizer"
-        missing.append(Problem("error", message, "copy the tokenizer's files from the original model"))
-    return replace(artifact, problems=(*missing, *artifact.problems))
+def _require_directory(root: Path) -> None:
+    hint = "name the directory of a model: a workspace, or one with config.json and weights"
+    try:
+        str(root).encode()
+        is_directory, exists = root.is_dir(), root.exists()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ArtifactError(f"{root} cannot be read: {why}", hint=hint) from error
+    if not is_directory:
+        raise ArtifactError(f"{root} is not a directory" if exists else f"{root} does not exist", hint=hint)
 
 
 def _without_generated(root: Path, entries: Sequence[FileEntry]) -> tuple[FileEntry, ...]:

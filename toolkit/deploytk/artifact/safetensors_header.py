@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from deploytk.errors import ArtifactError
 
 # https://github.com/huggingface/safetensors: format, and the limit of its own reader.
 _LARGEST_HEADER_BYTES = 100_000_000
+_MOST_AXES = 16
 
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -72,8 +74,14 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _parse(path: Path, header: bytes, data_start: int) -> dict[str, TensorEntry]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name is there twice")
+        return found
+
     try:
-        parsed = json.loads(header)
+        parsed = json.loads(header, object_pairs_hook=unique)
         fields = {name: entry for name, entry in parsed.items() if name != "__metadata__"}
         entries = {
             name: TensorEntry(
@@ -98,7 +106,8 @@ def _parse(path: Path, header: bytes, data_start: int) -> dict[str, TensorEntry]
 
 def _check_entry(path: Path, name: str, entry: TensorEntry) -> None:
     numbers = (*entry.shape, entry.begin, entry.end)
-    if entry.dtype not in DTYPE_BITS or any(type(number) is not int or number < 0 for number in numbers):
+    are_sizes = all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+    if type(entry.dtype) is not str or entry.dtype not in DTYPE_BITS or not are_sizes or len(entry.shape) > _MOST_AXES:
         raise _broken(path, f"has a malformed entry for {name[:120]!r}")
     expected = prod(entry.shape) * DTYPE_BITS[entry.dtype] // 8
     if entry.bytes != expected:

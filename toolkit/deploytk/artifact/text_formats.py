@@ -13,12 +13,14 @@ import yaml
 
 from deploytk.errors import ArtifactError
 
-_LARGEST_BYTES = 64 * 2**20  # the index of a model of 100 000 tensors has 10 MiB
+LARGEST_INDEX_BYTES = 64 * 2**20  # the index of a model of 100 000 tensors has 10 MiB
+_LARGEST_JSON_BYTES = 16 * 2**20  # some tokenizers put all their tokens into tokenizer_config.json
+_LARGEST_CONFIG_BYTES = 2**18  # a config.yaml of 100 layers has 3 KiB, and PyYAML takes 10 s for a MiB
 _DEEPEST = 64
 _LONGEST_NAME = 256
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, largest_bytes: int = _LARGEST_JSON_BYTES) -> dict[str, Any]:
     """The JSON object in `path`; ArtifactError for duplicate keys, NaN, deep nesting or anything but an object."""
 
     def reject_constant(name: str) -> object:
@@ -33,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return found
 
     try:
-        value = json.loads(_text(path), object_pairs_hook=unique, parse_constant=reject_constant)
+        value = json.loads(_text(path, largest_bytes), object_pairs_hook=unique, parse_constant=reject_constant)
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, "JSON", error) from error
     return _mapping(path, "JSON", value)
@@ -42,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The YAML mapping in `path`; ArtifactError for tags, anchors, duplicate keys, NaN or deep nesting."""
     try:
-        value = yaml.load(_text(path), Loader=_PlainLoader)  # noqa: S506 (a SafeLoader)
+        value = yaml.load(_text(path, _LARGEST_CONFIG_BYTES), Loader=_PlainLoader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _unreadable(path, "YAML", error) from error
     return _mapping(path, "YAML", value)
@@ -52,7 +54,7 @@ def read_ini(path: Path) -> dict[str, str]:
     """The only section of a config.ini, keys in lower case; `%` is a character like any other."""
     parser = configparser.ConfigParser(interpolation=None, strict=True)
     try:
-        parser.read_string(_text(path).removeprefix("\ufeff"), source=path.name)
+        parser.read_string(_text(path, _LARGEST_CONFIG_BYTES), source=path.name)
     except (configparser.Error, ValueError) as error:
         raise _unreadable(path, "INI", error) from error
     sections = parser.sections()
@@ -93,7 +95,7 @@ class Reader:
             number = float(default if value is None else value)
         except (TypeError, ValueError):
             raise self.wrong(key, "a number") from None
-        if not 0 <= number < float("inf"):
+        if not 0 <= number < math.inf:
             raise self.wrong(key, "a finite number, zero or more")
         return number
 
@@ -148,12 +150,12 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, largest_bytes: int) -> str:
     try:
         size = path.stat().st_size
-        if size > _LARGEST_BYTES:
+        if size > largest_bytes:
             raise ArtifactError(
-                f"{path} has {size} bytes, at most {_LARGEST_BYTES} expected", hint="this is no configuration file"
+                f"{path} has {size} bytes, at most {largest_bytes} expected", hint="this is no configuration file"
             )
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -174,8 +176,8 @@ def _mapping(path: Path, kind: str, value: object) -> dict[str, Any]:
 def _check_plain(path: Path, kind: str, value: object, depth: int) -> None:
     if depth > _DEEPEST:
         raise _unreadable(path, kind, ValueError(f"nested deeper than {_DEEPEST} levels"))
-    if isinstance(value, float) and math.isnan(value):
-        raise _unreadable(path, kind, ValueError("NaN is not a number"))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _unreadable(path, kind, ValueError("NaN or an infinity is no size"))
     if isinstance(value, (dict, list)):
         for item in value.values() if isinstance(value, dict) else value:
             _check_plain(path, kind, item, depth + 1)

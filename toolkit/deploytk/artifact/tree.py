@@ -28,6 +28,11 @@ _LEFTOVERS = (
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
+# Weights for other frameworks, and archives: LMDeploy reads none of them.
+_FOREIGN = (".gguf", ".ggml", ".onnx", ".h5", ".msgpack", ".tflite", ".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+
+_DEEPEST = 32  # directories; a model has at most four
+
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
@@ -51,6 +56,20 @@ class FileEntry:
     def is_pickle(self) -> bool:
         return self.name.endswith(_PICKLES)
 
+    @property
+    def is_foreign(self) -> bool:
+        return self.name.lower().endswith(_FOREIGN)
+
+    @property
+    def has_plain_name(self) -> bool:
+        """Whether the name is printable text: it goes into manifests, Dockerfiles and terminals."""
+        return self.path.isprintable()
+
+    @property
+    def may_belong(self) -> bool:
+        """Whether a server could need this file; pickles are for the layout to judge."""
+        return self.is_reachable and self.has_plain_name and not self.is_leftover and not self.is_foreign
+
 
 def walk(root: Path) -> tuple[FileEntry, ...]:
     """Every file below `root`, sorted by path; hidden files and links to directories are left out.
@@ -58,7 +77,7 @@ def walk(root: Path) -> tuple[FileEntry, ...]:
     A workspace's links to directories serve tritonserver alone and would count its weights twice.
     """
     try:
-        return tuple(sorted(_below(root, "", _homes(root)), key=lambda entry: entry.path))
+        return tuple(sorted(_below(root, "", _homes(root), _DEEPEST), key=lambda entry: entry.path))
     except OSError as error:
         raise ArtifactError(
             f"{error.filename or root} cannot be read: {error.strerror}", hint="check the directory and its rights"
@@ -73,7 +92,11 @@ def _homes(root: Path) -> tuple[str, ...]:
     return tuple(f"{home}{os.sep}" for home in homes)
 
 
-def _below(directory: Path, prefix: str, homes: tuple[str, ...]) -> Iterator[FileEntry]:
+def _below(directory: Path, prefix: str, homes: tuple[str, ...], levels: int) -> Iterator[FileEntry]:
+    if not levels:
+        raise ArtifactError(
+            f"{directory} is nested deeper than {_DEEPEST} directories", hint="name the directory of the model itself"
+        )
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__pycache__":
@@ -84,7 +107,7 @@ def _below(directory: Path, prefix: str, homes: tuple[str, ...]) -> Iterator[Fil
                 if found:
                     yield found
             elif entry.is_dir(follow_symlinks=False):
-                yield from _below(Path(entry.path), f"{path}/", homes)
+                yield from _below(Path(entry.path), f"{path}/", homes, levels - 1)
             else:
                 status = entry.stat(follow_symlinks=False)
                 if not stat.S_ISREG(status.st_mode):

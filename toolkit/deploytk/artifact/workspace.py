@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import Literal
 
 from deploytk import lmdeploy
 from deploytk.artifact.text_formats import Reader, read_ini, read_json, read_yaml
+from deploytk.artifact.tokenizer import read_tokenizer
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Artifact, KvPolicy, ModelFile, Problem, Rope
-from deploytk.artifact.workspace_files import WorkspaceShape, expected_weights
+from deploytk.artifact.workspace_files import WorkspaceShape
+from deploytk.artifact.workspace_problems import layout_problems, loading_problems, weight_problems
 from deploytk.errors import ArtifactError
 
 WEIGHTS = Path("triton_models/weights")
 TOKENIZER = Path("triton_models/tokenizer")
-_SHOWN = 3  # problems of one kind that are spelled out
-
-_MODERNIZE = "`deploytk modernize WORKSPACE -o DIR` writes a directory that current LMDeploy loads"
+_CONFIGS = ("config.ini", "config.yaml")
+_MOST_FILES = 500_000  # of weights; a model of 61 layers, 256 experts and 8 ranks has 375 000
 
 # Chat templates of workspaces that do not name their architecture (up to 0.4.2), by the first letters of the name.
 # Source: the converter's own table, turbomind/deploy/converter.py at those tags.
@@ -35,8 +35,14 @@ _ARCHITECTURE_BY_TEMPLATE = (
 
 def config_path(root: Path) -> Path | None:
     """The configuration of the workspace at `root`, None when there is no workspace."""
-    paths = (root / WEIGHTS / name for name in ("config.ini", "config.yaml"))
-    return next((path for path in paths if path.is_file()), None)
+    if not (root / WEIGHTS).is_dir():
+        return None
+    for name in _CONFIGS:
+        if (root / WEIGHTS / name).is_file():
+            return root / WEIGHTS / name
+    raise ArtifactError(
+        f"{root / WEIGHTS} has neither config.ini nor config.yaml", hint="take it from the original workspace"
+    )
 
 
 def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Artifact:
@@ -68,18 +74,20 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
     files = tuple(
         ModelFile(entry.path, entry.bytes, _is_weight(entry.path))
         for entry in entries
-        if entry.is_reachable and not entry.is_leftover
+        if entry.may_belong and not entry.is_pickle
     )
     sizes = {file.path.removeprefix(f"{WEIGHTS}/"): file.bytes for file in files if file.is_weight}
     if kv_policy == "int8" and lmdeploy.age(era.made_by[1]) <= lmdeploy.age("0.3.0"):
         shape = replace(shape, kv_scale_bytes=_kv_scale_bytes(sizes))
     versions = lmdeploy.versions_for_workspace(era)
+    tokenizer = read_tokenizer(root) if tokenizer_at_root else read_tokenizer(root / TOKENIZER, f"{TOKENIZER}/")
+    configs = [entry.path for entry in entries if entry.path in {f"{WEIGHTS}/{name}" for name in _CONFIGS}]
     problems = (
-        *_weight_problems(sizes, shape, weight_type),
-        *_two_layouts(entries),
+        *weight_problems(sizes, shape, weight_type),
+        *layout_problems(entries, configs),
         *_ignored_settings(config, era),
-        *_loading(versions),
-        *_tokenizer_problems(root, tokenizer_at_root),
+        *loading_problems(versions),
+        *tokenizer.problems,
     )
     return Artifact(
         root=root,
@@ -95,7 +103,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         parameters=shape.parameters,
         layers=shape.layers,
         hidden_size=shape.hidden,
-        intermediate_size=max(shape.intermediate),
+        intermediate_size=max(shape.intermediate) or shape.expert_intermediate,
         heads=shape.heads,
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
@@ -156,7 +164,7 @@ def _shape(config: Reader, config_format: Literal["ini", "yaml"], is_int4: bool)
     group_size = config.whole("group_size", 128, smallest=0, largest=2**20) or 128
     per_layer = config.values.get("inter_size")
     if not isinstance(per_layer, list):
-        per_layer = [config.whole("inter_size")] * layers
+        per_layer = [config.whole("inter_size", smallest=0)] * layers
     experts = config.values.get("expert_num") or []
     if not isinstance(experts, list):
         experts = [config.whole("expert_num", smallest=0, largest=4096)] * layers
@@ -164,6 +172,9 @@ def _shape(config: Reader, config_format: Literal["ini", "yaml"], is_int4: bool)
         are_sizes = all(type(value) is int and 0 <= value < 2**30 for value in values)
         if not are_sizes or len(values) not in (layers, 0 if key == "expert_num" else layers):
             raise config.wrong(key, f"one size for each of the {layers} layers")
+    _check_amount(config, layers * ranks * (6 + 3 * max([0, *experts])))
+    if any(experts) and config.name("model_arch") == "MixtralForCausalLM":
+        per_layer = [0] * layers  # 0.6.2 wrote the experts' size here, although there is no dense part
     shape = WorkspaceShape(
         config_format=config_format,
         is_int4=is_int4,
@@ -181,6 +192,8 @@ def _shape(config: Reader, config_format: Literal["ini", "yaml"], is_int4: bool)
         kv_scale_bytes=0,
         experts=tuple(experts),
         expert_intermediate=config.whole("expert_inter_size", 0, smallest=0),
+        has_shared_gate=config.flag("moe_shared_gate"),
+        has_latent_attention=config.whole("kv_lora_rank", 0, smallest=0) > 0,
     )
     if shape.heads % ranks or shape.kv_heads % ranks or any(size % ranks for size in shape.intermediate):
         raise ArtifactError(
@@ -189,6 +202,20 @@ def _shape(config: Reader, config_format: Literal["ini", "yaml"], is_int4: bool)
             hint="take the configuration from the original workspace",
         )
     return shape
+
+
+def _check_amount(config: Reader, files: int) -> None:
+    """Refuse a configuration of so many weight files that listing them would take all memory."""
+    if files > _MOST_FILES:
+        raise ArtifactError(
+            f"{config.path} describes {files} weight files, at most {_MOST_FILES} expected",
+            hint="take the configuration from the original workspace",
+        )
+
+
+def _kv_scale_bytes(sizes: Mapping[str, int]) -> int:
+    """Static int8 has a file per layer and rank: 4 float32, or 2 when symmetric (lite/apis/kv_qparams.py)."""
+    return 8 if sizes.get("layers.0.past_kv_scale.0.weight") == 8 else 16
 
 
 def _rope(config: Reader, attention: Reader) -> Rope:
@@ -231,85 +258,9 @@ def _ignored_settings(config: Reader, era: lmdeploy.WorkspaceEra) -> Iterator[Pr
         yield Problem("info", message, "it is read and ignored from 0.1.0 on")
 
 
-def _kv_scale_bytes(sizes: Mapping[str, int]) -> int:
-    """Static int8 has a file per layer and rank: 4 float32, or 2 when symmetric (lite/apis/kv_qparams.py)."""
-    return 8 if sizes.get("layers.0.past_kv_scale.0.weight") == 8 else 16
-
-
 def _chat_template(config: Reader, config_format: str) -> str | None:
     name = config.name("model_name" if config_format == "ini" else "chat_template")
     return name or None
-
-
-_RANK = re.compile(r"\.(\d+)\.(?:weight|bias|qweight|scales|zeros|scales_zeros)$")
-
-
-def _weight_problems(found: Mapping[str, int], shape: WorkspaceShape, weight_type: str) -> Iterator[Problem]:
-    if weight_type == "fp8":
-        yield Problem("warning", "the sizes of fp8 weight files are not checked", "no LMDeploy loads this workspace")
-        return
-    if shape.is_int4 and shape.group_size != 128:
-        hint = "quantize again with group size 128: LMDeploy has kernels for that alone"
-        yield Problem("error", f"group_size is {shape.group_size}, 128 expected", hint)
-        return
-    expected = expected_weights(shape)
-    hint = "copy the file from the original workspace, or convert the model again"
-    missing = [f"{name} is missing, {size} bytes expected" for name, size in expected.items() if name not in found]
-    yield from _few(missing, "files missing", hint)
-    sizes = [
-        f"{name} has {found[name]} bytes, {size} expected"
-        for name, size in expected.items()
-        if found.get(name, size) != size
-    ]
-    yield from _few(sizes, "files with wrong sizes", hint)
-    surplus = [name for name in found if name not in expected]
-    ranked = [name for name in surplus if _rank(name) >= shape.ranks]
-    if ranked:
-        message = f"{ranked[0]} is of rank {_rank(ranked[0])}, but the configuration says {shape.ranks} rank(s)"
-        yield Problem("error", message, "take the configuration and the weights from one conversion")
-    strangers = [f"{name} is no weight of this model" for name in surplus if name not in ranked]
-    hint = "the configuration and the files disagree: take both from one conversion"
-    yield from _few(strangers, "unknown files among the weights", hint)
-
-
-def _rank(name: str) -> int:
-    match = _RANK.search(name)
-    return int(match[1]) if match else -1
-
-
-def _few(messages: list[str], what: str, hint: str) -> Iterator[Problem]:
-    for message in messages[:_SHOWN]:
-        yield Problem("error", message, hint)
-    if len(messages) > _SHOWN:
-        yield Problem("error", f"{len(messages)} {what} in all", hint)
-
-
-def _two_layouts(entries: Sequence[FileEntry]) -> Iterator[Problem]:
-    shards = [e.path for e in entries if "/" not in e.path and e.path.endswith((".safetensors", ".bin"))]
-    if shards:
-        hint = f"move {shards[0]} or triton_models/ elsewhere, so that only one model is here"
-        yield Problem("error", f"both a workspace and Hugging Face weights ({shards[0]}) are here", hint)
-
-
-def _loading(versions: lmdeploy.VersionRange) -> Iterator[Problem]:
-    if versions.pin is None:
-        message = "no LMDeploy serves this workspace: 0.8.0-0.9.2 never read its weights, later ones refuse it"
-        yield Problem("warning", message, _MODERNIZE)
-    else:
-        yield Problem("info", f"LMDeploy from {lmdeploy.AFTER_WORKSPACES} on does not load workspaces", _MODERNIZE)
-
-
-def _tokenizer_problems(root: Path, tokenizer_at_root: bool) -> Iterator[Problem]:
-    directory = root if tokenizer_at_root else root / TOKENIZER
-    if not has_tokenizer(directory):
-        message = f"{directory.relative_to(root) / 'tokenizer.json'} is missing, and so is any other tokenizer"
-        yield Problem("error", message, "copy the tokenizer's files from the original model")
-
-
-def has_tokenizer(directory: Path) -> bool:
-    """Whether the files of a tokenizer are in `directory`."""
-    is_plain = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
-    return is_plain or any(directory.glob("*.tiktoken"))
 
 
 def _is_weight(path: str) -> bool:

@@ -32,6 +32,8 @@ class WorkspaceShape:
     kv_scale_bytes: int  # of a past_kv_scale file; 0 when there are none
     experts: tuple[int, ...] = ()  # (layers,) or empty
     expert_intermediate: int = 0
+    has_shared_gate: bool = False  # of the dense part beside the experts (Qwen2-MoE)
+    has_latent_attention: bool = False  # DeepSeek-V2: other files, whose sizes `expected_weights` does not know
 
     @property
     def qkv(self) -> int:
@@ -45,7 +47,9 @@ class WorkspaceShape:
         bias = self.qkv + self.hidden if self.has_bias else 0
         norms = 2 * self.hidden + (2 * self.head_dim if self.has_qk_norm else 0)
         dense = 3 * self.hidden * sum(self.intermediate)
-        sparse = sum(count * (3 * self.hidden * self.expert_intermediate + self.hidden) for count in self.experts)
+        expert = 3 * self.hidden * self.expert_intermediate + self.hidden  # the last is its column of the gate
+        sparse = expert * sum(self.experts)
+        sparse += self.hidden * sum(1 for count in self.experts if count and self.has_shared_gate)
         return self.layers * (attention + bias + norms) + dense + sparse + 2 * self.vocab * self.hidden + self.hidden
 
 
@@ -92,6 +96,8 @@ def _layer(shape: WorkspaceShape, layer: int) -> Iterator[tuple[str, int]]:
             yield from _feed_forward(shape, f"{prefix}.moe_ffn.experts.{expert}", columns, rank)
     if shape.experts and shape.experts[layer]:
         yield f"{prefix}.moe_ffn.gate.weight", shape.hidden * shape.experts[layer] * 2
+        if shape.has_shared_gate:
+            yield f"{prefix}.moe_ffn.shared_gate.weight", shape.hidden * 2
 
 
 def _feed_forward(shape: WorkspaceShape, prefix: str, columns: int, rank: int) -> Iterator[tuple[str, int]]:
