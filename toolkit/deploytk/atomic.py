@@ -35,32 +35,49 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
     The kernel drops the lock when its holder dies, so a lock file that is left over locks nobody out.
     """
+    busy = TryAgainError(f"{what} is in use by another deploytk", hint="wait until that one has ended, then run again")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise TryAgainError(
-                f"{what} is in use by another deploytk", hint="wait until that one has ended, then run again"
-            ) from error
-        yield
+            raise busy from error
+        # Its last holder removes the file: a lock on one that is gone would keep nobody out.
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise busy
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
-def staged_directory(destination: Path) -> Iterator[Path]:
-    """A directory to fill, beside `destination`, that becomes `destination` in one step at the end.
+def staged_directory(destination: Path, *, resumable: bool) -> Iterator[Path]:
+    """A directory to fill, beside `destination`, that takes its place in one step at the end.
 
-    When the body fails, what was staged stays for the next attempt: the body gets the same directory
-    again (locked, so never two writers) and decides what of it can be kept. `destination` must not exist.
+    When the body fails, a resumable one stays for the next attempt, which gets the same directory again and
+    decides what of it can be kept; any other is removed. Locked: there are never two writers. What was at
+    `destination` before is removed once the new one is there.
     """
     staging = destination.with_name(f".{destination.name}.partial")
+    replaced = destination.with_name(f".{destination.name}.replaced")
     with locked(destination.with_name(f".{destination.name}.lock"), str(destination)):
+        if not resumable:
+            shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True, exist_ok=True)
-        yield staging
+        try:
+            yield staging
+        except BaseException:
+            if not resumable:
+                shutil.rmtree(staging, ignore_errors=True)
+            raise
         sync_directory(staging)
+        shutil.rmtree(replaced, ignore_errors=True)
+        if destination.exists():
+            destination.rename(replaced)
         staging.rename(destination)
         sync_directory(destination.parent)
-    destination.with_name(f".{destination.name}.lock").unlink(missing_ok=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def sync_directory(path: Path) -> None:
