@@ -14,8 +14,8 @@ PACKAGE = Path(deploytk.__file__).parent
 # A module or sub-package imports only what stands before it.
 ORDER = """
     __init__ errors shipped progress atomic values settings processes lmdeploy artifact gpus vram plan weights
-    modernize digests bundle containers image release credentials targets gpu cpu_engine preview smoke bench preflight
-    doctor demo display cli
+    modernize digests bundle containers image secrets release credentials targets gpu cpu_engine preview smoke bench
+    preflight doctor demo display cli
 """.split()
 
 OWNERS = {

@@ -350,3 +350,7 @@ def _seconds(duration: str) -> float:
     if not match:
         raise UsageError(f"{duration!r} is not a duration", hint="write 90s, 30m or 1h")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
+
+
+if __name__ == "__main__":
+    main()

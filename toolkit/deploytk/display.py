@@ -125,7 +125,7 @@ def show_release(release: Release) -> None:
             ("url", release.url),
             ("sent", f"{release.uploaded_files} files, {_mib(release.uploaded_bytes)}"),
             ("unchanged", f"{release.unchanged_files} files"),
-            ("verified", str(release.verified)),
+            ("verified", f"by {release.verified_by}" if release.verified else "no"),
         ]
     )
     for number, step in enumerate(release.steps_left, 1):

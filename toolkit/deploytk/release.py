@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from datetime import datetime, timezone
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Literal, Protocol, cast
 
-from deploytk.bundle import Bundle
+from deploytk.atomic import write_text
+from deploytk.bundle import Bundle, verify_bundle
+from deploytk.errors import UsageError
 from deploytk.progress import Progress
+from deploytk.secrets import refuse_secrets
+from deploytk.values import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,8 @@ class Release:
     uploaded_files: int
     uploaded_bytes: int
     unchanged_files: int
-    verified: str  # how: "sha256 read back", "LFS object ids", ...
+    verified: bool
+    verified_by: str  # "reading back every object", "LFS object ids", ...
     steps_left: tuple[str, ...]  # what only a person can do, one sentence each
 
 
@@ -68,3 +78,57 @@ class Target(Protocol):
         Run again after any interruption it ends in the same remote state as without.
         """
         ...
+
+
+def find_target(name: str) -> Target:
+    """The target that is registered under `name`; raises UsageError for any other."""
+    found = {point.name: point for point in entry_points(group="deploytk.targets")}
+    if name not in found:
+        raise UsageError(f"there is no target {name!r}", hint=f"installed targets: {', '.join(sorted(found))}")
+    return cast(Target, found[name].load()())
+
+
+def publish_bundle(bundle: Bundle, target: Target, options: PublishOptions, progress: Progress) -> Release:
+    """Verify the bundle, look for secrets, publish, and keep a record beside the bundle.
+
+    Raises BundleError when the bundle is not what its manifest says or holds a secret: then nothing was sent.
+    """
+    verify_bundle(bundle, progress)
+    refuse_secrets(bundle, progress)
+    release = target.publish(bundle, options, progress)
+    _keep_record(bundle, release)
+    return release
+
+
+def record_path(bundle: Bundle) -> Path:
+    """The publish record: what went where, newest last."""
+    return bundle.path.with_name(f"{bundle.path.name}.published.json")
+
+
+def _keep_record(bundle: Bundle, release: Release) -> None:
+    path = record_path(bundle)
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["releases"]
+    except (OSError, ValueError, KeyError, TypeError):
+        records = []
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    entry = {"time": now, "digest": bundle.digest, **cast(Mapping[str, object], plain(release))}
+    write_text(path, json.dumps({"releases": [*records, entry]}, ensure_ascii=False, indent=1) + "\n")
+
+
+def compare(bundle: Bundle, remote: Mapping[str, str], manifest_sha256: str) -> tuple[Change, ...]:
+    """What publishing changes, against the paths and SHA-256 digests of what is there."""
+    local = {file.path: (file.sha256, file.size) for file in bundle.files}
+    local["deploytk.json"] = (manifest_sha256, (bundle.path / "deploytk.json").stat().st_size)
+    changes = [
+        Change(path, _status(remote.get(path), digest), 0 if remote.get(path) == digest else size)
+        for path, (digest, size) in local.items()
+    ]
+    changes += [Change(path, "deleted", 0) for path in remote if path not in local]
+    return tuple(sorted(changes, key=lambda change: change.path))
+
+
+def _status(there: str | None, digest: str) -> Literal["new", "changed", "same"]:
+    if there is None:
+        return "new"
+    return "same" if there == digest else "changed"

@@ -1,0 +1,20 @@
+"""Makes bundles of the tiny models, as the command line does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from deploytk.artifact import read_artifact
+from deploytk.bundle import Bundle, BundleOptions, render_bundle
+from deploytk.plan import PlanRequest, plan_serving
+from deploytk.progress import Silent
+
+
+def make_bundle(
+    model: Path, out: Path, options: BundleOptions | None = None, request: PlanRequest | None = None
+) -> Bundle:
+    options = options or BundleOptions(name="tiny")
+    artifact = read_artifact(model)
+    named = dataclasses.replace(request or PlanRequest(), model_name=options.name)
+    return render_bundle(artifact, plan_serving(artifact, named), options, out, Silent())

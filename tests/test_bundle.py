@@ -1,0 +1,368 @@
+"""Bundles: what is in them, that they are reproducible, and that nothing half-written stays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from bundles import make_bundle
+from conftest import MODELS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from workspaces import write_workspace
+
+from deploytk.artifact import read_artifact
+from deploytk.bundle import BundleOptions, Golden, export_templates, read_bundle, read_golden, verify_bundle
+from deploytk.errors import ArtifactError, BundleError, DeployError, UsageError
+from deploytk.plan import PlanRequest
+from deploytk.progress import Silent
+
+GOLDEN = Path(__file__).parent / "golden" / "card"
+ALL_OPTIONS = BundleOptions(
+    name="tiny",
+    license="apache-2.0",
+    base_model="me/tiny-base",
+    golden=(Golden("2+2=", "4"), Golden("<raw>", "4", is_raw=True)),
+)
+
+
+def _front_matter(path: Path) -> dict[str, object]:
+    loaded = yaml.safe_load((path / "README.md").read_text().split("---\n")[1])
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def test_a_bundle_holds_model_app_card_and_manifest(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", ALL_OPTIONS)
+
+    kinds = {file.path: file.kind for file in bundle.files}
+    assert kinds["model.safetensors"] == "weights"
+    assert kinds["tokenizer.json"] == "model"
+    assert {kinds[path] for path in ("app.py", "requirements.txt", "Dockerfile")} == {"app"}
+    assert {kinds[path] for path in ("README.md", "README_zh.md")} == {"card"}
+    manifest = json.loads((tmp_path / "b" / "deploytk.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["plan"]["argv"][3] == "."
+    assert manifest["golden"][1] == {"prompt": "<raw>", "answer": "4", "raw": True}
+    assert manifest["app"]["examples"] == ["2+2="]
+
+
+def test_the_manifest_tells_size_and_digest_of_every_file(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "b")
+
+    on_disk = {str(path.relative_to(bundle.path)) for path in bundle.path.rglob("*") if path.is_file()}
+    assert on_disk == {file.path for file in bundle.files} | {"deploytk.json"}
+    for file in bundle.files:
+        content = (bundle.path / file.path).read_bytes()
+        assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_the_digest_can_be_computed_by_anybody(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    lines = "".join(sorted(f"{file.sha256}  {file.path}\n" for file in bundle.files))
+    assert bundle.digest == f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def test_the_same_input_gives_the_same_bundle_anywhere(tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
+    first = make_bundle(MODELS / "workspace-0.7.3-awq", tmp_path / "a", ALL_OPTIONS)
+    second = make_bundle(model_copy("workspace-0.7.3-awq"), tmp_path / "b" / "c", ALL_OPTIONS)
+
+    assert first.digest == second.digest
+    assert (first.path / "deploytk.json").read_bytes() == (second.path / "deploytk.json").read_bytes()
+
+
+def test_no_path_of_this_machine_is_in_a_bundle(tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
+    bundle = make_bundle(model_copy("hf-awq"), tmp_path / "b", ALL_OPTIONS)
+
+    generated = [file.path for file in bundle.files if file.kind in ("app", "card")] + ["deploytk.json"]
+    assert not any(str(tmp_path) in (bundle.path / path).read_text() for path in generated)
+
+
+def test_weights_are_hard_links(tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
+    model = model_copy("hf-awq")
+
+    bundle = make_bundle(model, tmp_path / "b")
+
+    assert (bundle.path / "model.safetensors").samefile(model / "model.safetensors")
+    assert bundle.copied_bytes == 0
+
+
+def test_where_links_do_not_work_files_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_copy: Callable[[str], Path]
+) -> None:
+    def other_file_system(source: Path, destination: Path) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    model = model_copy("hf-awq")
+    monkeypatch.setattr("deploytk.bundle.links.os.link", other_file_system)
+
+    bundle = make_bundle(model, tmp_path / "b")
+
+    assert bundle.copied_bytes == sum(file.bytes for file in read_artifact(model).files)
+    verify_bundle(bundle, Silent())
+
+
+def test_a_bundle_is_a_model_directory(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    artifact = read_artifact(bundle.path)
+
+    assert artifact.errors == ()
+    assert {f.path for f in artifact.files} == {f.path for f in bundle.files if f.kind in ("weights", "model")}
+
+
+def test_a_bundle_can_be_packaged_again(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    assert make_bundle(bundle.path, tmp_path / "again").digest == bundle.digest
+
+
+def test_leftovers_stay_out(tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
+    model = model_copy("hf-awq")
+    (model / "inputs_stats.pth").write_bytes(b"\x80\x02.")
+
+    bundle = make_bundle(model, tmp_path / "b")
+
+    assert "inputs_stats.pth" not in {file.path for file in bundle.files}
+
+
+def test_the_front_matter_is_complete(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", ALL_OPTIONS)
+
+    front = _front_matter(bundle.path)
+
+    assert front["license"] == "apache-2.0"
+    assert (front["base_model"], front["base_model_relation"]) == ("me/tiny-base", "quantized")
+    assert front["pipeline_tag"] == "text-generation"
+    assert front["quantization"] == {"method": "awq", "bits": 4, "group_size": 128}
+
+
+@pytest.mark.parametrize("name", ["hf-awq", "workspace-0.4.2-awq"])
+def test_the_card_is_as_reviewed(tmp_path: Path, name: str, request: pytest.FixtureRequest) -> None:
+    bundle = make_bundle(MODELS / name, tmp_path / "b", ALL_OPTIONS, PlanRequest(gpu="A10"))
+
+    for card in ("README.md", "README_zh.md"):
+        expected = GOLDEN / name / card
+        if request.config.getoption("--rewrite-golden"):
+            expected.parent.mkdir(parents=True, exist_ok=True)
+            expected.write_text((bundle.path / card).read_text())
+        assert (bundle.path / card).read_text() == expected.read_text()
+
+
+def test_settings_of_old_versions_are_written_into_config_ini(tmp_path: Path) -> None:
+    model = write_workspace(tmp_path / "w", "0.1.0")
+    original = (model / "triton_models/weights/config.ini").read_text()
+
+    bundle = make_bundle(model, tmp_path / "b", request=PlanRequest(session_len=512, max_batch_size=1))
+
+    edited = (bundle.path / "triton_models/weights/config.ini").read_text().splitlines()
+    assert "session_len = 512" in edited
+    assert "max_batch_size = 1" in edited
+    assert "kv_head_num = 2" in edited
+    assert (model / "triton_models/weights/config.ini").read_text() == original
+
+
+@pytest.mark.parametrize("name", ["", ".", "-x", "a b", "a/b", "a\nb", "a'b", "$(id)", "x" * 97, "名"])
+def test_names_that_could_inject_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name=name))
+
+    assert not list(tmp_path.iterdir())
+
+
+@given(
+    st.builds(
+        BundleOptions,
+        name=st.text(max_size=12),
+        license=st.none() | st.text(max_size=8),
+        base_model=st.none() | st.text(max_size=12),
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_accepted_gives_valid_front_matter(
+    tmp_path_factory: pytest.TempPathFactory, options: BundleOptions
+) -> None:
+    out = tmp_path_factory.mktemp("b") / "bundle"
+    try:
+        make_bundle(MODELS / "hf-awq", out, options)
+    except UsageError:
+        return
+    assert _front_matter(out)["license"] == (options.license or "unknown")
+
+
+def test_markup_from_a_model_is_text_in_the_card(tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
+    model = model_copy("hf-awq")
+    config = json.loads((model / "config.json").read_text())
+    config["transformers_version"] = "5 | <img src=x> [a](javascript:b) `c`"
+    (model / "config.json").write_text(json.dumps(config))
+
+    bundle = make_bundle(model, tmp_path / "b")
+
+    card = (bundle.path / "README.md").read_text()
+    assert r"5 \| \<img src=x\> \[a\]\(javascript:b\) \`c\`" in card
+
+
+def test_a_broken_model_is_refused_and_nothing_is_written(tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
+    model = model_copy("hf-awq")
+    with (model / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
+
+    with pytest.raises(ArtifactError, match=r"model\.safetensors has"):
+        make_bundle(model, tmp_path / "out" / "b")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_something_else_at_the_place_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(BundleError, match="is not a bundle"):
+        make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    assert (tmp_path / "b" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_bundle_inside_the_model_is_refused(model_copy: Callable[[str], Path]) -> None:
+    model = model_copy("hf-awq")
+
+    with pytest.raises(BundleError, match="inside the model"):
+        make_bundle(model, model / "bundle")
+
+
+def test_a_user_template_replaces_the_shipped_one(tmp_path: Path) -> None:
+    export_templates(tmp_path / "mine")
+    (tmp_path / "mine" / "README.md.j2").write_text("# {{ options.name }} of {{ artifact.layers }} layers\n")
+
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", template=tmp_path / "mine"))
+
+    assert (bundle.path / "README.md").read_text().endswith("# tiny of 2 layers\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("one\n{{ artifact.wieght_bits }}\n", r"README\.md\.j2, line 2.*wieght_bits"),
+        ("{% if %}\n", r"README\.md\.j2, line 1"),
+    ],
+)
+def test_a_misspelt_variable_names_file_and_line(tmp_path: Path, text: str, named: str) -> None:
+    export_templates(tmp_path / "mine")
+    (tmp_path / "mine" / "README.md.j2").write_text(text)
+
+    with pytest.raises(BundleError, match=named):
+        make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", template=tmp_path / "mine"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda path: (path / "app.py").unlink(), r"app\.py is missing"),
+        (lambda path: (path / "app.py").write_text(""), r"app\.py has 0 bytes"),
+        (lambda path: (path / "deploytk.json").write_text("{}"), "cannot be read"),
+        (lambda path: (path / "deploytk.json").unlink(), "is no bundle"),
+    ],
+)
+def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: Callable[[Path], None], named: str) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    damage(bundle.path)
+
+    with pytest.raises(BundleError, match=named):
+        read_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "./a"])
+def test_a_manifest_cannot_name_files_outside(tmp_path: Path, path: str) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    manifest = json.loads((bundle.path / "deploytk.json").read_text())
+    manifest["files"][path] = manifest["files"].pop("app.py")
+    (bundle.path / "deploytk.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(BundleError):
+        read_bundle(bundle.path)
+
+
+def test_a_changed_byte_is_found(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    path = bundle.path / "app.py"
+    path.write_bytes(b"#" + path.read_bytes()[1:])
+
+    with pytest.raises(BundleError, match="its digest differs"):
+        verify_bundle(read_bundle(bundle.path), Silent())
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "[1]", '[{"prompt": 1, "answer": ""}]', '[{"prompt": "a"}]', "x"])
+def test_a_wrong_golden_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "golden.json"
+    path.write_text(text)
+
+    with pytest.raises(UsageError):
+        read_golden(path)
+
+
+def test_golden_answers_may_be_raw_completions(tmp_path: Path) -> None:
+    path = tmp_path / "golden.json"
+    path.write_text('[{"prompt": "a", "answer": "b"}, {"text": "<c>", "answer": "d"}]')
+
+    assert read_golden(path) == (Golden("a", "b"), Golden("<c>", "d", is_raw=True))
+
+
+def _package(model: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "deploytk.cli", "--quiet", "package", str(model), "-o", str(out), "--name", "tiny"]
+
+
+def test_kill_9_while_packaging_leaves_nothing_that_matters(tmp_path: Path) -> None:
+    expected = make_bundle(MODELS / "hf-awq", tmp_path / "expected").digest
+    command = _package(MODELS / "hf-awq", tmp_path / "out" / "b")
+    for delay_s in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay_s)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        if (tmp_path / "out" / "b").exists():
+            assert read_bundle(tmp_path / "out" / "b").digest == expected
+
+    subprocess.run(command, check=True, capture_output=True)
+
+    assert read_bundle(tmp_path / "out" / "b").digest == expected
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        if os.environ.get("CI"):
+            pytest.fail("a tmpfs cannot be mounted here")
+        pytest.skip("needs the right to mount a tmpfs")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:
+    with pytest.raises(BundleError, match="is full"):
+        make_bundle(MODELS / "hf-awq", small_disk / "b")
+
+    assert list(small_disk.iterdir()) == []
+
+
+def test_two_at_once_are_told(tmp_path: Path) -> None:
+    from deploytk.atomic import locked
+
+    with locked(tmp_path / ".b.lock", "b"), pytest.raises(DeployError, match="in use") as caught:
+        make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    assert caught.value.exit_code == 75

@@ -1,0 +1,197 @@
+"""The hub in a directory: atomic, locked, resumable, idempotent, verified by reading back."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+from conftest import MODELS
+
+from deploytk.atomic import locked
+from deploytk.bundle import Bundle, BundleOptions, read_bundle
+from deploytk.errors import BundleError, ReleaseError, TryAgainError, UsageError
+from deploytk.progress import Silent
+from deploytk.release import PublishOptions, Release, find_target, publish_bundle, record_path
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    return tmp_path / "hub"
+
+
+def _publish(bundle: Bundle, hub: Path) -> Release:
+    return publish_bundle(bundle, find_target("local"), PublishOptions(repo=str(hub)), Silent())
+
+
+def _tree(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_release_is_a_bundle_again(bundle: Bundle, hub: Path) -> None:
+    release = _publish(bundle, hub)
+
+    published = read_bundle(hub / "repos" / "tiny" / "current")
+    assert published.digest == bundle.digest
+    assert release.url.endswith(f"/repos/tiny/revisions/{release.revision}")
+    assert (release.uploaded_files, release.unchanged_files) == (len(bundle.files) + 1, 0)
+    assert release.verified
+
+
+def test_publishing_again_sends_nothing(bundle: Bundle, hub: Path) -> None:
+    first = _publish(bundle, hub)
+
+    again = _publish(bundle, hub)
+
+    assert (again.uploaded_files, again.uploaded_bytes, again.revision) == (0, 0, first.revision)
+    assert again.unchanged_files == len(bundle.files) + 1
+
+
+def test_only_what_changed_is_sent(bundle: Bundle, hub: Path, tmp_path: Path) -> None:
+    _publish(bundle, hub)
+    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+
+    release = _publish(other, hub)
+
+    # The card names the licence, deploytk.json the card's digest; the Chinese card has no front matter.
+    assert release.uploaded_files == 2
+    assert len(list((hub / "repos/tiny/revisions").iterdir())) == 2
+
+
+def test_the_plan_shows_what_publishing_would_do(bundle: Bundle, hub: Path, tmp_path: Path) -> None:
+    target, options = find_target("local"), PublishOptions(repo=str(hub))
+    before = target.preview(bundle, options)
+    _publish(bundle, hub)
+    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit", app="api"))
+
+    after = {change.path: change.status for change in target.preview(other, options).changes}
+
+    assert {change.status for change in before.changes} == {"new"}
+    assert before.upload_bytes == bundle.bytes + (bundle.path / "deploytk.json").stat().st_size
+    assert (after["README.md"], after["model.safetensors"]) == ("changed", "same")
+    assert not (tmp_path / "hub" / "repos" / "other").exists()
+
+
+def test_the_hub_does_not_change_when_the_model_does(
+    hub: Path, tmp_path: Path, model_copy: Callable[[str], Path]
+) -> None:
+    model = model_copy("hf-awq")
+    _publish(make_bundle(model, tmp_path / "b"), hub)
+    published = hub / "repos/tiny/current/model.safetensors"
+    before = published.read_bytes()
+
+    with (model / "model.safetensors").open("r+b") as file:
+        file.write(b"overwritten")
+
+    assert published.read_bytes() == before
+
+
+def test_a_damaged_object_is_found_and_replaced(bundle: Bundle, hub: Path) -> None:
+    _publish(bundle, hub)
+    damaged = (hub / "repos/tiny/current/config.json").resolve()
+    damaged.chmod(0o644)
+    damaged.write_text("{}")
+
+    release = _publish(bundle, hub)
+
+    assert release.uploaded_files == 1
+    assert (hub / "repos/tiny/current/config.json").read_bytes() == (bundle.path / "config.json").read_bytes()
+
+
+def test_a_bundle_that_changed_is_refused_before_anything_is_sent(bundle: Bundle, hub: Path) -> None:
+    path = bundle.path / "app.py"
+    path.write_bytes(b"#" + path.read_bytes()[1:])
+
+    with pytest.raises(BundleError, match="digest differs"):
+        _publish(bundle, hub)
+
+    assert not hub.exists()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "hf_" + "a" * 34,
+        "ghp_" + "A1" * 18,
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "https://me:hunter2hunter2@example.com/x",
+    ],
+)
+def test_a_secret_is_refused_and_never_shown(
+    hub: Path, tmp_path: Path, secret: str, model_copy: Callable[[str], Path]
+) -> None:
+    model = model_copy("hf-awq")
+    (model / "notes.txt").write_text(f"first line\nmy key: {secret}\n")
+    bundle = make_bundle(model, tmp_path / "b")
+
+    with pytest.raises(BundleError, match=r"notes\.txt, line 2") as caught:
+        _publish(bundle, hub)
+
+    assert secret not in str(caught.value)
+    assert not hub.exists()
+
+
+def test_a_second_publisher_is_told_to_wait(bundle: Bundle, hub: Path) -> None:
+    (hub / "objects").mkdir(parents=True)
+
+    with locked(hub / "repos/tiny/.lock", "the hub"), pytest.raises(TryAgainError):
+        _publish(bundle, hub)
+
+
+def test_a_directory_that_is_no_hub_is_left_alone(bundle: Bundle, hub: Path) -> None:
+    hub.mkdir()
+    (hub / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(ReleaseError, match="not a hub"):
+        _publish(bundle, hub)
+
+    assert [path.name for path in hub.iterdir()] == ["thesis.tex"]
+
+
+def test_an_unknown_target_names_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        find_target("moon")
+
+    assert "local" in caught.value.hint
+
+
+def test_a_record_of_every_release_is_kept(bundle: Bundle, hub: Path) -> None:
+    _publish(bundle, hub)
+    release = _publish(bundle, hub)
+
+    records = json.loads(record_path(bundle).read_text())["releases"]
+
+    assert [record["revision"] for record in records] == [release.revision] * 2
+    assert records[0]["digest"] == bundle.digest
+
+
+def test_kill_9_while_publishing_then_again_is_the_same_as_without(bundle: Bundle, hub: Path, tmp_path: Path) -> None:
+    _publish(bundle, tmp_path / "expected")
+    command = [sys.executable, "-m", "deploytk.cli", "publish", str(bundle.path)]
+    command += ["--target", "local", "--repo", str(hub)]
+    chance = random.Random(1)
+    for _ in range(8):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.25, 0.7))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        current = hub / "repos" / "tiny" / "current"
+        if current.exists():
+            assert read_bundle(current).digest == bundle.digest
+
+    subprocess.run(command, check=True, capture_output=True)
+
+    # Modification times and locks aside, the hub is what one undisturbed run makes.
+    assert _tree(hub) == _tree(tmp_path / "expected")

@@ -1,0 +1,40 @@
+"""Looks for secrets in the text files of a bundle, before the first byte leaves."""
+
+from __future__ import annotations
+
+import re
+
+from deploytk.bundle import Bundle
+from deploytk.errors import BundleError
+from deploytk.progress import Progress
+
+_LARGEST_TEXT_BYTES = 8 * 2**20  # larger ones are tokenizers and weights
+
+# The forms that their issuers publish. Never printed: a message names the kind and the line.
+_SECRETS = {
+    "a Hugging Face token": re.compile(rb"\bhf_[A-Za-z]{34}\b"),
+    "a GitHub token": re.compile(rb"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{82})\b"),
+    "an AWS access key": re.compile(rb"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
+    "an OpenAI key": re.compile(rb"\bsk-(?:proj-)?[A-Za-z0-9_-]{40,}\b"),
+    "a PyPI token": re.compile(rb"\bpypi-AgEI[A-Za-z0-9_-]{50,}\b"),
+    "a private key": re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
+    "an OpenXLab key": re.compile(rb"(?i)\b(?:openxlab_(?:ak|sk)|(?:ak|sk)\s*=\s*[\"'])[\"'\s:=]*[a-z0-9]{20,}\b"),
+    "a password in an address": re.compile(rb"\bhttps?://[^\s/:@\"']+:[^\s/@\"']{8,}@"),
+}
+
+
+def refuse_secrets(bundle: Bundle, progress: Progress) -> None:
+    """Raises BundleError naming file and line of the first secret in a text file of the bundle."""
+    texts = [file for file in bundle.files if file.kind != "weights" and file.size <= _LARGEST_TEXT_BYTES]
+    with progress.task("looking for secrets", sum(file.size for file in texts)) as advance:
+        for file in texts:
+            content = (bundle.path / file.path).read_bytes()
+            advance(len(content))
+            for kind, pattern in _SECRETS.items():
+                match = pattern.search(content)
+                if match:
+                    line = content.count(b"\n", 0, match.start()) + 1
+                    raise BundleError(
+                        f"{file.path}, line {line}, looks like {kind}; nothing was sent",
+                        hint="remove it from the model directory, revoke it if it is real, and package again",
+                    )

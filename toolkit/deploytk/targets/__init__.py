@@ -1,0 +1,1 @@
+"""Where a release can go: one module per target, registered under the entry points `deploytk.targets`."""
