@@ -11,7 +11,7 @@ import pytest
 from conftest import MODELS
 from workspaces import INI_KEYS, YAML_KEYS, write_workspace
 
-from deploytk.artifact import read_artifact
+from deploytk.artifact import Rope, read_artifact
 
 
 def _change_config(root: Path, **changes: object) -> None:
@@ -257,3 +257,45 @@ def test_the_generated_files_of_a_bundle_are_not_the_models(model_copy: Callable
 
     assert "config.json" in paths
     assert not paths & {"app.py", "deploytk.json"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"rope_theta": 5e5, "rope_parameters": None}, Rope(5e5, 128, ())),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, Rope(1e6, 128, ())),
+        (
+            {"rope_parameters": None, "rope_theta": 1e4, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            Rope(1e4, 128, (("rope_type", "dynamic"), ("factor", 2.0))),
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}},
+            Rope(1e6, 128, ()),
+        ),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, Rope(1e4, 64, ())),
+        ({"rope_parameters": None, "rope_theta": None, "rotary_emb_base": 1e6}, Rope(1e6, 128, ())),
+    ],
+)
+def test_rotary_embeddings_are_read_under_every_name(
+    model_copy: Callable[[str], Path], changes: dict[str, object], expected: Rope
+) -> None:
+    root = model_copy("hf-fp16")
+    _change_config(root, **changes)
+
+    assert read_artifact(root).rope == expected
+
+
+def test_qwen1_counts_both_halves_of_its_inner_size(model_copy: Callable[[str], Path]) -> None:
+    root = model_copy("hf-fp16")
+    _change_config(root, architectures=["QWenLMHeadModel"], intermediate_size=2 * 768)
+
+    assert read_artifact(root).intermediate_size == 768
+
+
+def test_a_workspace_that_names_no_chat_template_is_told_so(tmp_path: Path) -> None:
+    root = write_workspace(tmp_path / "w", "0.7.3", chat_template="")
+
+    artifact = read_artifact(root)
+
+    assert artifact.chat_template is None
+    assert "the configuration names no chat template" in _messages(root, "warning")

@@ -59,7 +59,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
         parameters=shards.parameters,
         layers=_first(config, "num_hidden_layers", "n_layer", "num_layers"),
         hidden_size=hidden,
-        intermediate_size=_first(config, "intermediate_size", "ffn_hidden_size", "moe_intermediate_size", "n_inner"),
+        intermediate_size=_intermediate_size(config, architecture),
         heads=heads,
         kv_heads=_first(config, "num_key_value_heads", "multi_query_group_num", default=heads),
         head_dim=head_dim,
@@ -67,7 +67,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
         tied_embeddings=_is_tied(config, shards),
         attention_bias=_has_bias(config, architecture),
         norm_eps=_norm_eps(config),
-        rope=_rope(config, head_dim),
+        rope=_rope(config, architecture, head_dim),
         session_len=min([config.whole(key) for key in _SESSION_KEYS if config.has(key)], default=2048),
         kv_policy="none",
         tensor_parallel=1,
@@ -149,7 +149,13 @@ def _is_tied(config: Reader, shards: Shards) -> bool:
 
 def _has_bias(config: Reader, architecture: str) -> bool:
     by_default = architecture.startswith(("Qwen2", "QWen"))
-    return config.flag("attention_bias", config.flag("bias", by_default))
+    key = next((key for key in ("attention_bias", "bias", "add_qkv_bias") if config.has(key)), "attention_bias")
+    return config.flag(key, by_default)
+
+
+def _intermediate_size(config: Reader, architecture: str) -> int:
+    size = _first(config, "intermediate_size", "ffn_hidden_size", "moe_intermediate_size", "n_inner")
+    return size // 2 if architecture == "QWenLMHeadModel" else size  # Qwen1 counts its two halves together
 
 
 def _norm_eps(config: Reader) -> float:
@@ -157,19 +163,24 @@ def _norm_eps(config: Reader) -> float:
     return next((config.real(key, 1e-6) for key in keys if config.has(key)), 1e-6)
 
 
-def _rope(config: Reader, head_dim: int) -> Rope:
-    scaling: dict[str, Any] = {}
+def _rope(config: Reader, architecture: str, head_dim: int) -> Rope:
+    stated: dict[str, Any] = {}
     for key in ("rope_scaling", "rope_parameters"):
-        if isinstance(config.values.get(key), dict):
-            scaling |= config.values[key]
-    nested = Reader(config.path, {**config.values, **scaling})
-    kind = nested.name("rope_type") or nested.name("type")
-    plain = {
-        key: value for key, value in scaling.items() if isinstance(value, (int, float, str)) and key != "rope_theta"
-    }
-    is_scaled = bool(scaling) and kind not in ("", "default")
-    named = tuple({**plain, "rope_type": kind}.items()) if is_scaled else ()
-    return Rope(nested.real("rope_theta", 10000), head_dim, tuple(item for item in named if item[0] != "type"))
+        part = config.values.get(key)
+        if isinstance(part, dict):
+            # Models with sliding windows have one set of parameters for each kind of layer.
+            full = part.get("full_attention")
+            stated |= full if isinstance(full, dict) else part
+    rope = Reader(config.path, {**config.values, **stated})
+    theta = rope.real("rope_theta", rope.real("rotary_emb_base", 10000 * rope.real("rope_ratio", 1)))
+    rotated = rope.real("partial_rotary_factor", 0.5 if architecture == "ChatGLMModel" else 1)
+    dim = max(1, int(head_dim * min(rotated, 1)))
+    kind = rope.name("rope_type") or rope.name("type")
+    if not stated or kind in ("", "default"):
+        return Rope(theta, dim, ())
+    other = ("rope_theta", "rope_type", "type", "partial_rotary_factor")
+    values = [(key, value) for key, value in stated.items() if isinstance(value, (int, float, str))]
+    return Rope(theta, dim, (("rope_type", kind), *(item for item in values if item[0] not in other)))
 
 
 def _unstated(shards: Shards) -> Quantization | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from deploytk.artifact.huggingface import read_huggingface
 from deploytk.artifact.hygiene import find_problems
 from deploytk.artifact.problems import printable
+from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
 from deploytk.artifact.tree import FileEntry, walk
 from deploytk.artifact.value import Artifact, Problem
 from deploytk.artifact.workspace import config_path, read_workspace
@@ -66,10 +66,8 @@ def _require_directory(root: Path) -> None:
 def _without_generated(root: Path, entries: Sequence[FileEntry]) -> tuple[FileEntry, ...]:
     """The model's own files: a bundle is a model directory with a card and an app beside the model."""
     try:
-        files = json.loads((root / "deploytk.json").read_text(encoding="utf-8"))["files"]
+        files = read_json(root / "deploytk.json", LARGEST_INDEX_BYTES)["files"]
         generated = {path for path, file in files.items() if file["kind"] in ("app", "card")}
-    except FileNotFoundError:
-        return tuple(entries)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ArtifactError, KeyError, TypeError, AttributeError):  # no bundle, or a broken one
         generated = set()
     return tuple(entry for entry in entries if entry.path not in generated | {"deploytk.json"})

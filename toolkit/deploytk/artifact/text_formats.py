@@ -185,6 +185,8 @@ def _check_plain(path: Path, kind: str, value: object, depth: int) -> None:
 
 def _unreadable(path: Path, kind: str, error: Exception) -> ArtifactError:
     why = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+    if "set_int_max_str_digits" in why:  # Python's own advice is of no use here
+        why = "a number has thousands of digits"
     return ArtifactError(
         f"{path} is not {kind} that can be read: {why[:200]}", hint="take the file from the original model"
     )

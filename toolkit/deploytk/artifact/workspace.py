@@ -13,7 +13,7 @@ from deploytk.artifact.tokenizer import read_tokenizer
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Artifact, KvPolicy, ModelFile, Problem, Rope
 from deploytk.artifact.workspace_files import WorkspaceShape
-from deploytk.artifact.workspace_problems import layout_problems, loading_problems, weight_problems
+from deploytk.artifact.workspace_problems import layout_problems, loading_problems, template_problems, weight_problems
 from deploytk.errors import ArtifactError
 
 WEIGHTS = Path("triton_models/weights")
@@ -80,6 +80,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
     if kv_policy == "int8" and lmdeploy.age(era.made_by[1]) <= lmdeploy.age("0.3.0"):
         shape = replace(shape, kv_scale_bytes=_kv_scale_bytes(sizes))
     versions = lmdeploy.versions_for_workspace(era)
+    chat_template = _chat_template(config, config_format)
     tokenizer = read_tokenizer(root) if tokenizer_at_root else read_tokenizer(root / TOKENIZER, f"{TOKENIZER}/")
     configs = [entry.path for entry in entries if entry.path in {f"{WEIGHTS}/{name}" for name in _CONFIGS}]
     problems = (
@@ -87,6 +88,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         *layout_problems(entries, configs),
         *_ignored_settings(config, era),
         *loading_problems(versions),
+        *template_problems(chat_template),
         *tokenizer.problems,
     )
     return Artifact(
@@ -97,7 +99,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         architecture=architecture,
         weight_format=_weight_format(config, is_int4),
         weight_dtype="bfloat16" if weight_type in ("bf16", "bfloat16") else "float16",
-        weight_bits=4 if is_int4 else 16,
+        weight_bits={"int4": 4, "fp8": 8}.get(weight_type, 16),
         group_size=shape.group_size if is_int4 else None,
         weights_bytes=sum(sizes.values()),
         parameters=shape.parameters,
@@ -115,7 +117,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         session_len=config.whole("session_len", 2048),
         kv_policy=kv_policy,
         tensor_parallel=shape.ranks,
-        chat_template=_chat_template(config, config_format),
+        chat_template=chat_template,
         lmdeploy=versions,
         config=config.values,
         files=files,

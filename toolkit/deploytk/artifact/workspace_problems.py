@@ -73,6 +73,13 @@ def loading_problems(versions: lmdeploy.VersionRange) -> Iterator[Problem]:
         yield Problem("info", f"LMDeploy from {lmdeploy.AFTER_WORKSPACES} on does not load workspaces", _MODERNIZE)
 
 
+def template_problems(chat_template: str | None) -> Iterator[Problem]:
+    """Without a name LMDeploy guesses the chat template from the directory's."""
+    if chat_template is None:
+        message = "the configuration names no chat template"
+        yield Problem("warning", message, "pass --chat-template to LMDeploy, or chat answers may be wrong")
+
+
 def _rank(name: str) -> int:
     match = _RANK.search(name)
     return int(match[1]) if match else -1
