@@ -158,6 +158,18 @@ def test_pickled_weights_have_the_parameters_of_their_shape(model_copy: ModelCop
     assert "pytorch_model.bin is a pickle, which can run code" in _messages(root, "warning")
 
 
+def test_pickled_internlm_has_the_parameters_that_its_authors_count(model_copy: ModelCopy) -> None:
+    root = model_copy("hf-fp16")
+    (root / "model.safetensors").rename(root / "pytorch_model.bin")
+    shape = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "vocab_size": 103168}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128, "bias": True}
+    config = json.loads((root / "config.json").read_text()) | shape | heads | {"attention_bias": None}
+    (root / "config.json").write_text(json.dumps(config | {"architectures": ["InternLMForCausalLM"]}))
+
+    # 2 x 103168 x 4096 + 32 x (4 x 4096 x 4096 + 4 x 4096 + 3 x 4096 x 11008 + 2 x 4096) + 4096
+    assert read_artifact(root).parameters == 7_321_948_160
+
+
 def test_scales_of_a_switched_off_int8_cache_belong_to_a_workspace(tmp_path: Path) -> None:
     root = write_workspace(tmp_path / "w", "0.1.0", quant_policy=0)
     (root / "triton_models/weights/layers.0.past_kv_scale.0.weight").write_bytes(bytes(16))
@@ -350,3 +362,13 @@ def test_the_models_here_are_seen_as_git_gives_them() -> None:
 
     links = [problem for problem in artifact.problems if "stored as a text file" in problem.message]
     assert [problem.level for problem in links] == ["info"]
+
+
+def test_layers_for_speculative_decoding_are_not_counted(model_copy: ModelCopy) -> None:
+    root = model_copy("hf-fp16")
+    config = json.loads((root / "config.json").read_text())
+
+    (root / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    assert "the weights have 2 layers, 1 expected" in _messages(root, "error")
+    (root / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1, "num_nextn_predict_layers": 1}))
+    assert read_artifact(root).errors == ()

@@ -29,6 +29,8 @@ _SESSION_KEYS = (
     "seq_len",
 )
 
+_EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
+
 
 def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
     """The model at `root`, whose config.json is there; `problems` says what is wrong with its weights."""
@@ -99,11 +101,18 @@ def _serving_problems(artifact: Artifact, is_stated: bool) -> Iterator[Problem]:
 
 
 def _dense_parameters(artifact: Artifact) -> int:
-    """Parameters of a Llama-like model of that shape: pickled weights do not tell how many they hold."""
+    """Parameters of a model of that shape: pickled weights do not tell how many they hold.
+
+    With experts the shape tells too little; there the bytes on disk are counted, side tensors and all.
+    """
+    if any(isinstance(artifact.config.get(key), int) for key in _EXPERT_KEYS):
+        return artifact.weights_bytes * 8 // artifact.weight_bits
     width = artifact.heads * artifact.head_dim
     keys_and_values = 2 * artifact.kv_heads * artifact.head_dim
     attention = artifact.hidden_size * (2 * width + keys_and_values)
-    bias = width + keys_and_values if artifact.attention_bias else 0
+    # Qwen has a bias for queries, keys and values alone, InternLM and Llama for the output as well.
+    bias_of_output = 0 if artifact.architecture.startswith(("Qwen", "QWen")) else artifact.hidden_size
+    bias = width + keys_and_values + bias_of_output if artifact.attention_bias else 0
     feed_forward = 3 * artifact.hidden_size * artifact.intermediate_size
     embeddings = (1 if artifact.tied_embeddings else 2) * artifact.vocab_size * artifact.hidden_size
     layer = attention + bias + feed_forward + 2 * artifact.hidden_size
@@ -219,7 +228,10 @@ def _shape_problems(artifact: Artifact, tensors: Mapping[str, TensorEntry]) -> I
             message = f"{name} has shape {list(tensors[name].shape)}, {list(shape)} expected from config.json"
             yield Problem("error", message, "take config.json and the weights from one model")
     numbers = {name.split(".")[2] for name in tensors if name.startswith("model.layers.")}
-    if numbers and len(numbers) != artifact.layers:
+    # DeepSeek-V3 and GLM-4.5 keep layers for speculative decoding after the others.
+    surplus = artifact.config.get("num_nextn_predict_layers")
+    most = artifact.layers + (surplus if isinstance(surplus, int) else 0)
+    if numbers and not artifact.layers <= len(numbers) <= most:
         message = f"the weights have {len(numbers)} layers, {artifact.layers} expected from config.json"
         yield Problem("error", message, "take config.json and the weights from one model")
 
