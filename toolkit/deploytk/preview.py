@@ -1,9 +1,31 @@
-"""Stage 7: bundle, model, image or URL -> Endpoint."""
+"""Stage 7: bundle, model or URL -> Endpoint."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from deploytk.artifact import read_artifact
+from deploytk.bundle import Bundle, BundleOptions, Golden, is_bundle, read_bundle, render_bundle
+from deploytk.errors import EndpointError, UsageError
+from deploytk.plan import PlanRequest, plan_serving
+from deploytk.processes import free_port, is_free, running, wait_until
+from deploytk.progress import Progress
+
+EngineChoice = Literal["auto", "turbomind", "cpu"]
+_ASK_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +38,135 @@ class Endpoint:
     engine_log: Path | None  # the engine's own output, when we started it
     pid: int | None  # of the process that we started; its children belong to it
     bundle: Path | None  # what is served, when we started it
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    engine: EngineChoice = "auto"
+    host: str = "127.0.0.1"
+    port: int = 0  # 0: a free one
+    app: Literal["gradio", "api"] = "api"
+    request: PlanRequest = dataclasses.field(default_factory=PlanRequest)
+    golden: tuple[Golden, ...] = ()
+    ready_within_s: float = 1800.0
+
+
+@contextmanager
+def open_endpoint(source: str, options: ServeOptions, progress: Progress) -> Iterator[Endpoint]:
+    """A server for `source`: attached to when it is a URL, else started for the bundle or model directory.
+
+    What is started is the very app that is published, on this machine. Raises EndpointError, with the end of the
+    log, when it is not ready in time; at the end of the context nothing of it is left running.
+    """
+    if source.startswith(("http://", "https://")):
+        yield attach(source.rstrip("/"))
+        return
+    path = Path(source.removeprefix("file://"))
+    with ExitStack() as stack:
+        engine = choose_engine(options.engine)
+        progress.note(f"engine: {engine}")
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deploytk-")))
+        bundle = _bundle(path, engine, options, work, progress)
+        yield stack.enter_context(_running_app(bundle, engine, options, work, progress))
+
+
+def attach(url: str) -> Endpoint:
+    """The server that runs at `url`; raises EndpointError when no OpenAI-style API answers there."""
+    state = _get(f"{url}/ready")
+    models = _get(f"{url}/v1/models")
+    try:
+        model = str(models["data"][0]["id"])  # type: ignore[index]
+        owner = str(models["data"][0].get("owned_by", ""))  # type: ignore[index]
+    except (KeyError, IndexError, TypeError) as error:
+        raise EndpointError(
+            f"{url}/v1/models answers no list of models", hint="name the address of an OpenAI-style server, without /v1"
+        ) from error
+    engine = state.get("engine") if isinstance(state, dict) else None
+    return Endpoint(url, model, engine or ("cpu" if owner == "deploytk-cpu" else None), None, None, None)
+
+
+def choose_engine(choice: EngineChoice) -> Literal["turbomind", "cpu"]:
+    """TurboMind where a GPU and LMDeploy are, else the CPU engine; raises UsageError when the choice cannot run."""
+    has_gpu = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+    has_lmdeploy = shutil.which("lmdeploy") is not None
+    if choice == "turbomind" or (choice == "auto" and has_gpu and has_lmdeploy):
+        if not has_lmdeploy:
+            raise UsageError(
+                "lmdeploy is not installed here", hint="pip install lmdeploy, or preview with --engine cpu"
+            )
+        return "turbomind"
+    missing = [name for name in ("torch", "transformers", "fastapi") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"the CPU engine needs {', '.join(missing)}", hint="pip install 'deploytk[cpu,ui]'")
+    return "cpu"
+
+
+def _bundle(path: Path, engine: str, options: ServeOptions, work: Path, progress: Progress) -> Bundle:
+    if is_bundle(path):
+        return read_bundle(path)
+    artifact = read_artifact(path)
+    serving_engine: Literal["cpu"] | None = "cpu" if engine == "cpu" else None
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.resolve().name).lstrip(".-_") or "model"
+    request = dataclasses.replace(options.request, serving_engine=serving_engine, model_name=name)
+    bundle_options = BundleOptions(name=name[:96], app=options.app, golden=options.golden)
+    place = _near(path, work) / "bundle"
+    return render_bundle(artifact, plan_serving(artifact, request), bundle_options, place, progress)
+
+
+def _near(path: Path, work: Path) -> Path:
+    """Where hard links to the model work, if that can be written; else the temporary directory."""
+    if path.stat().st_dev == work.stat().st_dev or not os.access(path.resolve().parent, os.W_OK):
+        return work
+    place = Path(tempfile.mkdtemp(prefix=".deploytk-", dir=path.resolve().parent))
+    (work / "near").symlink_to(place)
+    return place
+
+
+@contextmanager
+def _running_app(
+    bundle: Bundle, engine: str, options: ServeOptions, work: Path, progress: Progress
+) -> Iterator[Endpoint]:
+    port = options.port or free_port(options.host)
+    if not is_free(options.host, port):
+        raise EndpointError(f"port {port} of {options.host} is taken", hint="choose another with --port, or 0 for any")
+    app_log, engine_log = work / "app.log", work / "engine.log"
+    environment = {
+        **os.environ,
+        "HOST": options.host,
+        "PORT": str(port),
+        "DEPLOYTK_ENGINE": engine,
+        "DEPLOYTK_ENGINE_LOG": str(engine_log),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+    }
+    reachable = "127.0.0.1" if options.host in ("0.0.0.0", "") else options.host  # noqa: S104
+    url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    try:
+        with running([sys.executable, "app.py"], cwd=bundle.path, environment=environment, log=app_log) as process:
+            started = time.monotonic()
+            wait_until(lambda: _is_ready(url), process, app_log, options.ready_within_s, "the app")
+            progress.note(f"ready after {time.monotonic() - started:.1f} s")
+            yield dataclasses.replace(
+                attach(url), engine=engine, engine_log=engine_log, pid=process.pid, bundle=bundle.path
+            )
+    finally:
+        near = work / "near"
+        if near.is_symlink():
+            shutil.rmtree(near.resolve(), ignore_errors=True)
+
+
+def _is_ready(url: str) -> bool:
+    """Whether the app says that a real token came out; raises EndpointError when it says that it failed."""
+    state = _get(f"{url}/ready")
+    if isinstance(state, dict) and state.get("state") == "failed":
+        raise EndpointError(
+            f"the engine failed: {state.get('detail')}", hint="the lines above are the end of its output"
+        )
+    return isinstance(state, dict) and state.get("state") == "ready"
+
+
+def _get(url: str) -> object:
+    """The JSON that a server answers, None when it answers none."""
+    try:
+        return httpx.get(url, timeout=_ASK_WITHIN_S, trust_env=False).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return None
