@@ -118,11 +118,9 @@ def _blocks(rows: int, words_per_row: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def _tile_axes(tiles: Words) -> npt.NDArray[Any]:
+def _tile_axes(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[9h, 9l, 8, k, n, 3, 1, 6] of the tiles [k, n, 128]."""
-    axes: npt.NDArray[Any] = tiles.reshape(*tiles.shape[:2], 2, 2, 2, 4, 2, 2)
-    axes = axes.transpose(2, 3, 4, 0, 1, 5, 6, 7)
-    return axes
+    return np.transpose(tiles.reshape(*tiles.shape[:2], 2, 2, 2, 4, 2, 2), (2, 3, 4, 0, 1, 5, 6, 7))
 
 
 def _where_clear(bit: int) -> int:
