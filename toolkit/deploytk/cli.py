@@ -155,23 +155,6 @@ def package(
     _show(_package(model, request, options, output), as_json, show_bundle, leave_out=("manifest",))
 
 
-@app.command(epilog="Example:  deploytk build ./bundle -t internlm-chat-7b:awq --weights layers")
-def build(
-    source: ModelOrBundle,
-    tag: Annotated[str, typer.Option("--tag", "-t", help="Name and tag of the image.")],
-    weights: Annotated[
-        Literal["layers", "mount", "download"], typer.Option(help="In the image, mounted, or fetched at start.")
-    ] = "layers",
-    output: Annotated[str, typer.Option(metavar="daemon|registry|oci:DIR", help="Where the image goes.")] = "daemon",
-    base: Annotated[str | None, typer.Option(metavar="IMAGE", help="A runtime image to build upon.")] = None,
-    ca_cert: Annotated[Path | None, typer.Option(exists=True, help="CA bundle of a TLS-inspecting proxy.")] = None,
-    wheels: Annotated[Path | None, typer.Option(exists=True, help="Python wheels to install from first.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Build a GPU image around a bundle; the weights never go through an image builder."""
-    raise NotImplementedError
-
-
 @app.command(epilog="Example:  deploytk publish ./workspace_hfmerge --target openxlab --repo me/internlm-chat-7b")
 def publish(
     source: ModelOrBundle,
@@ -225,7 +208,16 @@ def serve(
     open_browser: Annotated[bool, typer.Option("--open", help="Open the chat page in a browser.")] = False,
 ) -> None:
     """Run the very app that would be published, here; Ctrl-C stops it."""
-    raise NotImplementedError
+    from deploytk.display import show_endpoint
+    from deploytk.preview import ServeOptions, open_endpoint, wait_while_running
+
+    request = _request(None, session_len, max_batch_size, kv, None, "auto")
+    options = ServeOptions(engine=engine, host=host, port=port, app=app_kind, request=request)
+    with open_endpoint(str(source), options, _Session.progress) as endpoint:
+        show_endpoint(endpoint)
+        if open_browser:
+            typer.launch(endpoint.url)
+        wait_while_running(endpoint)
 
 
 @app.command(epilog="Example:  deploytk smoke http://127.0.0.1:7860 --max-ttft-ms 500 --min-tokens-per-s 20")
@@ -246,7 +238,28 @@ def smoke(
     as_json: AsJson = False,
 ) -> None:
     """Measure VRAM and latency, check the answers, judge: 0 good, 1 wrong, 3 over budget, 4 cannot tell."""
-    raise NotImplementedError
+    from deploytk.bundle import read_golden
+    from deploytk.display import show_report
+    from deploytk.preview import ServeOptions
+    from deploytk.smoke import Budget, Workload, make_budget, read_budget, write_report
+    from deploytk.smoke import smoke as run_smoke
+    from deploytk.smoke.render import check_path
+
+    if output:
+        check_path(output)
+    flags = {"max_vram_mib": max_vram_mib, "max_ttft_ms": max_ttft_ms, "min_tokens_per_s": min_tokens_per_s}
+    limits = Budget(**_Session.settings.budget.model_dump())
+    limits = limits.beaten_by(read_budget(budget)) if budget else limits
+    given = {name: value for name, value in flags.items() if value is not None}
+    limits = limits.beaten_by(make_budget(given, "the command line"))
+    options = ServeOptions(engine=engine, golden=read_golden(golden) if golden else ())
+    workload = Workload(requests=requests) if requests else Workload()
+    report = run_smoke(source, options, workload, limits, _Session.progress)
+    if output:
+        write_report(report, output)
+    _show(report, as_json, show_report)
+    if report.verdict.exit_code:
+        raise typer.Exit(report.verdict.exit_code)
 
 
 @app.command(epilog="Example:  deploytk doctor --json")

@@ -15,9 +15,12 @@ from deploytk.values import plain
 if TYPE_CHECKING:
     from deploytk.artifact import Artifact
     from deploytk.bundle import Bundle
+    from deploytk.demo import Demo
     from deploytk.doctor import Checkup
     from deploytk.plan import ServingPlan
+    from deploytk.preview import Endpoint
     from deploytk.release import Release, ReleasePlan
+    from deploytk.smoke import Report
 
 _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
@@ -189,3 +192,49 @@ def show_checkup(checkup: Checkup) -> None:
     _console().print("\nWorks here:")
     for command in checkup.can:
         _plain_line(f"  {command}")
+
+
+def show_endpoint(endpoint: Endpoint) -> None:
+    _show_rows(
+        [
+            ("page and API", endpoint.url),
+            ("model", endpoint.model),
+            ("engine", f"{endpoint.engine}, its output is in {endpoint.engine_log}"),
+            ("stop", "Ctrl-C"),
+        ]
+    )
+    body = '{"messages": [{"role": "user", "content": "Hello"}]}'
+    _console().print("\nTry:", style="dim")
+    _plain_line(f"curl {endpoint.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
+
+
+def show_report(report: Report) -> None:
+    from deploytk.smoke.render import rows
+
+    style = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}[report.verdict.status]
+    _console().print(Text(f"smoke test: {report.verdict.status}", style=style))
+    for reason in report.verdict.reasons:
+        _console().print(Text(f"  {reason}", style=style.removeprefix("bold ")))
+    _show_rows(rows(report))
+    for check in report.checks:
+        value = "-" if check.value is None else f"{check.value:,.1f}"
+        _console().print(Text(f"{check.status}: {check.metric} {value}, {check.op} {check.limit:g}"))
+
+
+def show_demo(demo: Demo) -> None:
+    show_report(demo.report)
+    _console().print()
+    _show_rows(
+        [
+            ("legacy workspace", f"published, {demo.workspace_release.uploaded_files} files verified"),
+            ("AWQ model", f"published, {demo.release.uploaded_files} files verified, served and judged"),
+            ("everything", str(demo.directory)),
+            ("models", str(demo.directory / "models")),
+            ("bundles", str(demo.directory / "bundles")),
+            ("hub", str(demo.directory / "hub")),
+            ("report", str(demo.report_path)),
+        ]
+    )
+    _console().print("\nNext:", style="dim")
+    _plain_line(f"deploytk serve {demo.directory / 'bundles' / 'hf-awq'} --engine cpu")
+    _plain_line("deploytk inspect YOUR-MODEL")
