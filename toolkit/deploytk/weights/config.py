@@ -24,7 +24,7 @@ _INTERNLM_TEMPLATES = ("internlm2", "internlm-", "puyu")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Original:
     """What the copied config.json of the original model adds to the workspace's own configuration."""
 
     config: dict[str, Any]  # empty when there is no copy
@@ -39,7 +39,7 @@ def tokenizer_directory(artifact: Artifact) -> Path:
     return directory if artifact.layout == "workspace" and directory.is_dir() else artifact.root
 
 
-def read_source(artifact: Artifact, are_embeddings_equal: Callable[[], bool]) -> Source:
+def read_original(artifact: Artifact, are_embeddings_equal: Callable[[], bool]) -> Original:
     """The copied config.json, checked against the workspace; WeightsError where the two describe different models.
 
     A workspace always has an output of its own. It is taken for the tied embedding when the copy says so and both
@@ -48,7 +48,7 @@ def read_source(artifact: Artifact, are_embeddings_equal: Callable[[], bool]) ->
     path = tokenizer_directory(artifact) / "config.json"
     if not path.is_file():
         _refuse_undecided(artifact)
-        return Source({}, are_embeddings_equal(), 1, 0)
+        return Original({}, are_embeddings_equal(), 1, 0)
     config = read_json(path)
     names = config.get("architectures")
     if isinstance(names, list) and names and names[0] != artifact.architecture:
@@ -68,12 +68,12 @@ def read_source(artifact: Artifact, are_embeddings_equal: Callable[[], bool]) ->
             hint="LMDeploy 0.6.4-0.9.2 left it out when converting; start from the original model",
         )
     is_tied = config.get("tie_word_embeddings") is True and are_embeddings_equal()
-    return Source(config, is_tied, _repeats(artifact, path, config), _padding(artifact, path, config))
+    return Original(config, is_tied, _repeats(artifact, path, config), _padding(artifact, path, config))
 
 
-def build_config(artifact: Artifact, family: Family, source: Source) -> dict[str, Any]:
+def build_config(artifact: Artifact, family: Family, original: Original) -> dict[str, Any]:
     """config.json for the tensors of a workspace, without quantization_config."""
-    copied = {key: value for key, value in source.config.items() if key not in _REPLACED}
+    copied = {key: value for key, value in original.config.items() if key not in _REPLACED}
     if family.architecture != artifact.architecture or not _has_code(artifact, copied):
         copied.pop("auto_map", None)
     rope = _rope_parameters(artifact)
@@ -82,16 +82,16 @@ def build_config(artifact: Artifact, family: Family, source: Source) -> dict[str
         "model_type": family.model_type,
         "hidden_act": copied.get("hidden_act", "silu"),
         "hidden_size": artifact.hidden_size,
-        "intermediate_size": artifact.intermediate_size - source.padding,
+        "intermediate_size": artifact.intermediate_size - original.padding,
         "max_position_embeddings": _longest(artifact, copied),
         "num_attention_heads": artifact.heads,
         "num_hidden_layers": artifact.layers,
-        "num_key_value_heads": artifact.kv_heads // source.repeats,
+        "num_key_value_heads": artifact.kv_heads // original.repeats,
         "rms_norm_eps": artifact.norm_eps,
         "rope_theta": artifact.rope.theta,
         "rope_scaling": {"type": rope["rope_type"], **rope} if artifact.rope.scaling else None,
         "rope_parameters": rope,
-        "tie_word_embeddings": source.is_tied,
+        "tie_word_embeddings": original.is_tied,
         "dtype": artifact.weight_dtype,
         "torch_dtype": artifact.weight_dtype,
         "vocab_size": artifact.vocab_size,

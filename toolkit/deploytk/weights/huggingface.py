@@ -14,7 +14,7 @@ from deploytk.errors import WeightsError
 from deploytk.weights import internlm2
 from deploytk.weights.linears import GROUP, dequantize
 from deploytk.weights.names import LLAMA
-from deploytk.weights.value import STORED_AS, Array, Dtype, ModelWeights, Tensor
+from deploytk.weights.value import STORED_AS, Array, Dtype, ModelWeights, Source, Tensor
 
 
 def open_huggingface(artifact: Artifact, names: Literal["own", "llama"]) -> ModelWeights:
@@ -75,7 +75,7 @@ def _mapped(path: Path, name: str, entry: TensorEntry) -> Tensor:
         if out.size:
             out[...] = np.memmap(path, STORED_AS[dtype], "r", offset=entry.begin, shape=entry.shape)
 
-    return Tensor(name, dtype, entry.shape, fill)
+    return Tensor(name, dtype, entry.shape, fill, Source(path, entry.begin))
 
 
 def _dense(stored: tuple[Tensor, ...]) -> Iterator[Tensor]:

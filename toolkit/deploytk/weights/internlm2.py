@@ -32,7 +32,7 @@ def from_llama(tensors: Sequence[Tensor], heads: int, kv_heads: int) -> Iterator
             three = [by_name[tensor.name.replace(query, name)] for name in (query, key, value)]
             yield _merged(three, tensor.name.replace(query, INTERNLM2.qkv), heads // kv_heads, kv_heads)
         elif f".{key}." not in tensor.name and f".{value}." not in tensor.name:
-            yield Tensor(_renamed(tensor.name, _RENAMED), tensor.dtype, tensor.shape, tensor.fill)
+            yield Tensor(_renamed(tensor.name, _RENAMED), tensor.dtype, tensor.shape, tensor.fill, tensor.source)
 
 
 def to_llama(tensors: Sequence[Tensor], heads: int, kv_heads: int) -> Iterator[Tensor]:
@@ -43,7 +43,7 @@ def to_llama(tensors: Sequence[Tensor], heads: int, kv_heads: int) -> Iterator[T
             for part, name in enumerate(LLAMA.attention[:3]):
                 yield _part(tensor, tensor.name.replace(INTERNLM2.qkv, name), part, heads // kv_heads, kv_heads)
         else:
-            yield Tensor(_renamed(tensor.name, backwards), tensor.dtype, tensor.shape, tensor.fill)
+            yield Tensor(_renamed(tensor.name, backwards), tensor.dtype, tensor.shape, tensor.fill, tensor.source)
 
 
 def _renamed(name: str, names: Sequence[tuple[str, str]]) -> str:

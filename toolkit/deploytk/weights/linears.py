@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from deploytk.errors import WeightsError
 from deploytk.weights import matrices, nibbles
-from deploytk.weights.value import Array, Dtype, Tensor
+from deploytk.weights.value import Array, Dtype, Source, Tensor
 
 GROUP = 128  # rows that share a scale and a zero point; TurboMind has kernels for this size alone
 
@@ -222,10 +222,12 @@ def _words(columns: slice) -> slice:
     return slice(columns.start // 8, columns.stop // 8)
 
 
-def copied(name: str, dtype: Dtype, shape: tuple[int, ...], source: Callable[[], Array]) -> Tensor:
-    """A tensor that is kept as it is."""
+def copied(
+    name: str, dtype: Dtype, shape: tuple[int, ...], values: Callable[[], Array], source: Source | None = None
+) -> Tensor:
+    """A tensor of 16-bit values that are kept as they are."""
 
     def fill(out: Array) -> None:
-        out.view(np.uint16)[...] = source()
+        out.view(np.uint16)[...] = values()
 
-    return Tensor(name, dtype, shape, fill)
+    return Tensor(name, dtype, shape, fill, source)

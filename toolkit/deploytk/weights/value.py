@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,14 @@ STORED_AS: dict[Dtype, npt.DTypeLike] = {"F16": np.float16, "BF16": np.uint16, "
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A place in a file."""
+
+    path: Path
+    offset: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """One tensor under its Hugging Face name; nothing is read before `read`."""
 
@@ -30,6 +39,7 @@ class Tensor:
     dtype: Dtype
     shape: tuple[int, ...]
     fill: Callable[[Array], None]  # writes the values into an array of that shape and `STORED_AS[dtype]`
+    source: Source | None = None  # where its bytes lie one after the other, when nothing has to be done to them
 
     @property
     def bytes(self) -> int:

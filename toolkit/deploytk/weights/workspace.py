@@ -24,10 +24,10 @@ import numpy as np
 from deploytk.artifact import Artifact
 from deploytk.errors import WeightsError
 from deploytk.weights import internlm2, matrices
-from deploytk.weights.config import Source, build_config, read_source
+from deploytk.weights.config import Original, build_config, read_original
 from deploytk.weights.linears import GROUP, Files, Linear, copied, resized
 from deploytk.weights.names import INTERNLM2, LLAMA, Family
-from deploytk.weights.value import Array, Dtype, ModelWeights, Tensor
+from deploytk.weights.value import Array, Dtype, ModelWeights, Source, Tensor
 
 _COMPARED_BYTES = 2**24
 
@@ -38,7 +38,7 @@ class _Workspace:
 
     artifact: Artifact
     family: Family
-    source: Source
+    original: Original
     files: Files
 
     def tensors(self, *, dequantize: bool) -> Iterator[Tensor]:
@@ -46,7 +46,7 @@ class _Workspace:
         for layer in range(self.artifact.layers):
             yield from self._layer(layer, dequantize=dequantize)
         yield self._vector("model.norm.weight", "norm.weight", self.artifact.hidden_size)
-        if not self.source.is_tied:
+        if not self.original.is_tied:
             yield from self._output()
 
     def _vector(self, name: str, stored: str, length: int, zipped: int = 0) -> Tensor:
@@ -58,12 +58,17 @@ class _Workspace:
     def _embeddings(self) -> Iterator[Tensor]:
         hidden, vocab = self.artifact.hidden_size, self.artifact.vocab_size
         name = f"{self.family.embeddings}.weight"
-        yield copied(name, self.files.dtype, (vocab, hidden), lambda: _embeddings_of(self.artifact, self.files))
+        stored = "tok_embeddings.weight" if self.files.is_ini else "tok_embeddings.0.weight"
+        source = Source(self.files.directory / stored, 0) if self.files.is_ini or self.files.ranks == 1 else None
+        yield copied(name, self.files.dtype, (vocab, hidden), lambda: _embeddings_of(self.artifact, self.files), source)
 
     def _output(self) -> Iterator[Tensor]:
         hidden, vocab = self.artifact.hidden_size, self.artifact.vocab_size
         name = f"{self.family.head}.weight"
-        yield copied(name, self.files.dtype, (vocab, hidden), lambda: _output_of(self.artifact, self.files))
+        stored = "output.weight" if self.files.is_ini else "output.0.weight"
+        is_whole = self.files.is_ini or (self.files.ranks == 1 and not _is_output_transposed(self.artifact))
+        source = Source(self.files.directory / stored, 0) if is_whole else None
+        yield copied(name, self.files.dtype, (vocab, hidden), lambda: _output_of(self.artifact, self.files), source)
 
     def _layer(self, index: int, *, dequantize: bool) -> Iterator[Tensor]:
         artifact, family = self.artifact, self.family
@@ -76,7 +81,7 @@ class _Workspace:
             is_output = linear.split == "rows"
             has_bias = artifact.attention_bias and (family.has_output_bias or not is_output)
             found = linear.tensors(f"{here}{name}", has_bias=has_bias, **how)
-            is_repeated = self.source.repeats > 1 and name in family.attention[1:3]
+            is_repeated = self.original.repeats > 1 and name in family.attention[1:3]
             yield from (self._once(tensor) for tensor in found) if is_repeated else found
         for own, stored in zip(family.head_norms, ("q_norm", "k_norm"), strict=False):
             path = f"{stem}.attention.{stored}"
@@ -86,7 +91,7 @@ class _Workspace:
             found = linear.tensors(
                 f"{here}{name}", is_int4=artifact.is_quantized, dequantize=dequantize, has_bias=False
             )
-            yield from (self._unpadded(tensor, linear.split) for tensor in found) if self.source.padding else found
+            yield from (self._unpadded(tensor, linear.split) for tensor in found) if self.original.padding else found
 
     def _attention(self, index: int) -> Iterator[Linear]:
         artifact, files = self.artifact, self.files
@@ -115,7 +120,7 @@ class _Workspace:
     def _once(self, tensor: Tensor) -> Tensor:
         """A tensor of keys or values without the repetition of its heads."""
         axis = 1 if tensor.name.endswith((".qweight", ".qzeros", ".scales")) else 0
-        repeats, heads = self.source.repeats, self.artifact.kv_heads
+        repeats, heads = self.original.repeats, self.artifact.kv_heads
         shape = list(tensor.shape)
         shape[axis] //= repeats
 
@@ -136,7 +141,7 @@ class _Workspace:
         elif tensor.name.endswith((".qzeros", ".scales")) and axis == 0:
             per_step = GROUP
         shape = list(tensor.shape)
-        shape[axis] -= self.source.padding // per_step
+        shape[axis] -= self.original.padding // per_step
         kept = tuple(slice(size) for size in shape)
         return resized(tensor, tuple(shape), lambda values: values[kept])
 
@@ -147,19 +152,19 @@ def open_workspace(artifact: Artifact, family: Family, names: Literal["own", "ll
     dtype: Dtype = "BF16" if artifact.weight_dtype == "bfloat16" else "F16"
     directory = artifact.root / "triton_models" / "weights"
     files = Files(directory, artifact.tensor_parallel, artifact.config_format == "ini", dtype)
-    source = read_source(artifact, lambda: _are_equal(_embeddings_of(artifact, files), _output_of(artifact, files)))
+    original = read_original(artifact, lambda: _are_equal(_embeddings_of(artifact, files), _output_of(artifact, files)))
     # InternLM2 is read as the Llama model that it equals, and merged as its own code wants it.
     is_internlm2 = family is INTERNLM2
-    workspace = _Workspace(artifact, LLAMA if is_internlm2 else family, source, files)
+    workspace = _Workspace(artifact, LLAMA if is_internlm2 else family, original, files)
     stored, dense = tuple(workspace.tensors(dequantize=False)), tuple(workspace.tensors(dequantize=True))
     if artifact.attention_bias and not family.has_output_bias:
         _refuse_output_bias(artifact, files)
     if is_internlm2 and names == "own":
-        heads = artifact.heads, artifact.kv_heads // source.repeats
+        heads = artifact.heads, artifact.kv_heads // original.repeats
         stored, dense = tuple(internlm2.from_llama(stored, *heads)), tuple(internlm2.from_llama(dense, *heads))
-        config = build_config(artifact, INTERNLM2, source)
+        config = build_config(artifact, INTERNLM2, original)
     else:
-        config = build_config(artifact, workspace.family, source)
+        config = build_config(artifact, workspace.family, original)
     return ModelWeights(config, artifact.is_quantized, stored, dense)
 
 

@@ -1,0 +1,132 @@
+"""Writes tensors as safetensors files: header first, then every tensor at its place, several at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploytk.progress import Advance
+from deploytk.weights import Tensor
+
+SHARD_BYTES = 2 * 2**30  # what an interrupted run loses at most, and a hub uploads without splitting it
+
+# numpy lets go of the interpreter while it works, and what is in memory grows with the workers.
+_WORKERS = min(4, os.cpu_count() or 1)
+_COPIED_AT_ONCE = 2**23
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One safetensors file to write."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    header: bytes
+
+    @property
+    def bytes(self) -> int:
+        return len(self.header) + sum(tensor.bytes for tensor in self.tensors)
+
+
+def plan_shards(tensors: Sequence[Tensor]) -> tuple[Shard, ...]:
+    """The files that `tensors` go into, in their order, none larger than SHARD_BYTES unless one tensor is."""
+    groups = list(_grouped(tensors))
+    names = ["model.safetensors"]
+    if len(groups) > 1:
+        names = [f"model-{number:05d}-of-{len(groups):05d}.safetensors" for number in range(1, len(groups) + 1)]
+    return tuple(Shard(name, group, _header(group)) for name, group in zip(names, groups, strict=True))
+
+
+def index(shards: Sequence[Shard]) -> dict[str, object]:
+    """The model.safetensors.index.json of `shards`."""
+    total = sum(tensor.bytes for shard in shards for tensor in shard.tensors)
+    weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
+    return {"metadata": {"total_size": total}, "weight_map": weight_map}
+
+
+def write_shard(shard: Shard, path: Path, advance: Advance) -> None:
+    """Write `shard` as `path`, which is there under its name only when it is whole."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        os.fchmod(descriptor, 0o644)
+        os.posix_fallocate(descriptor, 0, shard.bytes)  # a full disk is found here, not after an hour
+        os.pwrite(descriptor, shard.header, 0)
+        _write_tensors(shard, descriptor, advance)
+    finally:
+        os.close(descriptor)
+    unfinished.rename(path)
+
+
+def _write_tensors(shard: Shard, descriptor: int, advance: Advance) -> None:
+    """All tensors, a few at a time; the first failure stops those that have not begun."""
+
+    def write(tensor: Tensor, place: int) -> None:
+        if tensor.source is None:
+            _write_all(descriptor, tensor.read().data.cast("B"), place)
+        else:
+            _copy(tensor, descriptor, place)
+        advance(tensor.bytes)
+
+    place = len(shard.header)
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        waiting: list[Future[None]] = []
+        for tensor in shard.tensors:
+            waiting.append(pool.submit(write, tensor, place))
+            place += tensor.bytes
+        try:
+            for future in waiting:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_all(descriptor: int, data: memoryview, place: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done : done + _COPIED_AT_ONCE], place + done)
+
+
+def _copy(tensor: Tensor, descriptor: int, place: int) -> None:
+    """Copy the bytes of a tensor that is kept as it is, inside the kernel."""
+    if tensor.source is None or not tensor.bytes:
+        return
+    with tensor.source.path.open("rb") as file:
+        done = 0
+        while done < tensor.bytes:
+            left = min(_COPIED_AT_ONCE, tensor.bytes - done)
+            data = os.pread(file.fileno(), left, tensor.source.offset + done)
+            if not data:
+                raise EOFError(f"{tensor.source.path} ends before {tensor.name} does")
+            _write_all(descriptor, memoryview(data), place + done)
+            done += len(data)
+
+
+def _grouped(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+    group: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if group and size + tensor.bytes > SHARD_BYTES:
+            yield tuple(group)
+            group, size = [], 0
+        group.append(tensor)
+        size += tensor.bytes
+    yield tuple(group)
+
+
+def _header(tensors: Sequence[Tensor]) -> bytes:
+    """Length and JSON, padded to eight bytes (https://github.com/huggingface/safetensors, format)."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begin = 0
+    for tensor in tensors:
+        end = begin + tensor.bytes
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

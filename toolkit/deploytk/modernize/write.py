@@ -1,0 +1,189 @@
+"""Writes the directory: weights shard by shard, then configuration, tokenizer and chat template."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploytk import __version__
+from deploytk.artifact import Artifact
+from deploytk.artifact.text_formats import read_json
+from deploytk.atomic import disk_errors, staged_directory, write_text
+from deploytk.errors import WeightsError
+from deploytk.modernize.shards import Shard, index, plan_shards, write_shard
+from deploytk.modernize.templates import legacy_template
+from deploytk.modernize.tokens import adds_first_token, token_ids
+from deploytk.progress import Progress
+from deploytk.weights import open_weights, tokenizer_files
+
+_RECORD = ".deploytk-modernize"
+_SPARE_BYTES = 2**26  # for what is not weights: tokenizers have up to 30 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Modernized:
+    """A Hugging Face directory that was made of a workspace."""
+
+    path: Path
+    architecture: str
+    weight_format: str  # "awq", or "none" when it was dequantized or never quantized
+    files: tuple[str, ...]  # sorted
+    bytes: int  # all files together
+    kept_bytes: int  # of shards that an interrupted run before this one had finished
+    chat_template: str  # "own" of the tokenizer, the name of a legacy one, or "none"
+    seconds: float
+
+
+def modernize(artifact: Artifact, destination: Path, *, to_fp16: bool, progress: Progress) -> Modernized:
+    """Write the model behind `artifact` as a Hugging Face directory at `destination`, which must not exist.
+
+    4-bit weights stay the same bits (AWQ); `to_fp16` dequantizes them. An interrupted run goes on where it was, when
+    nothing about the workspace has changed. Memory: a few tensors of a layer. Like `cp`, it leaves it to the system
+    when data reach the disk.
+    """
+    started = time.monotonic()
+    _refuse_destination(destination)
+    if artifact.layout == "huggingface" and not (to_fp16 and artifact.is_quantized):
+        raise WeightsError(
+            f"{artifact.root} is a Hugging Face directory already",
+            hint="current LMDeploy loads it; modernize is for workspaces, and with --to-fp16 for AWQ weights",
+        )
+    weights = open_weights(artifact)
+    shards = plan_shards(weights.tensors(dequantize=to_fp16))
+    with disk_errors(destination, WeightsError), staged_directory(destination, resumable=True) as staging:
+        kept_bytes = _write_weights(artifact, staging, shards, progress)
+        template = _write_texts(artifact, staging, weights.hf_config(dequantize=to_fp16), progress)
+        _refuse_destination(destination)
+        sizes = {path.name: path.stat().st_size for path in sorted(staging.iterdir()) if path.name != _RECORD}
+        (staging / _RECORD).unlink()
+    return Modernized(
+        path=destination,
+        architecture=weights.config["architectures"][0],
+        weight_format="awq" if weights.is_awq and not to_fp16 else "none",
+        files=tuple(sizes),
+        bytes=sum(sizes.values()),
+        kept_bytes=kept_bytes,
+        chat_template=template,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _refuse_destination(destination: Path) -> None:
+    if destination.is_symlink() or destination.exists():
+        raise WeightsError(f"{destination} exists already", hint="name a directory that does not exist yet")
+
+
+def _write_weights(artifact: Artifact, staging: Path, shards: Sequence[Shard], progress: Progress) -> int:
+    """All shards; those that a run on the same input has finished are kept. Returns the bytes of these."""
+    record = _fingerprint(artifact, shards)
+    path = staging / _RECORD
+    if not path.is_file() or path.read_text(encoding="utf-8") != record:
+        for leftover in staging.iterdir():
+            leftover.unlink()
+        write_text(path, record)
+    kept = {shard.name for shard in shards if _size(staging / shard.name) == shard.bytes}
+    kept_bytes = sum(shard.bytes for shard in shards if shard.name in kept)
+    total = sum(shard.bytes for shard in shards)
+    _require_space(staging, total - kept_bytes + _SPARE_BYTES)
+    if kept:
+        progress.note(f"{len(kept)} of {len(shards)} files are there from an interrupted run")
+    with progress.task("weights", total) as advance:
+        advance(kept_bytes)
+        for shard in shards:
+            if shard.name not in kept:
+                advance(len(shard.header))
+                write_shard(shard, staging / shard.name, advance)
+    if len(shards) > 1:
+        write_text(staging / "model.safetensors.index.json", _json(index(shards)))
+    return kept_bytes
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _fingerprint(artifact: Artifact, shards: Sequence[Shard]) -> str:
+    """Changes with whatever a finished shard depends on: the files read, by size and time, and what is written."""
+    digest = hashlib.sha256(f"{__version__} {artifact.root.resolve()}\n".encode())
+    for file in artifact.files:
+        status = (artifact.root / file.path).stat()
+        digest.update(f"{file.path} {status.st_size} {status.st_mtime_ns} {status.st_ino}\n".encode())
+    for shard in shards:
+        digest.update(shard.name.encode() + shard.header)
+    return f"{digest.hexdigest()}\n"
+
+
+def _require_space(staging: Path, needed: int) -> None:
+    unfinished = sum(path.stat().st_size for path in staging.glob("*.unfinished"))
+    free = shutil.disk_usage(staging).free + unfinished
+    if free < needed:
+        raise WeightsError(
+            f"the disk of {staging.parent} has {free // 2**20} MiB left, {needed // 2**20} MiB needed",
+            hint="free some space, or choose another disk with -o, and run again",
+        )
+
+
+def _write_texts(artifact: Artifact, staging: Path, config: dict[str, Any], progress: Progress) -> str:
+    """Everything but the weights; returns which chat template the directory has."""
+    files = tokenizer_files(artifact)
+    for path in files:
+        shutil.copyfile(path, staging / path.name)
+        (staging / path.name).chmod(0o644)
+    generation = _generation_config(files, config)
+    template, name = _template(artifact, files)
+    if name == "unknown":
+        progress.note(f"chat template {artifact.chat_template} is unknown: chats need --chat-template")
+    if template:
+        write_text(staging / "chat_template.jinja", template)
+    legacy = legacy_template(name)
+    if legacy:
+        stops = token_ids(files, legacy.stop_words)
+        generation = _stopping_at(generation, stops.values())
+        for word in set(legacy.stop_words) - stops.keys():
+            progress.note(f"the tokenizer has no token {word}, at which chat template {name} stops")
+    write_text(staging / "generation_config.json", _json(generation))
+    write_text(staging / "config.json", _json(config))
+    return "none" if name == "unknown" else name
+
+
+def _template(artifact: Artifact, files: Sequence[Path]) -> tuple[str, str]:
+    """The chat template to write, "" for none, and what it is: "own", a legacy name, "none" or "unknown"."""
+    settings = next((read_json(path) for path in files if path.name == "tokenizer_config.json"), {})
+    if settings.get("chat_template") or any(path.name.startswith("chat_template.") for path in files):
+        return "", "own"
+    name = artifact.chat_template or ""
+    legacy = legacy_template(name)
+    if legacy:
+        return legacy.jinja(with_bos=adds_first_token(files)), name
+    return "", "none" if name in ("", "base", "hf", "llama", "puyu") or _completes(name) else "unknown"
+
+
+def _completes(name: str) -> bool:
+    """Names of models that continue texts and have no chats (lmdeploy/model.py, v0.0.14 to v0.4.2)."""
+    return name in ("internlm-20b", "internlm2-1_8b", "internlm2-7b", "internlm2-20b", "baichuan-7b", "baichuan-base")
+
+
+def _generation_config(files: Sequence[Path], config: dict[str, Any]) -> dict[str, Any]:
+    """The model's own generation_config.json; which tokens begin and end a text is taken from `config` else."""
+    own = next((path.with_name("generation_config.json") for path in files), None)
+    stated = read_json(own) if own and own.is_file() else {"_from_model_config": True}
+    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {key: config[key] for key in keys if config.get(key) is not None} | stated
+
+
+def _stopping_at(generation: dict[str, Any], tokens: Any) -> dict[str, Any]:
+    """`generation` with `tokens` among those that end an answer: what LMDeploy's templates call stop words."""
+    known = generation.get("eos_token_id")
+    stops = list(known) if isinstance(known, list) else [] if known is None else [known]
+    stops += [token for token in tokens if token not in stops]
+    return generation | ({"eos_token_id": stops if len(stops) > 1 else stops[0]} if stops else {})
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
