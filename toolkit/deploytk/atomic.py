@@ -62,6 +62,8 @@ def staged_directory(destination: Path, *, resumable: bool) -> Iterator[Path]:
     staging = destination.with_name(f".{destination.name}.partial")
     replaced = destination.with_name(f".{destination.name}.replaced")
     with locked(destination.with_name(f".{destination.name}.lock"), str(destination)):
+        if replaced.exists() and not destination.exists():
+            replaced.rename(destination)  # a kill hit between the two renames below
         if not resumable:
             shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True, exist_ok=True)
@@ -100,11 +102,9 @@ def disk_errors(where: Path, raises: type[DeployError]) -> Iterator[None]:
             raise raises(
                 f"the disk of {where} is full ({free_mib} MiB left)", hint="free some space and run again"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise raises(
-                f"{error.filename or where} cannot be written: {error.strerror}", hint="choose another place"
-            ) from error
-        raise
+        raise raises(
+            f"{error.filename or where} cannot be written: {error.strerror}", hint="choose another place"
+        ) from error
 
 
 def _existing(path: Path) -> Path:

@@ -14,13 +14,19 @@ from deploytk.artifact import Artifact
 from deploytk.bundle.value import FORMAT, MANIFEST, Bundle, BundleFile, BundleOptions
 from deploytk.digests import hash_files
 from deploytk.errors import BundleError
-from deploytk.plan import ServingPlan
+from deploytk.plan import MODEL_AT, ServingPlan
 from deploytk.progress import Progress
 from deploytk.values import plain
 
 PORT = 7860
 """Where hubs expect an app."""
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+"""What a bundle may be called, as hubs take names: nothing that means something to a shell, a path or YAML."""
+
+_KEYS = {"name": str, "model": dict, "plan": dict, "app": dict, "card": dict, "golden": list, "files": dict}
+_SERVERS = (["lmdeploy", "serve", "api_server"], ["python", "-m", "deploytk.cpu_engine"])
+_LARGEST_MANIFEST_BYTES = 64 * 2**20
 _AGAIN = "package the model again"
 
 
@@ -65,24 +71,80 @@ def is_bundle(path: Path) -> bool:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """The bundle at `path`; raises BundleError when a file is missing or has another size than the manifest says."""
+    """The bundle at `path`.
+
+    Raises BundleError for a manifest that deploytk would not have written, and when a file is missing or has
+    another size than the manifest says.
+    """
+    bundle = _parsed(path, _read_manifest(path))
+    for file in bundle.files:
+        _check_size(path, file)
+    return bundle
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    place = path / MANIFEST
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        files = tuple(_file(name, entry) for name, entry in sorted(manifest["files"].items()))
-        name, bundle_format = manifest["name"], manifest["format"]
-    except FileNotFoundError as error:
+        if place.stat().st_size > _LARGEST_MANIFEST_BYTES:
+            raise BundleError(f"{place} is larger than 64 MiB", hint=_AGAIN)
+        manifest = json.loads(place.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(
             f"{path} is no bundle: it has no {MANIFEST}", hint="make one with `deploytk package`"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{path / MANIFEST} cannot be read: {type(error).__name__}", hint=_AGAIN) from error
-    if bundle_format != FORMAT:
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{place} cannot be read: {type(error).__name__}", hint=_AGAIN) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise BundleError(f"{place} cannot be read: it is not a bundle's manifest", hint=_AGAIN)
+    if manifest["format"] != FORMAT:
         hint = "use the deploytk that wrote it, or package the model again"
-        raise BundleError(f"{path} has format {bundle_format}, {FORMAT} expected", hint=hint)
-    for file in files:
-        _check_size(path, file)
-    total = sum(file.size for file in files)
-    return Bundle(path, name, bundle_digest(files), files, manifest, total, 0)
+        raise BundleError(f"{path} has format {manifest['format']}, {FORMAT} expected", hint=hint)
+    return manifest
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _parsed(path: Path, manifest: dict[str, Any]) -> Bundle:
+    """The bundle that a manifest describes; what is on disk is not looked at."""
+    for key, kind in _KEYS.items():
+        if not isinstance(manifest.get(key), kind):
+            raise BundleError(f"{path / MANIFEST} cannot be read: {key!r} is missing or malformed", hint=_AGAIN)
+    name, argv = manifest["name"], manifest["plan"].get("argv")
+    try:
+        if not NAME.fullmatch(name):
+            raise ValueError("the name")
+        # Whoever serves the bundle starts this command.
+        if not _is_server(argv):
+            raise ValueError("the command in the plan")
+        files = tuple(_file(file, entry) for file, entry in sorted(manifest["files"].items()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path / MANIFEST} cannot be read: {error} is malformed", hint=_AGAIN) from error
+    return Bundle(path, name, bundle_digest(files), files, manifest, sum(file.size for file in files), 0)
+
+
+def _is_server(argv: object) -> bool:
+    if not isinstance(argv, list) or len(argv) <= MODEL_AT or not all(isinstance(word, str) for word in argv):
+        return False
+    return argv[:MODEL_AT] in _SERVERS and argv[MODEL_AT] == "."
+
+
+def strangers_in(path: Path) -> list[str]:
+    """Files in the bundle at `path` that its manifest does not name; hidden ones and Python's caches aside.
+
+    All of them when deploytk did not write that manifest.
+    """
+    here = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir() or file.is_symlink()}
+    try:
+        known = {file.path for file in _parsed(path, _read_manifest(path)).files} | {MANIFEST}
+    except BundleError:
+        known = set()
+    return sorted(
+        file
+        for file in here - known
+        if not any(part.startswith(".") or part == "__pycache__" for part in PurePosixPath(file).parts)
+    )
 
 
 def verify_bundle(bundle: Bundle, progress: Progress) -> None:
@@ -96,11 +158,14 @@ def verify_bundle(bundle: Bundle, progress: Progress) -> None:
 
 def _file(name: str, entry: dict[str, Any]) -> BundleFile:
     path = PurePosixPath(name)
-    is_inside = not path.is_absolute() and ".." not in path.parts and str(path) == name
+    is_inside = not path.is_absolute() and ".." not in path.parts and str(path) == name and name != MANIFEST
+    is_plain = name.isprintable() and "\\" not in name
     is_digest = re.fullmatch(r"[0-9a-f]{64}", entry["sha256"])
-    if not is_inside or not is_digest or entry["kind"] not in ("weights", "model", "app", "card"):
-        raise ValueError(f"malformed entry for {name!r}")
-    return BundleFile(name, int(entry["size"]), entry["sha256"], entry["kind"])
+    is_size = type(entry["size"]) is int and entry["size"] >= 0
+    is_kind = entry["kind"] in ("weights", "model", "app", "card")
+    if not (is_inside and is_plain and is_digest and is_size and is_kind):
+        raise ValueError(f"the entry for {name!r}")
+    return BundleFile(name, entry["size"], entry["sha256"], entry["kind"])
 
 
 def _check_size(root: Path, file: BundleFile) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +15,22 @@ from deploytk.artifact import Artifact
 from deploytk.atomic import disk_errors, staged_directory, sync_directory
 from deploytk.bundle.card import render_card
 from deploytk.bundle.links import link_or_copy
-from deploytk.bundle.manifest import is_bundle, manifest_of, read_bundle, to_text
+from deploytk.bundle.manifest import (
+    NAME,
+    is_bundle,
+    manifest_of,
+    read_bundle,
+    strangers_in,
+    to_text,
+    verify_bundle,
+)
 from deploytk.bundle.value import MANIFEST, AppKind, Bundle, BundleFile, BundleOptions, FileKind
-from deploytk.digests import hash_file, hash_files
+from deploytk.digests import hash_files
 from deploytk.errors import BundleError, UsageError
 from deploytk.plan import ServingPlan
 from deploytk.progress import Progress
 from deploytk.shipped import shipped
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 
@@ -33,45 +43,81 @@ def render_bundle(
     """Write the bundle `out` around the model and return it; the same input gives the same digest.
 
     `out` appears whole or not at all. Weights are hard links where the file system allows, else copies, which
-    is said. A bundle that is already there is replaced; anything else there is refused with BundleError. Raises
-    ArtifactError for a broken model, UsageError for a name that cannot be used.
+    is said. The same bundle there already is verified and kept, another one is replaced; anything else there is
+    refused with BundleError. Raises ArtifactError for a broken model, UsageError for a name that cannot be used.
     """
     artifact.require_usable()
     _check_options(options)
-    if out.exists() and not (out.is_dir() and (is_bundle(out) or not any(out.iterdir()))):
-        raise BundleError(f"{out} is there already and is not a bundle", hint="choose another --output, or remove it")
-    if out.resolve().is_relative_to(artifact.root.resolve()):
-        raise BundleError(f"{out} is inside the model directory", hint="choose an --output outside of it")
-    generated = _generated_texts(artifact, plan, options)
-    sources = {
-        file.path: artifact.root / file.path
-        for file in artifact.files
-        if file.path not in generated and file.path != MANIFEST
-    }
-    before = {source: _mark(source) for source in sources.values()}
-    digests = hash_files(list(sources.values()), "hashing", progress)
-    weights = {file.path for file in artifact.files if file.is_weight}
-    with disk_errors(out, BundleError), staged_directory(out, resumable=False) as staging:
-        copied = _link_model(sources, staging, progress)
-        for path, text in generated.items():
-            _write(staging / path, text)
+    generated = {path: text.encode() for path, text in _generated_texts(artifact, plan, options).items()}
+    sources = _sources(artifact, generated, progress)
+    with disk_errors(out, BundleError):
+        place = out.resolve()
+        _check_place(place, artifact)
+        before = {source: _mark(source) for source in sources.values()}
+        digests = hash_files(list(sources.values()), "hashing", progress)
+        weights = {file.path for file in artifact.files if file.is_weight}
         files = [
-            *(BundleFile(path, source.stat().st_size, digests[source], _model_kind(path, weights))
+            *(BundleFile(path, before[source][0], digests[source], "weights" if path in weights else "model")
               for path, source in sources.items()),
-            *(BundleFile(path, (staging / path).stat().st_size, hash_file(staging / path), _generated_kind(path))
-              for path in generated),
+            *(BundleFile(path, len(content), hashlib.sha256(content).hexdigest(), _generated_kind(path))
+              for path, content in generated.items()),
         ]  # fmt: skip
         files.sort(key=lambda file: file.path)
-        _write(staging / MANIFEST, to_text(manifest_of(artifact, plan, options, files)))
-        _check_unchanged(before)
-        for directory in {path.parent for path in staging.rglob("*")}:
-            sync_directory(directory)
+        manifest = to_text(manifest_of(artifact, plan, options, files)).encode()
+        if _is_there(place, manifest, progress):
+            return read_bundle(out)
+        with staged_directory(place, resumable=False) as staging:
+            copied = _link_model(sources, staging, progress)
+            for path, content in (generated | {MANIFEST: manifest}).items():
+                _write(staging / path, content)
+            _check_unchanged(before)
+            _settle(staging)
     return replace(read_bundle(out), copied_bytes=copied)
+
+
+def _sources(artifact: Artifact, generated: Collection[str], progress: Progress) -> dict[str, Path]:
+    """Path -> file of everything that comes from the model as it is; what a generated file displaces is said."""
+    taken = {*generated, MANIFEST} - {_CONFIG_INI}
+    displaced = [file.path for file in artifact.files if file.path.partition("/")[0] in taken]
+    if displaced:
+        progress.note(f"the model's own {', '.join(displaced)} not packaged: the bundle has its own")
+    left_out = {*displaced, *generated}
+    return {file.path: artifact.root / file.path for file in artifact.files if file.path not in left_out}
+
+
+def _check_place(place: Path, artifact: Artifact) -> None:
+    """Raises BundleError where writing `place` would lose anything that deploytk did not write."""
+    if place.is_relative_to(artifact.root.resolve()):
+        raise BundleError(f"{place} is inside the model directory", hint="choose an --output outside of it")
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    if not is_bundle(place):
+        raise BundleError(f"{place} is there already and is not a bundle", hint="choose another --output, or remove it")
+    strangers = strangers_in(place)
+    if strangers:
+        raise BundleError(
+            f"{place} is a bundle that also holds {strangers[0]}, which deploytk did not write",
+            hint="move it away, or choose another --output: the bundle is replaced as a whole",
+        )
+
+
+def _is_there(place: Path, manifest: bytes, progress: Progress) -> bool:
+    """Whether this very bundle is at `place` already, whole, with nothing left of an interrupted attempt."""
+    leftovers = [place.with_name(f".{place.name}.{ending}") for ending in ("partial", "replaced", "lock")]
+    if any(leftover.exists() for leftover in leftovers) or not is_bundle(place):
+        return False
+    if (place / MANIFEST).read_bytes() != manifest:
+        return False
+    try:
+        verify_bundle(read_bundle(place), progress)
+    except BundleError:
+        return False
+    return True
 
 
 def _check_options(options: BundleOptions) -> None:
     checks = (
-        ("--name", options.name, _NAME, "letters, digits, dots, dashes and underscores, at most 96, as hubs take them"),
+        ("--name", options.name, NAME, "letters, digits, dots, dashes and underscores, at most 96, as hubs take them"),
         ("--license", options.license, _LICENSE, "as hubs write it: apache-2.0, mit, llama3.1, other"),
         ("--base-model", options.base_model, _REPOSITORY, "OWNER/NAME"),
     )
@@ -132,37 +178,50 @@ def _edited_ini(text: str, settings: dict[str, str]) -> str:
 
 
 def _link_model(sources: dict[str, Path], staging: Path, progress: Progress) -> int:
-    copied = 0
+    copied, private = 0, 0
     total = sum(source.stat().st_size for source in sources.values())
     with progress.task("linking", total) as advance:
         for path, source in sources.items():
-            copied += link_or_copy(source, staging / path)
-            advance(source.stat().st_size)
-    if copied:
-        progress.note(f"copied {copied / 2**20:,.0f} MiB: hard links do not work from the model's file system to here")
+            size = link_or_copy(source, staging / path, advance)
+            copied += size
+            private += size if not source.stat().st_mode & stat.S_IROTH else 0
+    if private:
+        progress.note(f"copied {_mib(private)} MiB that only their owner may read: chmod a+r them for hard links")
+    if copied > private:
+        progress.note(f"copied {_mib(copied - private)} MiB: no hard links from the model's file system to here")
     return copied
 
 
-def _mark(path: Path) -> tuple[int, int]:
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.1f}"
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _check_unchanged(before: dict[Path, tuple[int, int]]) -> None:
+def _check_unchanged(before: dict[Path, tuple[int, int, int]]) -> None:
     for path, mark in before.items():
         if _mark(path) != mark:
             hint = "wait until it is written, then run again"
             raise BundleError(f"{path} changed while it was packaged", hint=hint)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     path.chmod(0o644)
 
 
-def _model_kind(path: str, weights: set[str]) -> FileKind:
-    return "weights" if path in weights else "model"
+def _settle(staging: Path) -> None:
+    """Let everybody enter the directories, whatever the umask, and flush them."""
+    for directory in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
+        directory.chmod(0o755)
+        sync_directory(directory)
 
 
 def _generated_kind(path: str) -> FileKind:
