@@ -8,13 +8,27 @@ from pathlib import Path
 from deploytk.artifact import read_artifact
 from deploytk.bundle import Bundle, BundleOptions, render_bundle
 from deploytk.plan import PlanRequest, plan_serving
-from deploytk.progress import Silent
+from deploytk.progress import Progress, Silent
+
+
+class Notes(Silent):
+    """Keeps the lines that a user would see."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def make_bundle(
-    model: Path, out: Path, options: BundleOptions | None = None, request: PlanRequest | None = None
+    model: Path,
+    out: Path,
+    options: BundleOptions | None = None,
+    request: PlanRequest | None = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     options = options or BundleOptions(name="tiny")
     artifact = read_artifact(model)
     named = dataclasses.replace(request or PlanRequest(), model_name=options.name)
-    return render_bundle(artifact, plan_serving(artifact, named), options, out, Silent())
+    return render_bundle(artifact, plan_serving(artifact, named), options, out, progress or Silent())

@@ -6,15 +6,16 @@ import hashlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from bundles import make_bundle
+from bundles import Notes, make_bundle
 from conftest import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,19 +98,105 @@ def test_weights_are_hard_links(tmp_path: Path, model_copy: Callable[[str], Path
     assert bundle.copied_bytes == 0
 
 
-def test_where_links_do_not_work_files_are_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_copy: Callable[[str], Path]
+def test_across_file_systems_files_are_copied_and_that_is_said(
+    tmp_path: Path, other_disk: Path, model_copy: Callable[[str], Path]
 ) -> None:
-    def other_file_system(source: Path, destination: Path) -> None:
-        raise OSError(18, "Invalid cross-device link")
+    model, notes = model_copy("hf-awq"), Notes()
 
-    model = model_copy("hf-awq")
-    monkeypatch.setattr("deploytk.bundle.links.os.link", other_file_system)
+    bundle = make_bundle(model, other_disk / "b", progress=notes)
 
-    bundle = make_bundle(model, tmp_path / "b")
-
-    assert bundle.copied_bytes == sum(file.bytes for file in read_artifact(model).files)
+    size = sum(file.bytes for file in read_artifact(model).files)
+    assert bundle.copied_bytes == size
+    assert f"copied {size / 2**20:,.1f} MiB: no hard links from the model's file system to here" in notes.lines
+    assert bundle.digest == make_bundle(model, tmp_path / "b").digest
     verify_bundle(bundle, Silent())
+
+
+def test_weights_that_others_may_not_read_get_a_readable_copy(
+    tmp_path: Path, model_copy: Callable[[str], Path]
+) -> None:
+    model, notes = model_copy("hf-awq"), Notes()
+    private = model / "model.safetensors"
+    private.chmod(0o600)  # as `lmdeploy lite auto_awq` leaves its shards
+
+    bundle = make_bundle(model, tmp_path / "b", progress=notes)
+
+    assert stat.S_IMODE((bundle.path / private.name).stat().st_mode) == 0o644
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert bundle.copied_bytes == private.stat().st_size
+    assert any("only their owner may read" in line for line in notes.lines)
+
+
+def test_everybody_can_enter_a_bundle_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        bundle = make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "b")
+    finally:
+        os.umask(before)
+
+    assert all(path.stat().st_mode & stat.S_IROTH for path in [bundle.path, *bundle.path.rglob("*")])
+
+
+def test_the_same_bundle_is_kept_as_it_is(tmp_path: Path) -> None:
+    first = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    card = (first.path / "README.md").stat()
+
+    again = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    assert again.digest == first.digest
+    assert (first.path / "README.md").stat() == card
+
+
+def test_a_damaged_bundle_is_made_again(tmp_path: Path) -> None:
+    first = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    (first.path / "app.py").write_text("")
+
+    again = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    assert again.digest == first.digest
+    verify_bundle(again, Silent())
+
+
+def test_another_bundle_at_the_place_is_replaced(tmp_path: Path) -> None:
+    make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "b")
+
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    on_disk = {str(path.relative_to(bundle.path)) for path in bundle.path.rglob("*") if path.is_file()}
+    assert on_disk == {file.path for file in bundle.files} | {"deploytk.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_what_somebody_put_into_a_bundle_is_not_lost(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    (bundle.path / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(BundleError, match=r"also holds thesis\.tex"):
+        make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "b")
+
+    assert (bundle.path / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_running_the_app_leaves_behind_does_no_harm(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    (bundle.path / "__pycache__").mkdir()
+    (bundle.path / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"")
+
+    make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "b")
+
+    assert not (tmp_path / "b" / "__pycache__").exists()
+
+
+def test_the_models_own_card_gives_way_and_that_is_said(tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
+    model, notes = model_copy("hf-awq"), Notes()
+    (model / "README.md").write_text("# mine")
+    (model / "app.py").mkdir()
+    (model / "app.py" / "vocab.txt").write_text("a directory where the app's file goes")
+
+    bundle = make_bundle(model, tmp_path / "b", progress=notes)
+
+    assert (bundle.path / "README.md").read_text() != "# mine"
+    assert "the model's own README.md, app.py/vocab.txt not packaged: the bundle has its own" in notes.lines
 
 
 def test_a_bundle_is_a_model_directory(tmp_path: Path) -> None:
@@ -145,6 +232,47 @@ def test_the_front_matter_is_complete(tmp_path: Path) -> None:
     assert (front["base_model"], front["base_model_relation"]) == ("me/tiny-base", "quantized")
     assert front["pipeline_tag"] == "text-generation"
     assert front["quantization"] == {"method": "awq", "bits": 4, "group_size": 128}
+
+
+def test_hugging_face_reads_the_front_matter_as_it_is_meant(tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", ALL_OPTIONS)
+
+    card = ModelCard.load(bundle.path / "README.md")
+
+    assert card.data.to_dict() == _front_matter(bundle.path)
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", "me/tiny-base")
+
+
+def test_another_licence_is_linked(tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
+    model, options = model_copy("hf-awq"), BundleOptions(name="tiny", license="other")
+    with pytest.raises(UsageError, match="needs the licence's text"):
+        make_bundle(model, tmp_path / "b", options)
+    (model / "LICENSE.txt").write_text("Do no harm.")
+
+    bundle = make_bundle(model, tmp_path / "b", options)
+
+    front = _front_matter(bundle.path)
+    assert (front["license"], front["license_name"], front["license_link"]) == ("other", "custom", "LICENSE.txt")
+
+
+def test_a_missing_licence_is_said(tmp_path: Path) -> None:
+    notes = Notes()
+
+    make_bundle(MODELS / "hf-awq", tmp_path / "b", progress=notes)
+
+    assert notes.lines == ["no licence is given: hubs will show 'unknown'; name it with --license"]
+
+
+@pytest.mark.parametrize("name", ["1e3", "0x10", "1_000", "true", "null", "1.5", "0o7", "no"])
+def test_names_that_look_like_numbers_are_quoted(tmp_path: Path, name: str) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", base_model=name))
+
+    front = (bundle.path / "README.md").read_text()
+    # YAML 1.2, which hubs read, takes 1e3 and 0o7 for numbers; PyYAML, YAML 1.1, does not.
+    assert f'base_model: "{name}"' in front or name in ("true", "null", "no")
+    assert _front_matter(bundle.path)["base_model"] == name
 
 
 @pytest.mark.parametrize("name", ["hf-awq", "workspace-0.4.2-awq"])
@@ -254,6 +382,9 @@ def test_a_user_template_replaces_the_shipped_one(tmp_path: Path) -> None:
     [
         ("one\n{{ artifact.wieght_bits }}\n", r"README\.md\.j2, line 2.*wieght_bits"),
         ("{% if %}\n", r"README\.md\.j2, line 1"),
+        ("\n\n{{ 1 / 0 }}", r"README\.md\.j2, line 3: division by zero"),
+        ("{{ artifact.__class__.__mro__ }}", r"README\.md\.j2, line 1: access to attribute '__class__'"),
+        ("{% include 'gone.j2' %}", r"README\.md\.j2, line 1: .*gone\.j2"),
     ],
 )
 def test_a_misspelt_variable_names_file_and_line(tmp_path: Path, text: str, named: str) -> None:
@@ -262,6 +393,59 @@ def test_a_misspelt_variable_names_file_and_line(tmp_path: Path, text: str, name
 
     with pytest.raises(BundleError, match=named):
         make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", template=tmp_path / "mine"))
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "named"),
+    [
+        ("READEM.md.j2", b"", r"READEM\.md\.j2 replaces no template"),
+        ("app/ap.py", b"", r"ap\.py replaces no file of the app"),
+        ("app/app.py", b"\xff\xfe", r"app\.py cannot be read"),
+        ("README.md.j2", b"\xff\xfe", r"README\.md\.j2"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_named(tmp_path: Path, path: str, content: bytes, named: str) -> None:
+    (tmp_path / "mine" / path).parent.mkdir(parents=True)
+    (tmp_path / "mine" / path).write_bytes(content)
+
+    with pytest.raises(BundleError, match=named):
+        make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", template=tmp_path / "mine"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", "../../elsewhere"),
+        ("name", 1),
+        ("format", "1"),
+        ("plan", {"argv": ["rm", "-rf", "/", "."]}),
+        ("plan", {"argv": ["lmdeploy", "serve", "api_server", "/etc"]}),
+        ("plan", []),
+        ("files", {"a": {"size": -1, "sha256": "0" * 64, "kind": "app"}}),
+        ("files", {"a": {"size": True, "sha256": "0" * 64, "kind": "app"}}),
+        ("files", {"a": {"size": 0, "sha256": "0" * 63, "kind": "app"}}),
+        ("files", {"a": {"size": 0, "sha256": "0" * 64, "kind": "exe"}}),
+        ("files", {"a\nb": {"size": 0, "sha256": "0" * 64, "kind": "app"}}),
+        ("files", {"deploytk.json": {"size": 0, "sha256": "0" * 64, "kind": "app"}}),
+        ("golden", float("nan")),
+    ],
+)
+def test_a_manifest_that_deploytk_would_not_write_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    manifest = json.loads((bundle.path / "deploytk.json").read_text())
+    manifest[key] = value
+    (bundle.path / "deploytk.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(BundleError, match="cannot be read"):
+        read_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "[" * 100_000, '{"format": ' + "9" * 5000 + "}", "\xff"])
+def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "deploytk.json").write_text(text, encoding="latin-1")
+
+    with pytest.raises(BundleError, match="cannot be read"):
+        read_bundle(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +485,18 @@ def test_a_changed_byte_is_found(tmp_path: Path) -> None:
         verify_bundle(read_bundle(bundle.path), Silent())
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "[1]", '[{"prompt": 1, "answer": ""}]', '[{"prompt": "a"}]', "x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        "[1]",
+        '[{"prompt": "\\ud800", "answer": ""}]',
+        '[{"prompt": 1, "answer": ""}]',
+        '[{"prompt": "a"}]',
+        "x",
+    ],
+)
 def test_a_wrong_golden_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "golden.json"
     path.write_text(text)
@@ -336,20 +531,6 @@ def test_kill_9_while_packaging_leaves_nothing_that_matters(tmp_path: Path) -> N
 
     assert read_bundle(tmp_path / "out" / "b").digest == expected
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b"]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        if os.environ.get("CI"):
-            pytest.fail("a tmpfs cannot be mounted here")
-        pytest.skip("needs the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
+from jinja2.sandbox import SandboxedEnvironment
 
+from deploytk import lmdeploy
 from deploytk.artifact import Artifact
 from deploytk.bundle.value import BundleOptions
-from deploytk.errors import BundleError
+from deploytk.errors import BundleError, UsageError
 from deploytk.gpus import MIB
 from deploytk.plan import ServingPlan
 from deploytk.shipped import shipped
@@ -25,15 +28,38 @@ def render_card(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -
     Raises BundleError naming file and line when a user's template has a misspelt variable or broken syntax.
     """
     environment = _environment(options.template)
-    facts = {"artifact": artifact, "plan": plan, "options": options, "mib": _mib}
-    front_matter = yaml.safe_dump(_front_matter(artifact, options), sort_keys=False, allow_unicode=True)
+    facts = {
+        "artifact": artifact,
+        "plan": plan,
+        "options": options,
+        "mib": _mib,
+        "docker_arguments": _docker_arguments(plan),
+        "code": _code(artifact),
+    }
+    front_matter = yaml.dump(
+        _front_matter(artifact, options), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000
+    )
     cards = {name: _render(environment, template, facts) for name, template in _LANGUAGES.items()}
     return {name: f"---\n{front_matter}---\n\n{text}" if name == "README.md" else text for name, text in cards.items()}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that some YAML reader could take for anything else: hubs read 1.2, PyYAML writes 1.1."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    is_word = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) or re.fullmatch(r"[0-9]+-bit", text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_word else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def _front_matter(artifact: Artifact, options: BundleOptions) -> dict[str, Any]:
     """As hubs read it. Source: huggingface/hub-docs, modelcard.md."""
     front: dict[str, Any] = {"license": options.license or "unknown"}
+    if options.license == "other":
+        front |= {"license_name": "custom", "license_link": _license_file(artifact)}
     if options.base_model:
         front["base_model"] = options.base_model
         front["base_model_relation"] = "quantized" if artifact.is_quantized else "finetune"
@@ -49,19 +75,56 @@ def _front_matter(artifact: Artifact, options: BundleOptions) -> dict[str, Any]:
     return front
 
 
+def _license_file(artifact: Artifact) -> str:
+    """The file with the licence's text, which hubs want to be linked to for a licence that they do not know."""
+    for file in artifact.files:
+        if re.fullmatch(r"(LICEN[CS]E|COPYING)(\.(txt|md))?", file.path, re.IGNORECASE):
+            return file.path
+    raise UsageError(
+        "--license other needs the licence's text in the model directory", hint="put it there as LICENSE, or name it"
+    )
+
+
+def _code(artifact: Artifact) -> list[str]:
+    """Python files that --trust-remote-code would run; those of a workspace come from LMDeploy itself."""
+    return [f.path for f in artifact.files if f.path.endswith(".py")] if artifact.layout == "huggingface" else []
+
+
+def _docker_arguments(plan: ServingPlan) -> tuple[str, ...]:
+    """What `docker build` must be told about the base image; tags up to 0.5.2 have no CUDA suffix."""
+    if plan.lmdeploy is None:
+        return ()
+    if lmdeploy.age(plan.lmdeploy) < lmdeploy.age("0.5.3"):
+        return ("--build-arg", f"BASE_IMAGE=openmmlab/lmdeploy:v{plan.lmdeploy}")
+    return ("--build-arg", f"LMDEPLOY_VERSION={plan.lmdeploy}")
+
+
 def _environment(template: Path | None) -> jinja2.Environment:
-    places = [*([template] if template else []), shipped("templates") / "card"]
-    # A misspelt variable must fail here, not appear as a blank in a published card.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(places),
+    shipped_card = shipped("templates") / "card"
+    if template:
+        _check_names(template)
+    # A misspelt variable must fail here, not appear as a blank in a published card. Sandboxed: templates get shared.
+    environment = SandboxedEnvironment(
+        loader=jinja2.FileSystemLoader([*([template] if template else []), shipped_card]),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 (Markdown, not HTML: `markdown` escapes what comes from a model)
+        autoescape=False,  # Markdown, not HTML: the filter `markdown` escapes what comes from a model
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["markdown"] = _markdown
+    environment.filters |= {"markdown": _markdown, "shell": shlex.join}
     return environment
+
+
+def _check_names(template: Path) -> None:
+    """A misspelt file name would silently leave the shipped template in its place."""
+    known = {path.name for path in (shipped("templates") / "card").iterdir()}
+    for path in sorted(template.glob("*.j2")):
+        if path.name not in known and not path.name.startswith("_"):
+            raise BundleError(
+                f"{path} replaces no template",
+                hint=f"templates are {', '.join(sorted(known))}; one to include starts with _",
+            )
 
 
 def _render(environment: jinja2.Environment, template: str, facts: dict[str, Any]) -> str:
@@ -74,8 +137,11 @@ def _render(environment: jinja2.Environment, template: str, facts: dict[str, Any
     except jinja2.UndefinedError as error:
         raise BundleError(
             f"{_place(error, template)}: {error.message}",
-            hint="templates may use artifact, plan, options and mib, as those of `deploytk template export` do",
+            hint=f"templates may use {', '.join(facts)}, as the shipped ones do",
         ) from error
+    # What a user's template can do wrong: 1 / 0, a forbidden attribute, an include that is not there, not UTF-8.
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise BundleError(f"{_place(error, template)}: {error}", hint="correct the template") from error
 
 
 def _place(error: BaseException, template: str) -> str:

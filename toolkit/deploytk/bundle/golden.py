@@ -35,6 +35,7 @@ def _golden(entry: dict[str, object]) -> Golden:
     prompt, answer = entry["text"] if "text" in entry else entry["prompt"], entry["answer"]
     if not isinstance(prompt, str) or not isinstance(answer, str) or not prompt:
         raise TypeError("prompt and answer must be texts")
+    (prompt + answer).encode()  # JSON can hold halves of characters, which no file can
     return Golden(prompt, answer, is_raw)
 
 

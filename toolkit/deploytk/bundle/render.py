@@ -50,6 +50,8 @@ def render_bundle(
     _check_options(options)
     generated = {path: text.encode() for path, text in _generated_texts(artifact, plan, options).items()}
     sources = _sources(artifact, generated, progress)
+    if options.license is None:
+        progress.note("no licence is given: hubs will show 'unknown'; name it with --license")
     with disk_errors(out, BundleError):
         place = out.resolve()
         _check_place(place, artifact)
@@ -129,7 +131,7 @@ def _check_options(options: BundleOptions) -> None:
 def _generated_texts(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -> dict[str, str]:
     """Path -> text of everything that does not come from the model as it is."""
     texts = render_card(artifact, plan, options)
-    texts |= {path: source.read_text(encoding="utf-8") for path, source in _app_files(options)}
+    texts |= {path: _text(source) for path, source in _app_files(options)}
     texts["Dockerfile"] = (shipped("images") / _dockerfile(plan)).read_text(encoding="utf-8")
     if plan.config_ini:
         original = (artifact.root / _CONFIG_INI).read_text(encoding="utf-8-sig")
@@ -137,10 +139,20 @@ def _generated_texts(artifact: Artifact, plan: ServingPlan, options: BundleOptio
     return texts
 
 
+def _text(source: Path) -> str:
+    try:
+        return source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{source} cannot be read: {error}", hint="a template is text in UTF-8") from error
+
+
 def _app_files(options: BundleOptions) -> Iterator[tuple[str, Path]]:
     """The app's files, user templates before shipped ones; of the requirements those of its kind."""
     shipped_app = shipped("templates") / "app"
     own = options.template / "app" if options.template and (options.template / "app").is_dir() else None
+    for mine in sorted(own.iterdir()) if own else ():
+        if not (shipped_app / mine.name).exists() and not mine.name.startswith((".", "__pycache__")):
+            raise BundleError(f"{mine} replaces no file of the app", hint="remove it, or correct its name")
     for source in sorted(shipped_app.iterdir()):
         if not source.is_file() or source.name.startswith("."):
             continue
