@@ -146,7 +146,7 @@ def test_budgets_are_judged(budget: Budget, exit_code: int) -> None:
 
 
 def test_too_few_samples_are_not_judged() -> None:
-    with serving(Behaviour()) as server:
+    with serving(Behaviour(first_after_s=0.02)) as server:
         few = dataclasses.replace(FEW, requests=5)
         report = smoke(server.url, ServeOptions(), few, Budget(max_ttft_ms=1000), Silent())
 
@@ -201,7 +201,7 @@ def test_an_unreadable_budget_is_refused(tmp_path: Path) -> None:
 
 
 def test_reports_are_written_as_json_and_markdown(tmp_path: Path) -> None:
-    report = _smoke(Behaviour(), Budget(max_ttft_ms=1000))
+    report = _smoke(Behaviour(first_after_s=0.02), Budget(max_ttft_ms=1000))
 
     write_report(report, tmp_path / "r.json")
     write_report(report, tmp_path / "r.md")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
+
+templates = typer.Typer(help="The templates of card and app.", no_args_is_help=True)
+app.add_typer(templates, name="template")
 
 ModelDir = Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory: HF layout or workspace.")]
 ModelOrBundle = Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A model directory or a bundle.")]
@@ -67,15 +72,20 @@ class _Session:
     progress: Progress = Silent()
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"deploytk {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _start(
     context: typer.Context,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[  # noqa: ARG001 (its callback does the work)
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"deploytk {__version__}")
-        raise typer.Exit
     _Session.progress = Silent() if quiet else terminal_progress()
     _Session.settings = load_settings(find_settings(sys.argv[1:]))
     commands = getattr(context.command, "commands", {})
@@ -213,7 +223,8 @@ def serve(
 
     request = _request(None, session_len, max_batch_size, kv, None, "auto")
     options = ServeOptions(engine=engine, host=host, port=port, app=app_kind, request=request)
-    with open_endpoint(str(source), options, _Session.progress) as endpoint:
+    stopping = contextlib.suppress(KeyboardInterrupt)
+    with stopping, open_endpoint(str(source), options, _Session.progress) as endpoint:
         show_endpoint(endpoint)
         if open_browser:
             typer.launch(endpoint.url)
@@ -262,6 +273,15 @@ def smoke(
         raise typer.Exit(report.verdict.exit_code)
 
 
+@templates.command("export", epilog="Example:  deploytk template export ./my-templates")
+def export(output: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")]) -> None:
+    """Write the shipped templates, to be changed and given to --template."""
+    from deploytk.bundle import export_templates
+
+    for path in export_templates(output):
+        typer.echo(output / path)
+
+
 @app.command(epilog="Example:  deploytk doctor --json")
 def doctor(as_json: AsJson = False) -> None:
     """Show what works here: driver, GPU, Docker, git-lfs, credentials, mirrors."""
@@ -282,6 +302,8 @@ def demo(as_json: AsJson = False) -> None:
 
 def main() -> None:
     """The entry point: a DeployError becomes two lines on stderr and its exit code."""
+    # To be asked to end is like Ctrl-C: everything on the way out is cleaned up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except DeployError as error:

@@ -226,8 +226,8 @@ def show_demo(demo: Demo) -> None:
     _console().print()
     _show_rows(
         [
-            ("legacy workspace", f"published, {demo.workspace_release.uploaded_files} files verified"),
-            ("AWQ model", f"published, {demo.release.uploaded_files} files verified, served and judged"),
+            ("legacy workspace", f"published and verified, revision {demo.workspace_release.revision[:12]}"),
+            ("AWQ model", f"published and verified, revision {demo.release.revision[:12]}, served and judged"),
             ("everything", str(demo.directory)),
             ("models", str(demo.directory / "models")),
             ("bundles", str(demo.directory / "bundles")),

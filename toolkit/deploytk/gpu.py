@@ -53,8 +53,11 @@ def _read(pynvml: Any, index: int) -> GpuMemory:
     except pynvml.NVMLError:
         processes = 0
     name, driver = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlSystemGetDriverVersion()
-    texts = [text.decode() if isinstance(text, bytes) else str(text) for text in (name, driver)]
-    return GpuMemory(*texts, api, int(memory.total), reserved, int(memory.used), processes)
+    return GpuMemory(_text(name), _text(driver), api, int(memory.total), reserved, int(memory.used), processes)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 class PeakSampler:

@@ -64,10 +64,19 @@ def open_endpoint(source: str, options: ServeOptions, progress: Progress) -> Ite
     path = Path(source.removeprefix("file://"))
     with ExitStack() as stack:
         engine = choose_engine(options.engine)
+        if options.app == "gradio" and importlib.util.find_spec("gradio") is None:
+            raise UsageError("the chat page needs gradio", hint="pip install 'deploytk[ui]', or serve with --app api")
         progress.note(f"engine: {engine}")
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deploytk-")))
         bundle = _bundle(path, engine, options, work, progress)
         yield stack.enter_context(_running_app(bundle, engine, options, work, progress))
+
+
+def wait_while_running(endpoint: Endpoint) -> None:
+    """Wait until the process of `endpoint` ends; raises EndpointError then, KeyboardInterrupt on Ctrl-C."""
+    while endpoint.pid is None or os.waitpid(endpoint.pid, os.WNOHANG)[0] == 0:
+        time.sleep(0.5)
+    raise EndpointError("the app has ended by itself", hint="start it again; see what it printed before")
 
 
 def attach(url: str) -> Endpoint:

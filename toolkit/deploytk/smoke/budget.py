@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Budget:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
-def make_budget(values: dict[str, object], where: str) -> Budget:
+def make_budget(values: Mapping[str, object], where: str) -> Budget:
     """A budget of limits by name; raises UsageError for unknown names and impossible numbers."""
     known = {field.name for field in fields(Budget)}
     for name, value in values.items():

@@ -22,11 +22,12 @@ def smoke(source: str, options: ServeOptions, workload: Workload, budget: Budget
         golden = options.golden or _golden(endpoint)
         measurement = measure(endpoint, workload, golden, progress)
         ready = read_memory()
+        identity = _identity(endpoint, ready)
     vram = None
     if ready and sampler.first and endpoint.engine != "cpu":
         baseline = sampler.first.used_bytes if is_ours else 0
         vram = VramReport(ready.api, baseline, ready.used_bytes, sampler.peak_bytes, ready.total_bytes, sampler.samples)
-    return judge(measurement, _identity(endpoint, ready), vram, budget)
+    return judge(measurement, identity, vram, budget)
 
 
 def _golden(endpoint: Endpoint) -> tuple[Golden, ...]:

@@ -1,0 +1,215 @@
+"""The commands as they are called: exit codes, JSON, two lines for every error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MODELS
+
+DIALOGS = str(MODELS / "dialogs.json")
+COMMANDS = ["inspect", "plan", "modernize", "package", "publish", "serve", "smoke", "doctor", "demo"]
+
+
+def _run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deploytk.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
+
+
+def _json(*arguments: str, **environment: str) -> dict[str, Any]:
+    done = _run(*arguments, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout)
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = _run(command, "--help", COLUMNS="200")
+
+    assert done.returncode == 0
+    assert f"Example:  deploytk {command}" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_readme(command: str) -> None:
+    assert f"`deploytk {command}" in (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_version_is_printed() -> None:
+    assert _run("--version").stdout.startswith("deploytk 0.")
+
+
+def test_inspect_has_the_keys_of_the_contract() -> None:
+    found = _json("inspect", str(MODELS / "workspace-0.4.2-awq"))
+
+    keys = (
+        "layout architecture weight_format weight_bits group_size weights_bytes layers hidden_size heads kv_heads "
+        "head_dim vocab_size session_len kv_policy tensor_parallel chat_template made_by lmdeploy problems"
+    )
+    assert set(keys.split()) <= found.keys()
+    assert {"min", "max", "pin"} <= found["lmdeploy"].keys()
+    assert {"level", "message", "hint"} == found["problems"][0].keys()
+
+
+def test_plan_has_the_keys_of_the_contract() -> None:
+    found = _json("plan", str(MODELS / "hf-awq"), "--gpu", "A10", "--kv", "int8", "--session-len", "512")
+
+    keys = (
+        "engine lmdeploy argv session_len max_batch_size kv_policy quant_policy cache_max_entry_count fits "
+        "kv_bytes_per_token kv_capacity_tokens vram"
+    )
+    assert set(keys.split()) <= found.keys()
+    assert {"weights_bytes", "kv_pool_bytes", "overhead_bytes", "total_bytes"} <= found["vram"].keys()
+    assert (found["session_len"], found["kv_policy"], found["quant_policy"]) == (512, "int8", 8)
+
+
+def test_package_and_publish_have_the_keys_of_the_contract(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    packaged = _json("package", str(MODELS / "hf-awq"), "-o", str(bundle), "--golden", DIALOGS)
+    published = _json("publish", str(bundle), "--target", "local", "--repo", str(tmp_path / "hub"))
+
+    assert {"path", "digest", "files", "bytes"} <= packaged.keys()
+    keys = "target repo revision url uploaded_files uploaded_bytes unchanged_files verified steps_left"
+    assert set(keys.split()) <= published.keys()
+    assert published["verified"] is True
+
+
+def test_a_broken_model_is_shown_and_then_refused(tmp_path: Path) -> None:
+    import shutil
+
+    model = Path(shutil.copytree(MODELS / "workspace-0.7.3-awq", tmp_path / "w"))
+    with (model / "triton_models/weights/norm.weight").open("r+b") as file:
+        file.truncate(511)
+
+    done = _run("inspect", str(model), "--json")
+
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["problems"][0]["level"] == "error"
+    assert "norm.weight has 511 bytes, 512 expected" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "named"),
+    [
+        (["inspect", "nowhere"], 1, "nowhere"),
+        (["plan", str(MODELS / "hf-awq"), "--gpu", "abacus"], 2, "abacus"),
+        (["plan", str(MODELS / "workspace-0.9.2-awq")], 1, "modernize"),
+        (["plan", str(MODELS / "hf-awq"), "--kv", "int2"], 2, "int2"),
+        (["publish", str(MODELS / "hf-awq"), "--target", "local", "--wait", "soon"], 2, "soon"),
+        (["smoke", "http://127.0.0.1:9"], 1, "127.0.0.1:9"),
+        (["smoke", "x", "--max-ttft-ms", "-1"], 2, "max_ttft_ms"),
+        (["smoke", "x", "-o", "report.pdf"], 2, "report.pdf"),
+        (["package", str(MODELS / "hf-awq"), "-o", "b", "--name", "a b"], 2, "a b"),
+        (["frobnicate"], 2, "frobnicate"),
+    ],
+)
+def test_errors_say_what_and_what_to_do(arguments: list[str], exit_code: int, named: str, tmp_path: Path) -> None:
+    done = _run(*arguments, cwd=tmp_path)
+
+    assert done.returncode == exit_code
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_come_from_deploytk_toml_and_the_command_line_wins(tmp_path: Path) -> None:
+    (tmp_path / "deploytk.toml").write_text('[plan]\nsession-len = 256\ngpu = "T4"\n')
+    model = str(MODELS / "hf-awq")
+
+    from_file = json.loads(_run("plan", model, "--json", cwd=tmp_path).stdout)
+    from_option = json.loads(_run("plan", model, "--session-len", "512", "--json", cwd=tmp_path).stdout)
+
+    assert (from_file["session_len"], from_file["gpu"]["name"]) == (256, "T4")
+    assert from_option["session_len"] == 512
+
+
+def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deploytk.toml").write_text("[plan]\nsesion-len = 256\n")
+
+    done = _run("plan", str(MODELS / "hf-awq"), cwd=tmp_path)
+
+    assert (done.returncode, "sesion_len" in done.stderr) == (1, True)
+
+
+def test_templates_can_be_exported_and_used(tmp_path: Path) -> None:
+    assert _run("template", "export", str(tmp_path / "mine")).returncode == 0
+    (tmp_path / "mine" / "README.md.j2").write_text("{{ plan.sesion_len }}\n")
+
+    done = _run("package", str(MODELS / "hf-awq"), "-o", str(tmp_path / "b"), "--template", str(tmp_path / "mine"))
+
+    assert done.returncode == 1
+    assert "README.md.j2, line 1" in done.stderr
+
+
+@pytest.mark.engine
+def test_smoke_judges_the_awq_model_on_the_cpu(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+
+    options = ["--engine", "cpu", "--golden", DIALOGS, "--requests", "3", "-o", str(report)]
+    done = _run("smoke", str(MODELS / "hf-awq"), *options)
+
+    assert done.returncode == 0, done.stderr
+    findings = {f["check"]: f["detail"] for f in json.loads(report.read_text())["correctness"]}
+    assert findings["golden answers"] == "8 of 8 right"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_answers_and_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
+    from urllib.request import urlopen
+
+    from deploytk.processes import free_port
+
+    port = free_port()
+    command = [sys.executable, "-m", "deploytk.cli", "serve", str(MODELS / "hf-awq"), "--engine", "cpu", "--app", "api"]
+    mark = {**os.environ, "DEPLOYTK_TEST_MARK": str(tmp_path)}
+    child = subprocess.Popen([*command, "--port", str(port)], env=mark, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("curl"):
+            break
+    with urlopen(f"http://127.0.0.1:{port}/ready", timeout=10) as answer:
+        assert answer.status == 200
+
+    child.send_signal(number)
+
+    assert child.wait(60) == 0
+    child.stdout.close()
+    time.sleep(0.2)
+    assert not _marked(str(tmp_path))
+
+
+def _marked(mark: str) -> list[str]:
+    """The processes whose environment has the mark."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.engine
+def test_the_demo_goes_the_whole_way(tmp_path: Path) -> None:
+    found = _json("demo", TMPDIR=str(tmp_path))
+
+    assert found["report"]["verdict"]["status"] == "pass"
+    assert found["workspace_release"]["verified"] is True
+    assert Path(found["report_path"]).is_file()

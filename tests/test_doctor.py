@@ -1,0 +1,50 @@
+"""What `doctor` finds, and that it never shows a token."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from deploytk.doctor import check_up
+from deploytk.settings import Settings
+from deploytk.values import plain
+
+# The Docker SDK leaves the socket open of a daemon that does not answer.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+
+
+def test_every_check_says_what_it_is_for_and_what_to_do() -> None:
+    checks = check_up(Settings()).checks
+
+    assert {"GPU", "LMDeploy", "Docker", "git-lfs", "extra cpu"} <= {check.name for check in checks}
+    assert all(check.needed_for for check in checks)
+    assert all(check.hint for check in checks if check.status != "ok")
+
+
+def test_what_needs_nothing_works_everywhere() -> None:
+    assert any("inspect" in command for command in check_up(Settings()).can)
+
+
+def test_credentials_are_found_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecretverysecret")
+
+    checkup = check_up(Settings())
+
+    found = next(check for check in checkup.checks if check.name == "credentials huggingface")
+    assert (found.status, found.detail) == ("ok", "from the environment, HF_TOKEN")
+    assert "verysecret" not in json.dumps(plain(checkup))
+
+
+def test_a_mirror_that_does_not_answer_is_said() -> None:
+    settings = Settings.model_validate({"mirrors": {"pip": "http://127.0.0.1:9/simple"}})
+
+    checks = {check.name: check for check in check_up(settings).checks}
+
+    assert checks["mirror pip"].status == "broken"
+    assert "does not answer" in checks["mirror pip"].detail

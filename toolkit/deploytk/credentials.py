@@ -1,0 +1,47 @@
+"""Where credentials for the hubs are found: never their values."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Whether a target's credentials are here."""
+
+    target: str
+    source: str | None  # "the variable HF_TOKEN", "the file ~/.cache/huggingface/token"; None when there are none
+    hint: str  # how to get some
+
+
+_VARIABLES = {
+    "huggingface": ("HF_TOKEN",),
+    "openxlab": ("OPENXLAB_AK", "OPENXLAB_SK"),
+    "modelscope": ("MODELSCOPE_API_TOKEN",),
+}
+
+_FILES = {
+    "huggingface": "~/.cache/huggingface/token",
+    "openxlab": "~/.openxlab/config.json",
+    "modelscope": "~/.modelscope/credentials/git_token",
+}
+
+_HINTS = {
+    "huggingface": "set HF_TOKEN, or run: hf auth login",
+    "openxlab": "set OPENXLAB_AK and OPENXLAB_SK (OpenXLab, account, key management)",
+    "modelscope": "set MODELSCOPE_API_TOKEN (ModelScope, account, access token)",
+}
+
+
+def find_credentials() -> tuple[Credential, ...]:
+    """For every hub, where credentials would be taken from; nothing is sent anywhere."""
+    return tuple(Credential(target, _source(target), _HINTS[target]) for target in _VARIABLES)
+
+
+def _source(target: str) -> str | None:
+    variables = _VARIABLES[target]
+    if all(os.environ.get(name) for name in variables):
+        return f"the environment, {' and '.join(variables)}"
+    return f"the file {_FILES[target]}" if Path(_FILES[target]).expanduser().is_file() else None
