@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
+from bundles import Notes, make_bundle
 from conftest import MODELS
 
 from deploytk.atomic import locked
-from deploytk.bundle import Bundle, BundleOptions, read_bundle
+from deploytk.bundle import Bundle, BundleOptions, Golden, read_bundle, verify_bundle
+from deploytk.digests import hash_file
 from deploytk.errors import BundleError, ReleaseError, TryAgainError, UsageError
 from deploytk.progress import Silent
 from deploytk.release import PublishOptions, Release, find_target, publish_bundle, record_path
@@ -110,6 +111,81 @@ def test_a_damaged_object_is_found_and_replaced(bundle: Bundle, hub: Path) -> No
     assert (hub / "repos/tiny/current/config.json").read_bytes() == (bundle.path / "config.json").read_bytes()
 
 
+def test_a_damaged_object_is_replaced_in_every_revision_that_shows_it(
+    bundle: Bundle, hub: Path, tmp_path: Path
+) -> None:
+    first = _publish(bundle, hub)
+    _publish(make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit")), hub)
+    shared = hub / "repos/tiny/current/config.json"
+    shared.chmod(0o644)
+    shared.write_text("{}")
+
+    _publish(bundle, hub)
+
+    for revision in (hub / "repos/tiny/revisions").iterdir():
+        verify_bundle(read_bundle(revision), Silent())
+    assert (hub / "repos/tiny/current").resolve().name == first.revision
+
+
+def test_a_tree_that_somebody_changed_is_repaired(bundle: Bundle, hub: Path) -> None:
+    _publish(bundle, hub)
+    tree = (hub / "repos/tiny/current").resolve()
+    (tree / "app.py").unlink()
+    (tree / "stranger.txt").write_text("")
+    (tree / "config.json").unlink()
+    (tree / "config.json").write_text("{}")
+
+    release = _publish(bundle, hub)
+
+    assert release.uploaded_files == 0
+    assert not (tree / "stranger.txt").exists()
+    verify_bundle(read_bundle(tree), Silent())
+
+
+def test_two_repositories_share_what_is_equal(bundle: Bundle, hub: Path, tmp_path: Path) -> None:
+    _publish(bundle, hub)
+
+    release = _publish(make_bundle(MODELS / "hf-awq", tmp_path / "b2", BundleOptions(name="other")), hub)
+
+    # Both cards and deploytk.json name the model; the weights and all else are there.
+    assert release.uploaded_files == 3
+    assert (hub / "repos/other/current/model.safetensors").samefile(hub / "repos/tiny/current/model.safetensors")
+
+
+def test_a_hub_whose_first_publisher_was_killed_is_still_a_hub(bundle: Bundle, hub: Path) -> None:
+    (hub / "objects").mkdir(parents=True)
+    (hub / ".lock").touch()
+
+    assert _publish(bundle, hub).verified
+
+
+def test_a_full_disk_leaves_nothing_half_written(bundle: Bundle, small_disk: Path) -> None:
+    with pytest.raises(ReleaseError, match="is full"):
+        _publish(bundle, small_disk)
+
+    written = [path for path in small_disk.rglob("*") if path.is_file()]
+    assert all(hash_file(path) == path.parent.name + path.name for path in written)
+    assert not (small_disk / "repos").exists() or not list((small_disk / "repos").iterdir())
+
+
+def test_a_bundle_that_cannot_be_recorded_is_published_nevertheless(bundle: Bundle, hub: Path, tmp_path: Path) -> None:
+    record_path(bundle).mkdir()
+    notes = Notes()
+
+    release = publish_bundle(bundle, find_target("local"), PublishOptions(repo=str(hub)), notes)
+
+    assert release.verified
+    assert any("no record is kept" in line for line in notes.lines)
+
+
+def test_a_secret_among_the_golden_prompts_is_refused(hub: Path, tmp_path: Path) -> None:
+    options = BundleOptions(name="tiny", golden=(Golden("hf_" + "a" * 34, ""),))
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", options)
+
+    with pytest.raises(BundleError, match=r"deploytk\.json, line \d+, looks like a Hugging Face token"):
+        _publish(bundle, hub)
+
+
 def test_a_bundle_that_changed_is_refused_before_anything_is_sent(bundle: Bundle, hub: Path) -> None:
     path = bundle.path / "app.py"
     path.write_bytes(b"#" + path.read_bytes()[1:])
@@ -146,7 +222,7 @@ def test_a_secret_is_refused_and_never_shown(
 def test_a_second_publisher_is_told_to_wait(bundle: Bundle, hub: Path) -> None:
     (hub / "objects").mkdir(parents=True)
 
-    with locked(hub / "repos/tiny/.lock", "the hub"), pytest.raises(TryAgainError):
+    with locked(hub / ".lock", "the hub"), pytest.raises(TryAgainError):
         _publish(bundle, hub)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from deploytk.atomic import write_text
-from deploytk.bundle import Bundle, verify_bundle
+from deploytk.bundle import MANIFEST, Bundle, verify_bundle
 from deploytk.errors import UsageError
 from deploytk.progress import Progress
 from deploytk.secrets import refuse_secrets
@@ -85,7 +85,12 @@ def find_target(name: str) -> Target:
     found = {point.name: point for point in entry_points(group="deploytk.targets")}
     if name not in found:
         raise UsageError(f"there is no target {name!r}", hint=f"installed targets: {', '.join(sorted(found))}")
-    return cast(Target, found[name].load()())
+    try:
+        return cast(Target, found[name].load()())
+    except ImportError as error:
+        raise UsageError(
+            f"the target {name!r} cannot be loaded: {error}", hint=f"pip install 'deploytk[{name}]'"
+        ) from error
 
 
 def publish_bundle(bundle: Bundle, target: Target, options: PublishOptions, progress: Progress) -> Release:
@@ -96,7 +101,10 @@ def publish_bundle(bundle: Bundle, target: Target, options: PublishOptions, prog
     verify_bundle(bundle, progress)
     refuse_secrets(bundle, progress)
     release = target.publish(bundle, options, progress)
-    _keep_record(bundle, release)
+    try:
+        _keep_record(bundle, release)
+    except OSError as error:  # what was published stays published
+        progress.note(f"no record is kept: {record_path(bundle)} cannot be written: {error.strerror}")
     return release
 
 
@@ -108,7 +116,7 @@ def record_path(bundle: Bundle) -> Path:
 def _keep_record(bundle: Bundle, release: Release) -> None:
     path = record_path(bundle)
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))["releases"]
+        records = list(json.loads(path.read_text(encoding="utf-8"))["releases"])
     except (OSError, ValueError, KeyError, TypeError):
         records = []
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -119,7 +127,7 @@ def _keep_record(bundle: Bundle, release: Release) -> None:
 def compare(bundle: Bundle, remote: Mapping[str, str], manifest_sha256: str) -> tuple[Change, ...]:
     """What publishing changes, against the paths and SHA-256 digests of what is there."""
     local = {file.path: (file.sha256, file.size) for file in bundle.files}
-    local["deploytk.json"] = (manifest_sha256, (bundle.path / "deploytk.json").stat().st_size)
+    local[MANIFEST] = (manifest_sha256, (bundle.path / MANIFEST).stat().st_size)
     changes = [
         Change(path, _status(remote.get(path), digest), 0 if remote.get(path) == digest else size)
         for path, (digest, size) in local.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from deploytk.bundle import Bundle
+from deploytk.bundle import MANIFEST, Bundle
 from deploytk.errors import BundleError
 from deploytk.progress import Progress
 
@@ -25,16 +25,17 @@ _SECRETS = {
 
 def refuse_secrets(bundle: Bundle, progress: Progress) -> None:
     """Raises BundleError naming file and line of the first secret in a text file of the bundle."""
-    texts = [file for file in bundle.files if file.kind != "weights" and file.size <= _LARGEST_TEXT_BYTES]
-    with progress.task("looking for secrets", sum(file.size for file in texts)) as advance:
-        for file in texts:
-            content = (bundle.path / file.path).read_bytes()
+    sizes = {f.path: f.size for f in bundle.files if f.kind != "weights" and f.size <= _LARGEST_TEXT_BYTES}
+    sizes[MANIFEST] = (bundle.path / MANIFEST).stat().st_size  # it holds the golden prompts
+    with progress.task("looking for secrets", sum(sizes.values())) as advance:
+        for path in sizes:
+            content = (bundle.path / path).read_bytes()
             advance(len(content))
             for kind, pattern in _SECRETS.items():
                 match = pattern.search(content)
                 if match:
                     line = content.count(b"\n", 0, match.start()) + 1
                     raise BundleError(
-                        f"{file.path}, line {line}, looks like {kind}; nothing was sent",
+                        f"{path}, line {line}, looks like {kind}; nothing was sent",
                         hint="remove it from the model directory, revoke it if it is real, and package again",
                     )

@@ -4,27 +4,30 @@
     HUB/repos/NAME/revisions/REV/     the bundle at that revision, hard links to objects
     HUB/repos/NAME/current            a link to the newest revision
 
-A revision is the SHA-256 of the bundle's deploytk.json, which names the digest of every other file.
+A revision is the SHA-256 of the bundle's deploytk.json, which names the digest of every other file. Whatever is
+written appears by one rename, under a lock on the whole hub; names that end in .partial are what a kill left behind.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from deploytk.atomic import disk_errors, locked, sync_directory
-from deploytk.bundle import Bundle, read_bundle
-from deploytk.bundle.links import clone_or_copy
+from deploytk.bundle import MANIFEST, Bundle, read_bundle
+from deploytk.bundle.links import clone_or_copy, link_or_copy
 from deploytk.digests import hash_file, hash_files
 from deploytk.errors import BundleError, ReleaseError
 from deploytk.progress import Advance, Progress
 from deploytk.release import Change, PublishOptions, Release, ReleasePlan, compare
 
-_MANIFEST = "deploytk.json"
+_THREADS = 2
 _VERIFIED_BY = "reading every sent object back, and all others since they last changed"
 
 
@@ -62,26 +65,26 @@ class Local:
         """Copy what is new, read it back, then show the new revision in one step.
 
         Objects that are there already are never sent again; damaged ones are replaced. Raises TryAgainError
-        while another publisher holds the repository.
+        while another publisher holds the hub.
         """
         repository = _repository(bundle, options)
         wanted = _wanted(bundle)
-        revision = wanted[_MANIFEST]
-        changes = _changes(bundle, repository)
-        with disk_errors(repository.hub, ReleaseError), locked(repository.root / ".lock", str(repository.root)):
-            sent = _send(bundle, repository, wanted, progress)
-            _verify(repository, wanted, progress)
-            _show(repository, revision, wanted)
-        unchanged = sum(change.status == "same" for change in changes)
-        tree = repository.revision(revision)
+        with disk_errors(repository.hub, ReleaseError):
+            (repository.hub / "objects").mkdir(parents=True, exist_ok=True)
+            with locked(repository.hub / ".lock", str(repository.hub)):
+                _clear_interrupted(repository.hub)
+                changes = _changes(bundle, repository)
+                sent = _send(bundle, repository, wanted, progress)
+                _show(repository, wanted, progress)
+        tree = repository.revision(wanted[MANIFEST])
         return Release(
             target=self.name,
             repo=str(repository.root),
-            revision=revision,
+            revision=wanted[MANIFEST],
             url=tree.resolve().as_uri(),
             uploaded_files=len(sent),
             uploaded_bytes=sum(sent.values()),
-            unchanged_files=unchanged,
+            unchanged_files=sum(change.status == "same" and change.path not in sent for change in changes),
             verified=True,
             verified_by=_VERIFIED_BY,
             steps_left=(),
@@ -90,16 +93,28 @@ class Local:
 
 def _repository(bundle: Bundle, options: PublishOptions) -> _Repository:
     hub = Path(options.repo) if options.repo else platformdirs.user_data_path("deploytk") / "hub"
-    if hub.exists() and not hub.is_dir():
-        raise ReleaseError(f"{hub} is not a directory", hint="name the hub's directory with --repo")
-    if hub.is_dir() and any(hub.iterdir()) and not (hub / "objects").is_dir():
-        raise ReleaseError(f"{hub} is not empty and not a hub", hint="name a new directory, or a hub's, with --repo")
+    with disk_errors(hub, ReleaseError):
+        if hub.exists() and not hub.is_dir():
+            raise ReleaseError(f"{hub} is not a directory", hint="name the hub's directory with --repo")
+        if hub.is_dir() and any(entry.name not in ("objects", "repos", ".lock") for entry in hub.iterdir()):
+            hint = "name a new directory, or a hub's, with --repo"
+            raise ReleaseError(f"{hub} is not empty and not a hub", hint=hint)
     return _Repository(hub, bundle.name)
+
+
+def _clear_interrupted(hub: Path) -> None:
+    """Remove what a publisher that was killed had begun; whole objects stay, so nothing is sent twice."""
+    for pattern in ("objects/*/.*.partial", "repos/*/.*.partial", "repos/*/revisions/.*.partial"):
+        for leftover in hub.glob(pattern):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
 
 
 def _wanted(bundle: Bundle) -> dict[str, str]:
     """Path -> SHA-256 of every file that the revision has, the manifest included."""
-    return {file.path: file.sha256 for file in bundle.files} | {_MANIFEST: hash_file(bundle.path / _MANIFEST)}
+    return {file.path: file.sha256 for file in bundle.files} | {MANIFEST: hash_file(bundle.path / MANIFEST)}
 
 
 def _changes(bundle: Bundle, repository: _Repository) -> tuple[Change, ...]:
@@ -108,8 +123,8 @@ def _changes(bundle: Bundle, repository: _Repository) -> tuple[Change, ...]:
         try:
             remote = _wanted(read_bundle(repository.current))
         except BundleError:
-            remote = {}
-    return compare(bundle, remote, hash_file(bundle.path / _MANIFEST))
+            remote = {}  # damaged: everything is checked anyway
+    return compare(bundle, remote, hash_file(bundle.path / MANIFEST))
 
 
 def _is_writable(hub: Path) -> bool:
@@ -118,64 +133,89 @@ def _is_writable(hub: Path) -> bool:
 
 
 def _send(bundle: Bundle, repository: _Repository, wanted: dict[str, str], progress: Progress) -> dict[str, int]:
-    """Copy the objects that are missing or damaged; returns their sizes by path."""
-    sizes = {path: (bundle.path / path).stat().st_size for path in wanted}
-    there = {path: repository.object(sha256) for path, sha256 in wanted.items() if repository.object(sha256).is_file()}
-    digests = hash_files(list(there.values()), "checking", progress)
-    missing = [path for path, sha256 in wanted.items() if path not in there or digests[there[path]] != sha256]
-    sent: dict[str, int] = {}
-    with progress.task("sending", sum(sizes[path] for path in missing)) as advance:
-        for path in missing:
-            if wanted[path] in {wanted[done] for done in sent}:
-                continue
-            _send_object(bundle.path / path, repository.object(wanted[path]), wanted[path], advance)
-            sent[path] = sizes[path]
-    return sent
+    """Copy the objects that are missing or damaged and read them back; returns their sizes by path."""
+    paths = {sha256: path for path, sha256 in reversed(wanted.items())}  # equal files are one object
+    there = [place for place in map(repository.object, paths) if place.is_file()]
+    digests = hash_files(there, "checking", progress)
+    missing = [sha256 for sha256 in paths if digests.get(repository.object(sha256)) != sha256]
+    damaged = {_inode(repository.object(sha256)): sha256 for sha256 in missing if repository.object(sha256) in digests}
+    sizes = {paths[sha256]: (bundle.path / paths[sha256]).stat().st_size for sha256 in missing}
+    with progress.task("sending", 2 * sum(sizes.values())) as advance, ThreadPoolExecutor(_THREADS) as threads:
+        sending = [
+            threads.submit(_send_object, bundle.path / paths[sha256], repository.object(sha256), sha256, advance)
+            for sha256 in missing
+        ]
+        try:
+            for done in as_completed(sending):
+                done.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+    if damaged:
+        _replace_links(repository, damaged)
+    return sizes
 
 
 def _send_object(source: Path, place: Path, sha256: str, advance: Advance) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_name(f".{place.name}.partial")
-    clone_or_copy(source, partial)
-    if hash_file(partial, advance) != sha256:
-        partial.unlink()
-        raise ReleaseError(f"{source} changed while it was sent", hint="package the model again, then publish")
-    partial.chmod(0o444)
-    partial.replace(place)
+    try:
+        clone_or_copy(source, partial, advance)
+        if hash_file(partial, advance) != sha256:
+            raise ReleaseError(f"{source} changed while it was sent", hint="package the model again, then publish")
+        partial.chmod(0o444)
+        partial.replace(place)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     sync_directory(place.parent)
 
 
-def _verify(repository: _Repository, wanted: dict[str, str], progress: Progress) -> None:
-    """Raises ReleaseError unless every object of the revision has its digest; unchanged ones are not read twice."""
-    places = {path: repository.object(sha256) for path, sha256 in wanted.items()}
-    digests = hash_files(list(places.values()), "verifying", progress)
-    for path, sha256 in wanted.items():
-        if digests[places[path]] != sha256:
-            raise ReleaseError(
-                f"{path} arrived damaged at {places[path]}", hint="publish again; check the disk if it stays so"
-            )
+def _replace_links(repository: _Repository, damaged: Mapping[tuple[int, int], str]) -> None:
+    """Point every revision that shows a damaged object to the one that replaced it."""
+    for path in repository.hub.glob("repos/*/revisions/*/**/*"):
+        sha256 = damaged.get(_inode(path)) if path.is_file() else None
+        if sha256:
+            _replace_link(repository.object(sha256), path)
 
 
-def _show(repository: _Repository, revision: str, wanted: dict[str, str]) -> None:
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _replace_link(source: Path, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    link_or_copy(source, partial)
+    partial.replace(path)
+
+
+def _show(repository: _Repository, wanted: dict[str, str], progress: Progress) -> None:
     """Lay out the revision's tree and point `current` at it, each in one step."""
+    revision = wanted[MANIFEST]
     tree = repository.revision(revision)
-    if not _is_whole(repository, tree, wanted):
+    if tree.is_dir():
+        _repair(repository, tree, wanted, progress)
+    else:
         partial = tree.with_name(f".{revision}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
         for path, sha256 in wanted.items():
-            (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            os.link(repository.object(sha256), partial / path)
-        shutil.rmtree(tree, ignore_errors=True)
+            link_or_copy(repository.object(sha256), partial / path)
+        for directory in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+            sync_directory(directory)
         partial.rename(tree)
         sync_directory(tree.parent)
     link = repository.root / ".current.partial"
-    link.unlink(missing_ok=True)
     link.symlink_to(Path("revisions") / revision)
     link.replace(repository.current)
     sync_directory(repository.root)
 
 
-def _is_whole(repository: _Repository, tree: Path, wanted: dict[str, str]) -> bool:
-    return all(
-        (tree / path).is_file() and (tree / path).samefile(repository.object(sha256)) for path, sha256 in wanted.items()
-    )
+def _repair(repository: _Repository, tree: Path, wanted: dict[str, str], progress: Progress) -> None:
+    """Make a tree that is there what it should be; a file that is right is not touched."""
+    there = {str(path.relative_to(tree)): path for path in tree.rglob("*") if not path.is_dir() or path.is_symlink()}
+    for path in there.keys() - wanted.keys():
+        there[path].unlink()
+    digests = hash_files([there[path] for path in wanted if path in there], "verifying", progress)
+    for path, sha256 in wanted.items():
+        if path not in there or digests[there[path]] != sha256:
+            _replace_link(repository.object(sha256), tree / path)
