@@ -99,7 +99,8 @@ class Generator:
         chosen = (
             {} if is_greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         )
-        ends = None if sampling.ignores_end else sorted(self._loaded.end_ids)
+        # Without an end of its own a configuration takes the model's; no token is -1.
+        ends = [-1] if sampling.ignores_end else sorted(self._loaded.end_ids)
         config = transformers.GenerationConfig(
             max_new_tokens=sampling.max_tokens,
             do_sample=not is_greedy,

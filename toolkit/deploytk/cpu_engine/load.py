@@ -14,6 +14,8 @@ import transformers
 
 from deploytk.artifact import Artifact
 from deploytk.errors import EndpointError
+from deploytk.modernize.templates import legacy_template
+from deploytk.modernize.tokens import adds_first_token
 
 logger = logging.getLogger("deploytk.cpu_engine")
 
@@ -44,7 +46,7 @@ def load_model(artifact: Artifact) -> LoadedModel:
             f"transformers cannot load {artifact.root}: {message}", hint="serve it with LMDeploy on a GPU instead"
         ) from error
     model.eval()
-    return LoadedModel(model, tokenizer, _end_ids(model, tokenizer))
+    return LoadedModel(model, tokenizer, _end_ids(artifact, model, tokenizer))
 
 
 def _free_bytes() -> int:
@@ -83,18 +85,24 @@ def _load_tokenizer(artifact: Artifact) -> Any:
     """The tokenizer, read from a directory that holds its files and nothing else of the model."""
     from deploytk.weights import tokenizer_files
 
+    files = tokenizer_files(artifact)
     with tempfile.TemporaryDirectory() as directory:
-        for path in tokenizer_files(artifact):
+        for path in files:
             (Path(directory) / path.name).symlink_to(path.resolve())
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
     if not tokenizer.chat_template:
-        tokenizer.chat_template = _PLAIN_TEMPLATE
+        legacy = legacy_template(artifact.chat_template or "")
+        tokenizer.chat_template = legacy.jinja(with_bos=adds_first_token(files)) if legacy else _PLAIN_TEMPLATE
     return tokenizer
 
 
-def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def _end_ids(artifact: Artifact, model: Any, tokenizer: Any) -> frozenset[int]:
+    """What ends an answer: the model's own end, and the words at which a workspace's chat template stops."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
+    legacy = legacy_template(artifact.chat_template or "") if artifact.layout == "workspace" else None
+    vocabulary = tokenizer.get_vocab()
+    stops = (vocabulary.get(word) for word in (legacy.stop_words if legacy else ()))
+    return frozenset(token for token in (*ids, tokenizer.eos_token_id, *stops) if token is not None)
