@@ -5,11 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import stat
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -510,27 +506,6 @@ def test_golden_answers_may_be_raw_completions(tmp_path: Path) -> None:
     path.write_text('[{"prompt": "a", "answer": "b"}, {"text": "<c>", "answer": "d"}]')
 
     assert read_golden(path) == (Golden("a", "b"), Golden("<c>", "d", is_raw=True))
-
-
-def _package(model: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "deploytk.cli", "--quiet", "package", str(model), "-o", str(out), "--name", "tiny"]
-
-
-def test_kill_9_while_packaging_leaves_nothing_that_matters(tmp_path: Path) -> None:
-    expected = make_bundle(MODELS / "hf-awq", tmp_path / "expected").digest
-    command = _package(MODELS / "hf-awq", tmp_path / "out" / "b")
-    for delay_s in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55):
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay_s)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        if (tmp_path / "out" / "b").exists():
-            assert read_bundle(tmp_path / "out" / "b").digest == expected
-
-    subprocess.run(command, check=True, capture_output=True)
-
-    assert read_bundle(tmp_path / "out" / "b").digest == expected
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b"]
 
 
 def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:

@@ -258,7 +258,7 @@ def test_kill_9_while_publishing_then_again_is_the_same_as_without(bundle: Bundl
     command = [sys.executable, "-m", "deploytk.cli", "publish", str(bundle.path)]
     command += ["--target", "local", "--repo", str(hub)]
     chance = random.Random(1)
-    for _ in range(8):
+    for _ in range(4):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(chance.uniform(0.25, 0.7))
         child.send_signal(signal.SIGKILL)
