@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import ctypes
 import json
@@ -11,18 +12,21 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploytk_relay import RefusedError, parse_head, request_head
+
 MODEL_AT = 3  # where the model's path is in the command line
-READY_WITHIN_S = 1800.0
 ASK_EVERY_S = 0.1
+ASK_WITHIN_S = 120.0  # a first token may need kernels to be compiled
+LOOK_AGAIN_S = 2.0
 STOP_WITHIN_S = 20.0
 LONGEST_PAUSE_S = 60.0
 TAIL_LINES = 15
+LONGEST_LINE_BYTES = 2**20
 
 # LMDeploy only warns when it cannot load TurboMind, and serves with its slower engine.
 FALLBACK = "Fallback to pytorch engine"
@@ -34,7 +38,8 @@ class EngineSettings:
     argv: tuple[str, ...]
     bundle: Path
     files: dict[str, int]  # path -> bytes of the model's files
-    log: Path
+    log: Path | None  # None: stderr
+    ready_within_s: float = 1800.0
 
     @classmethod
     def of(cls, bundle: Path, manifest: dict[str, Any]) -> EngineSettings:
@@ -46,16 +51,22 @@ class EngineSettings:
             argv += ["--session-len", str(plan["session_len"])]
         elif plan["engine"] == "cpu":
             raise SystemExit(
-                f"this bundle is planned for the CPU, not for {name}: package it again without --engine cpu"
+                f"error: this bundle is planned for the CPU, not for {name}: package it again without --engine cpu"
             )
+        else:
+            # The plan may be for the PyTorch engine, which a wish for TurboMind does not change.
+            name = plan["engine"]
         files = {path: file["size"] for path, file in manifest["files"].items() if file["kind"] in ("weights", "model")}
-        named = os.environ.get("DEPLOYTK_ENGINE_LOG")
-        log = Path(named) if named else Path(tempfile.mkdtemp(prefix="deploytk-")) / "engine.log"
-        return cls(name, tuple(argv), bundle, files, log)
+        log = os.environ.get("DEPLOYTK_ENGINE_LOG")
+        ready_s = float(os.environ.get("DEPLOYTK_READY_S") or cls.ready_within_s)
+        return cls(name, tuple(argv), bundle, files, Path(log).resolve() if log else None, ready_s)
 
 
 class Engine:
-    """One engine process at a time; `state` is starting, loading, ready, failed or stopped, `detail` says more."""
+    """One engine process at a time.
+
+    `state` is starting, verifying, loading, ready, failed, draining or stopped; `detail` says more.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
@@ -64,12 +75,17 @@ class Engine:
         self.port = 0
         self.model = ""
         self.restarts = 0
-        self.ready_after_s: float | None = None
+        self.ready_after_s: float | None = None  # None until the first token ever
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._keep_running())
+        self._task = asyncio.ensure_future(self._keep_running())
+
+    def drain(self) -> None:
+        """Take no new requests; those that run go on."""
+        self.state = "draining"
 
     async def stop(self) -> None:
         """End the engine and everything that it started."""
@@ -80,42 +96,54 @@ class Engine:
                 await self._task
         await self._end_process()
 
+    async def metrics(self) -> bytes:
+        """The engine's own metrics in the text format of Prometheus; nothing when it has none."""
+        if self.state == "ready":
+            with contextlib.suppress(OSError, RefusedError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+                status, kind, body = await asyncio.wait_for(self._ask("GET", "/metrics"), 2)
+                if status == 200 and kind.startswith(b"text/plain"):
+                    return body
+        return b""
+
+    @property
+    def _is_ending(self) -> bool:
+        return self.state in ("draining", "stopped")
+
     async def _keep_running(self) -> None:
-        pause_s = 1.0
-        while True:
-            problem = self._find_problem()
+        pause_s = 0.5
+        while not self._is_ending:
+            self.state = "verifying"
+            problem = await asyncio.get_event_loop().run_in_executor(None, self._find_problem)
             if problem:
                 self.state, self.detail = "failed", problem
-                return
+                await asyncio.sleep(LOOK_AGAIN_S)
+                continue
             started = time.monotonic()
-            try:
-                await self._run_once()
-            except OSError as error:
-                self.state, self.detail = "failed", f"{self.settings.argv[0]} cannot be started: {error.strerror}"
-                return
-            if self.state == "failed":
-                await self._end_process()
+            await self._run_once()
+            await self._end_process()
+            if self.state == "failed" or self._is_ending:
                 return
             if self.ready_after_s is None and self.restarts >= 2:
                 self.state = "failed"
                 return
             self.restarts += 1
             self.state = "starting"
-            pause_s = 1.0 if time.monotonic() - started > LONGEST_PAUSE_S else min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = 0.5 if time.monotonic() - started > LONGEST_PAUSE_S else min(2 * pause_s, LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s)
 
     def _find_problem(self) -> str:
         """Why the engine cannot run at all, '' when nothing speaks against it."""
         for path, size in self.settings.files.items():
-            file = self.settings.bundle / path
-            if not file.is_file():
+            try:
+                found = os.stat(self.settings.bundle / path).st_size  # noqa: PTH116
+            except OSError:
                 return f"{path} is missing"
-            if file.stat().st_size != size:
-                with file.open("rb") as opened:
+            if found != size:
+                with (self.settings.bundle / path).open("rb") as opened:
                     is_pointer = opened.read(23) == b"version https://git-lfs"
-                return (
-                    f"{path} is a git-lfs pointer" if is_pointer else f"{path} has another size than deploytk.json says"
-                )
+                if is_pointer:
+                    return f"{path} is a git-lfs pointer, not the file: run `git lfs pull`"
+                return f"{path} has {found} bytes, deploytk.json says {size}"
         program = self.settings.argv[0]
         return "" if shutil.which(program) else f"{program} is not installed here"
 
@@ -123,67 +151,98 @@ class Engine:
         """Start the engine, wait until it answers, then until it ends."""
         self.port = _free_port()
         argv = self.settings.argv
+        # LMDeploy up to 0.1.0 spells its flags with underscores.
         flags = ("--server_name", "--server_port") if "--server_port" in argv else ("--server-name", "--server-port")
-        where = (flags[0], "127.0.0.1", flags[1], str(self.port))
-        self.settings.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.settings.log.open("ab") as log:
+        try:
             self._process = await asyncio.create_subprocess_exec(
-                *argv, *where, cwd=self.settings.bundle, stdout=log, stderr=log, preexec_fn=_die_with_parent,
-                start_new_session=True,
+                *argv, flags[0], "127.0.0.1", flags[1], str(self.port),
+                cwd=str(self.settings.bundle), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT, preexec_fn=_die_with_parent, start_new_session=True,
             )  # fmt: skip
+        except OSError as error:
+            self.state, self.detail = "failed", f"{argv[0]} cannot be started: {error.strerror}"
+            return
         self.state, self.detail = "loading", ""
-        watching = asyncio.create_task(self._wait_until_ready())
+        reading = asyncio.ensure_future(self._read_log(self._process))
+        watching = asyncio.ensure_future(self._wait_until_ready())
         code = await self._process.wait()
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
-        if self.state != "failed":
-            self.detail = f"the engine ended with code {code}: {self.log_tail()}"
-        await self._end_process()
+        # What has the pipe open still, a child of the engine, is ended with the group later.
+        await asyncio.wait({reading}, timeout=0.5)
+        for task in (reading, watching):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self.state != "failed" and not self._is_ending:
+            self.detail = f"the engine {_ending(code)}: {self.log_tail()}"
+
+    async def _read_log(self, process: asyncio.subprocess.Process) -> None:
+        """Keep the last lines of the engine's output, and hand all of it on."""
+        assert process.stdout is not None  # noqa: S101 (it is a pipe)
+        rest = b""
+        with contextlib.ExitStack() as stack:
+            out = stack.enter_context(self.settings.log.open("ab", 0)) if self.settings.log else sys.stderr.buffer
+            while True:
+                data = await process.stdout.read(65536)
+                if not data:
+                    return
+                with contextlib.suppress(OSError):
+                    out.write(data)
+                    out.flush()
+                *lines, rest = (rest + data).split(b"\n")
+                rest = rest[-LONGEST_LINE_BYTES:]
+                for line in lines:
+                    self._note_line(line.decode("utf-8", "replace").rstrip()[:500])
+
+    def _note_line(self, line: str) -> None:
+        if line:
+            self._tail.append(line)
+        if FALLBACK in line and self.settings.name == "turbomind":
+            self.state, self.detail = (
+                "failed",
+                f"LMDeploy fell back to its PyTorch engine, TurboMind was planned: {line}",
+            )
+            self._signal(signal.SIGTERM)
 
     async def _wait_until_ready(self) -> None:
         """Ready is when a real token came out: a port or /health may answer long before."""
         started = time.monotonic()
-        while time.monotonic() - started < READY_WITHIN_S:
-            if self.settings.name == "turbomind" and FALLBACK in self._log_text():
-                self.state, self.detail = "failed", "LMDeploy fell back to its PyTorch engine, TurboMind was planned"
-                self._signal(signal.SIGTERM)
-                return
-            with contextlib.suppress(OSError, ValueError, KeyError, IndexError, asyncio.IncompleteReadError):
-                models = await self._ask("GET", "/v1/models")
-                self.model = models["data"][0]["id"]
+        while time.monotonic() - started < self.settings.ready_within_s:
+            # A child that was started by an engine which forks its server may end later than it: ask until told.
+            with contextlib.suppress(
+                OSError, ValueError, KeyError, IndexError, TypeError, RefusedError, asyncio.IncompleteReadError
+            ):
+                self.model = (await self._ask_json("GET", "/v1/models"))["data"][0]["id"]
                 body = {"model": self.model, "prompt": "1", "max_tokens": 1, "temperature": 0}
-                answer = await self._ask("POST", "/v1/completions", body)
-                if answer["usage"]["completion_tokens"] >= 1:
+                answer = await self._ask_json("POST", "/v1/completions", body)
+                if answer["usage"]["completion_tokens"] >= 1 and self.state == "loading":
                     self.ready_after_s = time.monotonic() - started
                     self.state, self.detail = "ready", ""
                     return
             await asyncio.sleep(ASK_EVERY_S)
         self.state = "failed"
-        self.detail = f"the engine gave no token within {READY_WITHIN_S:.0f} s: {self.log_tail()}"
+        self.detail = f"the engine gave no token within {self.settings.ready_within_s:.0f} s: {self.log_tail()}"
         self._signal(signal.SIGTERM)
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        content = json.dumps(body).encode() if body else b""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def _ask_json(self, method: str, path: str, fields: dict[str, Any] | None = None) -> Any:
+        body = json.dumps(fields).encode() if fields else b""
         try:
-            writer.write(request_head(method, path, len(content)) + content)
-            answer = await asyncio.wait_for(reader.read(), 120)
+            _, _, answer = await asyncio.wait_for(self._ask(method, path, body), ASK_WITHIN_S)
         except asyncio.TimeoutError as error:
             raise OSError("no answer") from error
+        return json.loads(answer)
+
+    async def _ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes, bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(request_head(method, path, len(body)) + body)
+            status, kind, _ = parse_head(await reader.readuntil(b"\r\n\r\n"))
+            return status, kind, await reader.read()
         finally:
             writer.close()
-        parsed: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
-        return parsed
-
-    def _log_text(self) -> str:
-        with contextlib.suppress(OSError):
-            return self.settings.log.read_text(encoding="utf-8", errors="replace")[-100_000:]
-        return ""
 
     def log_tail(self) -> str:
         """The last lines that the engine printed."""
-        return "\n".join(self._log_text().strip().splitlines()[-TAIL_LINES:])
+        return "\n".join(self._tail)
 
     async def _end_process(self) -> None:
         process = self._process
@@ -202,11 +261,8 @@ class Engine:
                 os.killpg(self._process.pid, number)
 
 
-def request_head(method: str, path: str, body_bytes: int) -> bytes:
-    """HTTP/1.0 makes the engine send its answer as it is, without chunks to take apart."""
-    return (
-        f"{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {body_bytes}\r\n\r\n".encode()
-    )
+def _ending(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
 def _die_with_parent() -> None:

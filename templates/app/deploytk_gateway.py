@@ -4,168 +4,232 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import sys
+import time
+from pathlib import Path
+from typing import Any, AsyncIterator, Callable, Dict  # noqa: UP035 (Python 3.8 in old images)
 
-from deploytk_engine import Engine, request_head
+from deploytk_engine import Engine
+from deploytk_limits import Limits
+from deploytk_metrics import Metrics
+from deploytk_relay import Client, Receive, RefusedError, Relay, Send, error_body, send_json, send_whole
+from deploytk_requests import check_request
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Headers = Sequence[tuple[bytes, bytes]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Scope = Dict[str, Any]  # noqa: UP006
 
+HERE = Path(__file__).resolve().parent
 ROUTES = {("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions")}
-READ_BYTES = 65536
-
-
-@dataclass(frozen=True)
-class Limits:
-    body_bytes: int = 4 * 2**20
-    running: int = 8  # requests at the engine
-    waiting: int = 64  # requests that wait for it
-    request_s: float = 600.0  # from the first to the last byte
-
-    @classmethod
-    def of(cls, manifest: dict[str, Any]) -> Limits:
-        return cls(running=max(1, int(manifest["plan"]["max_batch_size"])))
-
-
-@dataclass
-class Counters:
-    requests: dict[tuple[str, int], int] = field(default_factory=dict)  # (path, status) -> count
-    running: int = 0
-    waiting: int = 0
-    cancelled: int = 0
-
-
-class RefusedError(Exception):
-    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+OWN = ("/health", "/ready", "/metrics", "/openapi.json")
 
 
 class Gateway:
-    """An ASGI application; `page` is the one that gets every path which is not the gateway's own."""
+    """An ASGI application around one engine.
 
-    def __init__(self, engine: Engine, limits: Limits, keys: frozenset[str]) -> None:
+    `make_page` builds the application that gets every path which is not the gateway's own; it is called beside
+    everything else, because importing a user interface takes seconds. None: there is no page.
+    """
+
+    def __init__(
+        self, engine: Engine, limits: Limits, keys: frozenset[str], make_page: Callable[[Gateway], Any] | None
+    ) -> None:
         self.engine = engine
         self.limits = limits
-        self.page: Any = None
-        self._keys = keys
-        self._counters = Counters()
+        self.has_keys = bool(keys)
+        self._keys = [key.encode() for key in keys]
+        self._make_page = make_page
+        self._page: Any = None
+        self._page_calls: set[asyncio.Task[Any]] = set()
+        self._metrics = Metrics()
         self._places: asyncio.Semaphore | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        elif scope["type"] == "http" and self._is_own(scope["path"]):
-            await self._answer(scope, receive, send)
-        elif self.page is not None:
-            await self.page(scope, receive, send)
+            await self._live(receive, send)
         elif scope["type"] == "http":
-            await _send_json(send, 404, _error_body(404, "not_found", f"there is no {scope['path']}"))
-
-    def _is_own(self, path: str) -> bool:
-        return (
-            path in ("/health", "/ready", "/metrics", "/v1")
-            or path.startswith("/v1/")
-            or (path == "/" and not self.page)
-        )
-
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start and end with the server, and pass start and end on to the page."""
-        self._places = asyncio.Semaphore(self.limits.running)
-
-        async def watched_receive() -> dict[str, Any]:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                self.engine.start()
+            path = scope["path"]
+            if path in OWN or path == "/v1" or path.startswith("/v1/"):
+                await self._answer(scope, receive, send)
+            elif self._make_page is None:
+                await self._answer_without_page(path, send)
             else:
-                await self.engine.stop()
-            return message
+                await self._show_page(scope, receive, send)
 
-        if self.page is not None:
-            await self.page(scope, watched_receive, send)
-            return
-        await watched_receive()
+    # The app's life
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Start the engine and build the page, without waiting for either; end both with the server."""
+        self._places = asyncio.Semaphore(self.limits.running)
+        await receive()
+        self.engine.start()
+        if self._make_page is not None:
+            self._tasks.append(asyncio.ensure_future(self._build_page(self._make_page)))
         await send({"type": "lifespan.startup.complete"})
-        await watched_receive()
+        await receive()
+        await self.engine.stop()
+        for task in self._tasks:
+            task.cancel()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _build_page(self, make_page: Callable[[Gateway], Any]) -> None:
+        try:
+            page = await asyncio.get_event_loop().run_in_executor(None, make_page, self)
+        except ImportError as error:
+            sys.stderr.write(f"no chat page: {error}\n")
+            self._make_page = None
+            return
+        started = asyncio.Event()
+        first = asyncio.Queue()  # type: ignore[var-annotated]
+        first.put_nowait({"type": "lifespan.startup"})
+
+        async def note(message: dict[str, Any]) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                started.set()
+
+        self._tasks.append(asyncio.ensure_future(page({"type": "lifespan", "state": {}}, first.get, note)))
+        await started.wait()
+        self._page = page
+
+    def drain(self) -> None:
+        """Refuse new requests; once the running ones are done, let go of the pages that are open in browsers."""
+        self.engine.drain()
+        self._tasks.append(asyncio.ensure_future(self._release_pages()))
+
+    async def _release_pages(self) -> None:
+        while self._metrics.running:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)  # for the last words to reach the browser
+        for call in self._page_calls:
+            call.cancel()
+
+    # The page
+
+    async def _show_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._page is None or (self.engine.ready_after_s is None and scope["path"] == "/"):
+            if scope["path"] != "/":
+                error = error_body(503, "not_ready", "the page is not built yet")
+                await send_json(send, 503, error, [(b"retry-after", b"1")])
+                return
+            html = (HERE / "chat_loading.html").read_bytes()
+            await send_whole(send, 200, b"text/html; charset=utf-8", html, [(b"cache-control", b"no-store")])
+            return
+        call = asyncio.current_task()
+        assert call is not None  # noqa: S101 (we run in one)
+        self._page_calls.add(call)
+        try:
+            await self._page(scope, receive, send)
+        except asyncio.CancelledError:
+            if self.engine.state not in ("draining", "stopped"):
+                raise
+        finally:
+            self._page_calls.discard(call)
+
+    async def _answer_without_page(self, path: str, send: Send) -> None:
+        if path == "/":
+            routes = [route for _, route in sorted(ROUTES)]
+            await send_json(send, 200, {**self._state(), "api": [*routes, *OWN]})
+        else:
+            await send_json(send, 404, error_body(404, "not_found", f"there is no {path}"))
+
+    # The API
+
+    def _state(self) -> dict[str, Any]:
+        engine = self.engine
+        facts = {"state": engine.state, "engine": engine.settings.name, "model": engine.model, "detail": engine.detail}
+        return {**facts, "page": self._page is not None}
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        status = 500
+        started = time.monotonic()
+        status = 499
 
         async def counted_send(message: dict[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if path.startswith("/v1/c"):
+                    self._metrics.first_byte.add(time.monotonic() - started)
             await send(message)
 
         try:
-            if path in ("/health", "/ready", "/metrics", "/"):
-                await self._tell(path, counted_send)
-            else:
+            if path in OWN and method in ("GET", "HEAD"):
+                await self._tell(path, scope, counted_send)
+            elif (method, path) in ROUTES:
                 await self._pass(method, path, scope, receive, counted_send)
+            else:
+                raise RefusedError(404, "not_found", f"there is no {method} {path}")
         except RefusedError as error:
             retry = [(b"retry-after", str(error.retry_after_s).encode())] if error.retry_after_s else []
-            await _send_json(counted_send, error.status, _error_body(error.status, error.code, error.message), retry)
-        known = path if path in ("/health", "/ready", "/metrics") or (method, path) in ROUTES else "other"
-        self._counters.requests[known, status] = self._counters.requests.get((known, status), 0) + 1
+            await send_json(counted_send, error.status, error_body(error.status, error.code, error.message), retry)
+        is_known = path in OWN or (method, path) in ROUTES
+        self._metrics.count(path if is_known else "other", status)
+        if (method, path) in ROUTES and method == "POST":
+            self._metrics.whole.add(time.monotonic() - started)
 
-    async def _tell(self, path: str, send: Send) -> None:
-        engine = self.engine
-        state = {"state": engine.state, "engine": engine.settings.name, "model": engine.model, "detail": engine.detail}
-        if path == "/metrics":
-            await _send(send, 200, b"text/plain; version=0.0.4", self._metrics().encode())
+    async def _tell(self, path: str, scope: Scope, send: Send) -> None:
+        if path == "/health":
+            await send_json(send, 200, {"status": "ok"})
         elif path == "/ready":
-            is_ready = engine.state == "ready"
-            await _send_json(send, 200 if is_ready else 503, state, [] if is_ready else [(b"retry-after", b"1")])
-        elif path == "/health":
-            await _send_json(send, 200, {"status": "ok"})
+            is_ready = self.engine.state == "ready"
+            await send_json(send, 200 if is_ready else 503, self._state(), [] if is_ready else [(b"retry-after", b"1")])
+        elif path == "/openapi.json":
+            await send_whole(send, 200, b"application/json", (HERE / "deploytk_openapi.json").read_bytes())
         else:
-            await _send_json(send, 200, {**state, "api": ["/v1/models", "/v1/chat/completions", "/v1/completions"]})
+            self._check_key(_headers(scope))
+            engine = self.engine
+            own = self._metrics.text(engine.state == "ready", engine.ready_after_s or 0.0, engine.restarts)
+            body = own.encode() + await engine.metrics()
+            await send_whole(send, 200, b"text/plain; version=0.0.4; charset=utf-8", body)
 
     async def _pass(self, method: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request to the engine and its answer back, unbuffered."""
-        if (method, path) not in ROUTES:
-            raise RefusedError(404, "not_found", f"there is no {method} {path}")
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if self._keys and headers.get("authorization", "").removeprefix("Bearer ") not in self._keys:
-            raise RefusedError(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY")
-        body = await self._read_body(receive) if method == "POST" else b""
+        headers = _headers(scope)
+        self._check_key(headers)
+        body = b""
         if method == "POST":
-            _check_json(body)
+            self._check_head(headers)
+            body = await self._read_body(receive)
         if self.engine.state != "ready":
-            raise RefusedError(
-                503, "not_ready", f"the model is not ready: {self.engine.state}. {self.engine.detail}", 1
-            )
-        async with self._place():
-            try:
-                await asyncio.wait_for(self._relay(method, path, body, receive, send), self.limits.request_s)
-            except asyncio.TimeoutError as error:
-                raise RefusedError(504, "timeout", f"no end within {self.limits.request_s:.0f} s") from error
+            detail = f"the model is not ready: {self.engine.state}. {self.engine.detail}".strip()
+            raise RefusedError(503, "not_ready", detail, 5 if self.engine.state == "failed" else 1)
+        if method == "POST":
+            check_request(path, body, self.engine.model)
+        client = Client(receive)
+        try:
+            if method == "GET":
+                await Relay(self.engine.port, client, send).run(method, path, body)
+            elif await self._take_place(client):
+                await self._run(Relay(self.engine.port, client, send), method, path, body)
+            self._metrics.cancelled += client.is_gone
+        finally:
+            client.forget()
 
-    @contextlib.asynccontextmanager
-    async def _place(self) -> Any:
-        assert self._places is not None  # noqa: S101 (made when the server starts)
-        if self._places.locked() and self._counters.waiting >= self.limits.waiting:
-            raise RefusedError(429, "too_many_requests", "too many requests are waiting", 2)
-        self._counters.waiting += 1
-        try:
-            await self._places.acquire()
-        finally:
-            self._counters.waiting -= 1
-        self._counters.running += 1
-        try:
-            yield
-        finally:
-            self._counters.running -= 1
-            self._places.release()
+    def _check_key(self, headers: dict[str, str]) -> None:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        given = key.strip().encode() if scheme.lower() == "bearer" else b""
+        # Every key is compared, each in constant time: how long it takes says nothing about them.
+        if self._keys and not sum(hmac.compare_digest(given, known) for known in self._keys):
+            raise RefusedError(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY")
+
+    def _check_head(self, headers: dict[str, str]) -> None:
+        # Pages of other sites can send plain text here without asking first, JSON they cannot.
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise RefusedError(415, "unsupported_media_type", "send JSON, with Content-Type: application/json")
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self.limits.body_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(413, "too_large", f"a request may have {self.limits.body_bytes} bytes")
 
     async def _read_body(self, receive: Receive) -> bytes:
+        try:
+            return await asyncio.wait_for(self._whole_body(receive), self.limits.body_s)
+        except asyncio.TimeoutError as error:
+            raise RefusedError(408, "too_slow", f"the request did not arrive in {self.limits.body_s:.0f} s") from error
+
+    async def _whole_body(self, receive: Receive) -> bytes:
         parts, size, more = [], 0, True
         while more:
             message = await receive()
@@ -174,121 +238,68 @@ class Gateway:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > self.limits.body_bytes:
-                raise RefusedError(413, "too_large", f"a request may have {self.limits.body_bytes} bytes")
+                raise self._too_large()
             more = message.get("more_body", False)
         return b"".join(parts)
 
-    async def _relay(self, method: str, path: str, body: bytes, receive: Receive, send: Send) -> None:
+    async def _take_place(self, client: Client) -> bool:
+        """Wait for a free place at the engine; False when the client went away first."""
+        places, metrics = self._places, self._metrics
+        assert places is not None  # noqa: S101 (made when the server starts)
+        if not places.locked():
+            await places.acquire()
+            return True
+        if metrics.waiting >= self.limits.waiting:
+            raise RefusedError(429, "too_many_requests", "too many requests are waiting", 2)
+        metrics.waiting += 1
+        waiting = asyncio.ensure_future(places.acquire())
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.engine.port)
-        except OSError as error:
-            raise RefusedError(503, "engine_lost", "the engine is restarting", 1) from error
-        gone = asyncio.create_task(_until_disconnect(receive))
-        try:
-            writer.write(request_head(method, path, len(body)) + body)
-            await self._relay_answer(reader, send, gone)
+            await asyncio.wait({waiting, client.gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            gone.cancel()
-            writer.close()
+            metrics.waiting -= 1
+            has_place = waiting.done() and not waiting.cancelled()
+            waiting.cancel()
+        if has_place and client.is_gone:
+            places.release()
+        return has_place and not client.is_gone
 
-    async def _relay_answer(self, reader: asyncio.StreamReader, send: Send, gone: asyncio.Task[None]) -> None:
-        first = await _unless(gone, asyncio.create_task(reader.readuntil(b"\r\n\r\n")))
-        if first is None:
-            self._counters.cancelled += 1
-            return
-        status, kind = _parse_head(first)
-        if status >= 400:
-            body = await reader.read()
-            await _send_json(send, status, _wrapped_error(status, body))
-            return
-        head = [(b"content-type", kind), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-        await send({"type": "http.response.start", "status": status, "headers": head})
-        while True:
-            data = await _unless(gone, asyncio.create_task(reader.read(READ_BYTES)))
-            if data is None:
-                self._counters.cancelled += 1
-                return
-            await send({"type": "http.response.body", "body": data, "more_body": bool(data)})
-            if not data:
-                return
+    async def _run(self, relay: Relay, method: str, path: str, body: bytes) -> None:
+        """Relay within the time limit, and give the place back."""
+        assert self._places is not None  # noqa: S101
+        self._metrics.running += 1
+        try:
+            await asyncio.wait_for(relay.run(method, path, body), self.limits.request_s)
+        except asyncio.TimeoutError as error:
+            late = RefusedError(504, "timeout", f"no end within {self.limits.request_s:.0f} s")
+            if not relay.has_started:
+                raise late from error
+            await relay.end_late(late)
+        finally:
+            self._metrics.running -= 1
+            self._places.release()
 
-    def _metrics(self) -> str:
-        counters, engine = self._counters, self.engine
-        lines = ["# TYPE deploytk_requests_total counter"]
-        for (path, status), count in sorted(counters.requests.items()):
-            lines.append(f'deploytk_requests_total{{path="{path}",status="{status}"}} {count}')
-        gauges = {
-            "deploytk_requests_running": counters.running,
-            "deploytk_requests_waiting": counters.waiting,
-            "deploytk_ready": int(engine.state == "ready"),
-            "deploytk_load_seconds": engine.ready_after_s or 0,
-        }
-        for name, value in gauges.items():
-            lines += [f"# TYPE {name} gauge", f"{name} {value}"]
-        for name, value in {"requests_cancelled": counters.cancelled, "engine_restarts": engine.restarts}.items():
-            lines += [f"# TYPE deploytk_{name}_total counter", f"deploytk_{name}_total {value}"]
-        return "\n".join(lines) + "\n"
-
-
-async def _unless(gone: asyncio.Task[None], work: asyncio.Task[bytes]) -> bytes | None:
-    """The result of `work`, None when the client went away first."""
-    await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-    if not work.done():
-        work.cancel()
-        return None
-    try:
-        return work.result()
-    except (OSError, asyncio.IncompleteReadError) as error:
-        raise RefusedError(502, "engine_lost", "the engine ended while it answered") from error
+    async def ask(self, path: str, fields: dict[str, Any], key: str) -> AsyncIterator[bytes]:
+        """What this gateway answers to a request of the page, as it comes; raises RefusedError for an error."""
+        answer: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        request: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        request.put_nowait({"type": "http.request", "body": json.dumps(fields).encode(), "more_body": False})
+        headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {key}".encode())]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        call = asyncio.ensure_future(self(scope, request.get, answer.put))
+        try:
+            status = (await answer.get())["status"]
+            more = True
+            while more:
+                message = await answer.get()
+                more = message.get("more_body", False)
+                if status != 200:
+                    raise RefusedError(status, "refused", str(json.loads(message["body"])["error"]["message"]))
+                yield message["body"]
+        finally:
+            request.put_nowait({"type": "http.disconnect"})
+            with contextlib.suppress(asyncio.CancelledError):
+                await call
 
 
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _check_json(body: bytes) -> None:
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(400, "invalid_request_error", "the body is not JSON") from error
-    if not isinstance(parsed, dict):
-        raise RefusedError(400, "invalid_request_error", "the body is not a JSON object")
-
-
-def _parse_head(head: bytes) -> tuple[int, bytes]:
-    lines = head.split(b"\r\n")
-    try:
-        status = int(lines[0].split(b" ")[1])
-    except (IndexError, ValueError) as error:
-        raise RefusedError(502, "engine_error", "the engine answers no HTTP") from error
-    kinds = (line.partition(b":")[2].strip() for line in lines[1:] if line.lower().startswith(b"content-type:"))
-    return status, next(kinds, b"application/json")
-
-
-def _error_body(status: int, code: str, message: str) -> dict[str, Any]:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
-
-
-def _wrapped_error(status: int, body: bytes) -> dict[str, Any]:
-    """An engine's error as OpenAI clients expect it; LMDeploy's own are flat."""
-    try:
-        parsed = json.loads(body)
-    except ValueError:
-        parsed = {}
-    if isinstance(parsed, dict) and isinstance(parsed.get("error"), dict):
-        return parsed
-    message = parsed.get("message") if isinstance(parsed, dict) else None
-    code = parsed.get("type") if isinstance(parsed, dict) else None
-    return _error_body(status, str(code or "engine_error"), str(message or "the engine refused the request"))
-
-
-async def _send_json(send: Send, status: int, body: dict[str, Any], headers: Headers = ()) -> None:
-    await _send(send, status, b"application/json", json.dumps(body, ensure_ascii=False).encode(), headers)
-
-
-async def _send(send: Send, status: int, kind: bytes, body: bytes, headers: Headers = ()) -> None:
-    head = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
