@@ -10,9 +10,6 @@ from deploytk.doctor import check_up
 from deploytk.settings import Settings
 from deploytk.values import plain
 
-# The Docker SDK leaves the socket open of a daemon that does not answer.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.fixture(autouse=True)
 def _no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import docker
 from docker.errors import DockerException
 
@@ -14,7 +17,7 @@ _API_VERSION = "1.41"  # of Docker 20.10, the oldest that is supported
 def daemon_version() -> str:
     """Version and API version of the Docker daemon; raises ImageError when none answers."""
     try:
-        # With a version given nothing is sent yet: a client that fails while it negotiates cannot be closed.
+        _knock()
         client = docker.from_env(version=_API_VERSION, timeout=_ANSWER_WITHIN_S)
         try:
             version = client.version()
@@ -24,6 +27,15 @@ def daemon_version() -> str:
         hint = "start dockerd, or name its socket in DOCKER_HOST; the user needs the right to use it"
         raise ImageError(f"no Docker daemon answers: {_reason(error)}", hint=hint) from error
     return f"Docker {version.get('Version')}, API {version.get('ApiVersion')}"
+
+
+def _knock() -> None:
+    """Raises OSError when nobody is at the daemon's socket; the SDK would leave a socket of its own open."""
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as knocking:
+            knocking.settimeout(_ANSWER_WITHIN_S)
+            knocking.connect(host.removeprefix("unix://"))
 
 
 def _reason(error: Exception) -> str:
