@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from deploytk.progress import Advance
-from deploytk.weights import Tensor
+from deploytk.weights import STORED_AS, Tensor
 
 SHARD_BYTES = 2 * 2**30  # what an interrupted run loses at most, and a hub uploads without splitting it
 
@@ -65,9 +70,15 @@ def write_shard(shard: Shard, path: Path, advance: Advance) -> None:
 def _write_tensors(shard: Shard, descriptor: int, advance: Advance) -> None:
     """All tensors, a few at a time; the first failure stops those that have not begun."""
 
+    buffers = threading.local()
+    turn = threading.Lock()  # the system writes a file for one at a time; waiting here leaves the core to others
+
     def write(tensor: Tensor, place: int) -> None:
         if tensor.source is None:
-            _write_all(descriptor, tensor.read().data.cast("B"), place)
+            values = _array(buffers, tensor)
+            tensor.fill(values)
+            with turn:
+                _write_all(descriptor, values.data.cast("B"), place)
         else:
             _copy(tensor, descriptor, place)
         advance(tensor.bytes)
@@ -84,6 +95,15 @@ def _write_tensors(shard: Shard, descriptor: int, advance: Advance) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _array(buffers: threading.local, tensor: Tensor) -> npt.NDArray[Any]:
+    """An array for the values of `tensor` in memory that this worker keeps: new pages cost as much as the work."""
+    if getattr(buffers, "memory", np.empty(0)).nbytes < tensor.bytes:
+        buffers.memory = np.empty(0)  # the old one goes first
+        buffers.memory = np.empty(tensor.bytes, np.uint8)
+    memory: npt.NDArray[Any] = buffers.memory[: tensor.bytes]
+    return memory.view(STORED_AS[tensor.dtype]).reshape(tensor.shape)
 
 
 def _write_all(descriptor: int, data: memoryview, place: int) -> None:

@@ -41,7 +41,7 @@ TILE = 32
 AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
 """The column of each nibble in a word of AWQ, the lowest nibble first."""
 
-_BLOCK_WORDS = 2**16  # what is permuted at once has to fit into the cache of a core
+_BLOCK_WORDS = 2**17  # what is permuted at once has to fit into the cache of a core
 
 
 def from_plain(stored: Words, out: Words) -> None:
@@ -80,8 +80,10 @@ def from_tiles(stored: Words, out: Words) -> None:
         _exchange(words[0], words[1], 1, scratch)  # [2, 9l, 4], (8 9h 7)
         _exchange(words[:, 0], words[:, 1], 0, scratch)  # [2, 7, 4], (8 9h 9l)
         target = out[tiles.start * TILE : tiles.stop * TILE].reshape(-1, 2, 2, 4, 2, across, 2, 2)
-        # [2, 7, 4, k, n, 3, 1, 6] -> [k, 1, 2, 3, 4, n, 6, 7]
-        target[...] = words.transpose(3, 6, 0, 5, 2, 4, 7, 1)
+        # [2, 7, 4, k, n, 3, 1, 6] -> [k, 1, 2, 3, 4, n, 6, 7], in steps that leave numpy long inner loops, along n
+        moved = words.transpose(3, 6, 0, 5, 2, 4, 7, 1)
+        for six, seven in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            target[..., six, seven] = moved[..., six, seven]
 
 
 def from_tiles_zipped(stored: Words, out: Words, half: int) -> None:
@@ -96,7 +98,9 @@ def from_tiles_zipped(stored: Words, out: Words, half: int) -> None:
         target = out[tiles.start * TILE : tiles.stop * TILE].reshape(-1, 2, 2, 4, 2, pieces, across // pieces, 2)
         # [2, 4, k, n, 3, 1, 6] -> [k, 1, 2, 3, 4, n, 6], where n counts tiles in pieces
         words = words.reshape(*words.shape[:3], pieces, across // pieces, *words.shape[4:])
-        target[...] = words.transpose(2, 6, 0, 5, 1, 3, 4, 7)
+        moved = words.transpose(2, 6, 0, 5, 1, 3, 4, 7)
+        for six in (0, 1):
+            target[..., six] = moved[..., six]
 
 
 def pack(values: npt.NDArray[np.uint8]) -> Words:
