@@ -50,8 +50,6 @@ def render_bundle(
     _check_options(options)
     generated = {path: text.encode() for path, text in _generated_texts(artifact, plan, options).items()}
     sources = _sources(artifact, generated, progress)
-    if options.license is None:
-        progress.note("no licence is given: hubs will show 'unknown'; name it with --license")
     with disk_errors(out, BundleError):
         place = out.resolve()
         _check_place(place, artifact)
@@ -74,6 +72,8 @@ def render_bundle(
                 _write(staging / path, content)
             _check_unchanged(before)
             _settle(staging)
+    if options.license is None:
+        progress.note("no licence is given: hubs will show 'unknown'; name it with --license")
     return replace(read_bundle(out), copied_bytes=copied)
 
 
@@ -125,7 +125,7 @@ def _check_options(options: BundleOptions) -> None:
     )
     for option, value, pattern, expected in checks:
         if value is not None and not pattern.fullmatch(value):
-            raise UsageError(f"{value!r} cannot be used for {option}", hint=f"it must be {expected}")
+            raise UsageError(f"{value!r} cannot be used for {option}", hint=f"give {option} as {expected}")
 
 
 def _generated_texts(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -> dict[str, str]:
