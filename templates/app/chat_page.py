@@ -43,6 +43,7 @@ STATES = {
     "draining": "The server is stopping. 服务正在停止。",
     "stopped": "The server is stopping. 服务正在停止。",
 }
+TROUBLE = "⚠️ "  # what an answer that is none begins with
 # On a phone the page is as wide as the screen, and the messages get what the controls leave.
 CSS = """
 .gradio-container { padding: 0.5rem !important; }
@@ -69,11 +70,11 @@ def _blocks(manifest: dict[str, Any], gateway: Any, texts: gr.I18n) -> gr.Blocks
         return f"**{STATES[engine.state]}** {engine.detail}"
 
     async def reply(
-        message: str, history: list[dict[str, Any]], system: str, *chosen: Any
+        message: str, history: list[dict[str, Any]], system: str | None, *chosen: Any
     ) -> AsyncIterator[tuple[str, str]]:
-        temperature, top_p, max_tokens, key = (*chosen, "")[:4]
-        messages = [{"role": "system", "content": system}] if system.strip() else []
-        messages += [{"role": turn["role"], "content": _text(turn["content"])} for turn in history]
+        temperature, top_p, max_tokens, key = (*chosen, None)[:4]
+        messages = [{"role": "system", "content": system}] if system and system.strip() else []
+        messages += _turns(history)
         fields = {
             "model": engine.model,
             "messages": [*messages, {"role": "user", "content": message}],
@@ -83,13 +84,14 @@ def _blocks(manifest: dict[str, Any], gateway: Any, texts: gr.I18n) -> gr.Blocks
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        async with aclosing(_answer(gateway, fields, key, session_len)) as pieces:
+        async with aclosing(_answer(gateway, fields, key or "none", session_len)) as pieces:
             async for piece in pieces:
                 yield piece
 
     longest = max(1, session_len - 1)
     with gr.Blocks(title=settings["title"], fill_height=True) as page:
-        line = gr.Markdown(state, elem_id="state")
+        line = gr.Markdown("", elem_id="state")
+        page.load(state, outputs=line, show_progress="hidden", api_visibility="private")
         gr.Timer(2.0).tick(state, outputs=line, show_progress="hidden", api_visibility="private")
         speed = gr.Markdown("", elem_id="speed", render=False)
         controls = [
@@ -103,7 +105,7 @@ def _blocks(manifest: dict[str, Any], gateway: Any, texts: gr.I18n) -> gr.Blocks
             controls.append(gr.Textbox(label=texts("key"), type="password", elem_id="key", render=False))
         gr.ChatInterface(
             reply,
-            chatbot=gr.Chatbot(show_label=False, scale=1, elem_id="chat", height="55vh"),
+            chatbot=gr.Chatbot(show_label=False, scale=1, elem_id="chat", height="55vh", buttons=["copy", "copy_all"]),
             textbox=gr.Textbox(
                 placeholder=texts("message"), show_label=False, submit_btn=True, stop_btn=True, elem_id="message"
             ),
@@ -117,6 +119,18 @@ def _blocks(manifest: dict[str, Any], gateway: Any, texts: gr.I18n) -> gr.Blocks
         )
         speed.render()
     return page
+
+
+def _turns(history: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """What was said before, without the questions that got an error for an answer."""
+    turns: list[dict[str, str]] = []
+    for turn in history:
+        text = _text(turn["content"])
+        if turn["role"] == "assistant" and text.startswith(TROUBLE):
+            del turns[-1:]
+        else:
+            turns.append({"role": turn["role"], "content": text})
+    return turns
 
 
 def _text(content: Any) -> str:
@@ -160,7 +174,8 @@ async def _answer(gateway: Any, fields: dict[str, Any], key: str, session_len: i
                 if text:
                     yield text, note or speed.note()
     except RefusedError as error:
-        raise gr.Error(error.message) from error
+        # Raising gr.Error would leave the text box disabled: Gradio 6 enables it again only after a success.
+        yield f"{TROUBLE}{error.message}", note
 
 
 def _parsed(event: bytes) -> tuple[str, dict[str, int] | None]:
