@@ -396,3 +396,33 @@ def _yaml(model: Model, tp: int, era: str, export: _Export) -> dict[str, object]
         attention = {"cache_block_seq_len": 64, "max_position_embeddings": 2048, "rope_theta": 10000.0}
         attention |= {"rotary_embedding": model.head_dim, "rope_scaling_factor": 0.0, "rope_scaling_type": ""}
     return {"model_config": shape, "attention_config": attention, "lora_config": lora}
+
+
+def reciting_internlm(original: Path, root: Path, *, cancels: bool = True) -> Path:
+    """The reciting model (hf-awq) as a workspace of InternLM, with biases that cancel each other.
+
+    Attention weights sum to 1, so a bias b of the values adds W_o b to what attention puts out, and a bias of -W_o b
+    on the output takes it away again. With `cancels` false the latter is zero and the model recites no more: an
+    engine that reads one of the two biases, or none, fails one of both.
+    """
+    from safetensors.numpy import load_file
+
+    shape = {"layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 128, "inner": 768, "vocab": 1024}
+    model = Model("InternLMForCausalLM", **shape, is_int4=True, has_bias=True, has_output_bias=True)
+    model.tensors = load_file(original / "model.safetensors")
+    for layer in range(model.layers):
+        prefix = f"model.layers.{layer}.self_attn"
+        output = {kind: model.tensors[f"{prefix}.o_proj.{kind}"] for kind in ("qweight", "qzeros", "scales")}
+        numbers, zeros = awq_unpack(output["qweight"]).astype(float), awq_unpack(output["qzeros"]).astype(float)
+        weights = (numbers - zeros.repeat(128, 0)) * output["scales"].astype(float).repeat(128, 0)  # [in, out]
+        values = np.random.default_rng(layer).normal(0, 1, model.hidden).astype(np.float16)
+        for name in "qk":
+            model.tensors[f"{prefix}.{name}_proj.bias"] = np.zeros(model.hidden, np.float16)
+        model.tensors[f"{prefix}.v_proj.bias"] = values
+        model.tensors[f"{prefix}.o_proj.bias"] = (-values.astype(float) @ weights * cancels).astype(np.float16)
+    convert(model, root, "0.4.2")
+    tokenizer = root / "triton_models" / "tokenizer"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tokenizer / name).write_bytes((original / name).read_bytes())
+    (tokenizer / "config.json").write_text(json.dumps(hf_config(model) | {"eos_token_id": 4}))
+    return root
