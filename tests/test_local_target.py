@@ -178,6 +178,16 @@ def test_a_bundle_that_cannot_be_recorded_is_published_nevertheless(bundle: Bund
     assert any("no record is kept" in line for line in notes.lines)
 
 
+@pytest.mark.parametrize("text", ["hf_hub_download(", "risk-" + "a" * 50, "task = 'x'", "sk-learn", "http://a:80/b@c"])
+def test_what_only_resembles_a_secret_is_published(
+    hub: Path, tmp_path: Path, text: str, model_copy: Callable[[str], Path]
+) -> None:
+    model = model_copy("hf-awq")
+    (model / "notes.txt").write_text(text)
+
+    assert _publish(make_bundle(model, tmp_path / "b"), hub).verified
+
+
 def test_a_secret_among_the_golden_prompts_is_refused(hub: Path, tmp_path: Path) -> None:
     options = BundleOptions(name="tiny", golden=(Golden("hf_" + "a" * 34, ""),))
     bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", options)
@@ -200,8 +210,16 @@ def test_a_bundle_that_changed_is_refused_before_anything_is_sent(bundle: Bundle
     "secret",
     [
         "hf_" + "a" * 34,
+        "ms-" + "-".join("a1" * (size // 2) for size in (8, 4, 4, 4, 12)),
         "ghp_" + "A1" * 18,
+        "AKIA" + "A" * 16,
+        "LTAI" + "a1" * 10,
+        "sk-proj-" + "a" * 40,
         "-----BEGIN RSA PRIVATE KEY-----",
+        'ak="' + "a1" * 10 + '"',
+        '"sk": "' + "a1" * 10 + '"',
+        "OPENXLAB_SK=" + "a1" * 10,
+        "access_token=" + "a" * 20,
         "https://me:hunter2hunter2@example.com/x",
     ],
 )

@@ -209,7 +209,12 @@ def _mib(count: int) -> str:
 
 
 def _mark(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read: {error.strerror}", hint="check the model directory, then run again"
+        ) from error
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
@@ -244,9 +249,11 @@ def _generated_kind(path: str) -> FileKind:
 
 def export_templates(out: Path) -> list[str]:
     """Write the shipped card and app templates to `out`, to be changed and given to --template."""
-    if out.exists() and any(out.iterdir()):
-        raise BundleError(f"{out} is not empty", hint="choose a new directory")
-    for name in ("card", "app"):
-        target = out if name == "card" else out / name
-        shutil.copytree(shipped("templates") / name, target, dirs_exist_ok=True)
+    with disk_errors(out, BundleError):
+        if out.exists() and any(out.iterdir()):
+            raise BundleError(f"{out} is not empty", hint="choose a new directory")
+        for name in ("card", "app"):
+            target = out if name == "card" else out / name
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(shipped("templates") / name, target, dirs_exist_ok=True, ignore=ignored)
     return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
