@@ -90,7 +90,7 @@ def make_app(out: Path, kind: str = "api", model: str = "hf-awq") -> Path:
     options = BundleOptions(name="tiny", app=kind, golden=golden)  # type: ignore[arg-type]
     bundle = make_bundle(MODELS / model, out / "bundle", options)
     program = out / "bin" / "lmdeploy"
-    program.parent.mkdir()
+    program.parent.mkdir(parents=True)
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{STUB}" "$@"\n')
     program.chmod(0o755)
     return bundle.path

@@ -212,23 +212,29 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for everybody.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
     app_kind: Annotated[AppKind, typer.Option("--app", help="The app that is served.")] = "gradio",
+    gpu: GpuOption = None,
     session_len: SessionLen = None,
     max_batch_size: MaxBatch = None,
     kv: Kv = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the chat page in a browser.")] = False,
+    template: Template = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Start again whenever a template changes.")] = False,
 ) -> None:
     """Run the very app that would be published, here; Ctrl-C stops it."""
     from deploytk.display import show_endpoint
     from deploytk.preview import ServeOptions, open_endpoint, wait_while_running
+    from deploytk.shipped import shipped
 
-    request = _request(None, session_len, max_batch_size, kv, None, "auto")
-    options = ServeOptions(engine=engine, host=host, port=port, app=app_kind, request=request)
-    stopping = contextlib.suppress(KeyboardInterrupt)
-    with stopping, open_endpoint(str(source), options, _Session.progress) as endpoint:
-        show_endpoint(endpoint)
-        if open_browser:
-            typer.launch(endpoint.url)
-        wait_while_running(endpoint)
+    request = _request(gpu, session_len, max_batch_size, kv, None, "auto")
+    options = ServeOptions(engine=engine, host=host, port=port, app=app_kind, request=request, template=template)
+    watched = ([template] if template else [shipped("templates")]) if reload else []
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            with open_endpoint(str(source), options, _Session.progress) as endpoint:
+                show_endpoint(endpoint)
+                if open_browser:
+                    typer.launch(endpoint.url)
+                wait_while_running(endpoint, watched)
 
 
 @app.command(epilog="Example:  deploytk smoke http://127.0.0.1:7860 --max-ttft-ms 500 --min-tokens-per-s 20")
@@ -242,6 +248,10 @@ def smoke(
     min_tokens_per_s: Annotated[float | None, typer.Option(help="Fewest tokens per second.")] = None,
     golden: Golden = None,
     engine: Engine = "auto",
+    gpu: GpuOption = None,
+    session_len: SessionLen = None,
+    max_batch_size: MaxBatch = None,
+    kv: Kv = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Measured requests.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json .md .xml .html")
@@ -263,7 +273,8 @@ def smoke(
     limits = limits.beaten_by(read_budget(budget)) if budget else limits
     given = {name: value for name, value in flags.items() if value is not None}
     limits = limits.beaten_by(make_budget(given, "the command line"))
-    options = ServeOptions(engine=engine, golden=read_golden(golden) if golden else ())
+    request = _request(gpu, session_len, max_batch_size, kv, None, "auto")
+    options = ServeOptions(engine=engine, golden=read_golden(golden) if golden else (), request=request)
     workload = Workload(requests=requests) if requests else Workload()
     report = run_smoke(source, options, workload, limits, _Session.progress)
     if output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,7 +204,7 @@ def show_endpoint(endpoint: Endpoint) -> None:
             ("stop", "Ctrl-C"),
         ]
     )
-    body = '{"messages": [{"role": "user", "content": "Hello"}]}'
+    body = json.dumps({"model": endpoint.model, "messages": [{"role": "user", "content": "Hello"}]})
     _console().print("\nTry:", style="dim")
     _plain_line(f"curl {endpoint.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
 

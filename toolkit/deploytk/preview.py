@@ -6,12 +6,14 @@ import dataclasses
 import importlib.util
 import os
 import shutil
+import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +50,7 @@ class ServeOptions:
     app: Literal["gradio", "api"] = "api"
     request: PlanRequest = dataclasses.field(default_factory=PlanRequest)
     golden: tuple[Golden, ...] = ()
+    template: Path | None = None  # user templates that replace shipped ones by name
     ready_within_s: float = 1800.0
 
 
@@ -66,17 +69,33 @@ def open_endpoint(source: str, options: ServeOptions, progress: Progress) -> Ite
         engine = choose_engine(options.engine)
         if options.app == "gradio" and importlib.util.find_spec("gradio") is None:
             raise UsageError("the chat page needs gradio", hint="pip install 'deploytk[ui]', or serve with --app api")
-        progress.note(f"engine: {engine}")
+        progress.note(f"engine: {engine}{_why(engine, options.engine)}")
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deploytk-")))
         bundle = _bundle(path, engine, options, work, progress)
         yield stack.enter_context(_running_app(bundle, engine, options, work, progress))
 
 
-def wait_while_running(endpoint: Endpoint) -> None:
-    """Wait until the process of `endpoint` ends; raises EndpointError then, KeyboardInterrupt on Ctrl-C."""
+def wait_while_running(endpoint: Endpoint, watched: Sequence[Path] = ()) -> None:
+    """Return when a file below `watched` changes; raises EndpointError when the process of `endpoint` ends.
+
+    Ctrl-C ends it with KeyboardInterrupt.
+    """
+    before = _marks(watched)
     while endpoint.pid is None or os.waitpid(endpoint.pid, os.WNOHANG)[0] == 0:
         time.sleep(0.5)
+        if watched and _marks(watched) != before:
+            return
     raise EndpointError("the app has ended by itself", hint="start it again; see what it printed before")
+
+
+def _marks(roots: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """Path -> size and time of every file below `roots`."""
+    found = {}
+    for path in (path for root in roots for path in root.rglob("*")):
+        with suppress(OSError):
+            status = path.stat()
+            found[path] = (status.st_size, status.st_mtime_ns)
+    return found
 
 
 def attach(url: str) -> Endpoint:
@@ -110,6 +129,14 @@ def choose_engine(choice: EngineChoice) -> Literal["turbomind", "cpu"]:
     return "cpu"
 
 
+def _why(engine: str, choice: EngineChoice) -> str:
+    if choice != "auto":
+        return ""
+    if engine == "turbomind":
+        return ", because a GPU and LMDeploy are here"
+    return ", because " + ("no GPU is here" if shutil.which("lmdeploy") else "LMDeploy is not installed here")
+
+
 def _bundle(path: Path, engine: str, options: ServeOptions, work: Path, progress: Progress) -> Bundle:
     if is_bundle(path):
         return read_bundle(path)
@@ -117,7 +144,7 @@ def _bundle(path: Path, engine: str, options: ServeOptions, work: Path, progress
     serving_engine: Literal["cpu"] | None = "cpu" if engine == "cpu" else None
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.resolve().name).lstrip(".-_") or "model"
     request = dataclasses.replace(options.request, serving_engine=serving_engine, model_name=name)
-    bundle_options = BundleOptions(name=name[:96], app=options.app, golden=options.golden)
+    bundle_options = BundleOptions(name=name[:96], app=options.app, golden=options.golden, template=options.template)
     place = _near(path, work) / "bundle"
     return render_bundle(artifact, plan_serving(artifact, request), bundle_options, place, progress)
 
@@ -152,6 +179,7 @@ def _running_app(
     try:
         with running([sys.executable, "app.py"], cwd=bundle.path, environment=environment, log=app_log) as process:
             started = time.monotonic()
+            progress.note(f"{url} shows how far the model is")
             wait_until(lambda: _is_ready(url), process, app_log, options.ready_within_s, "the app")
             progress.note(f"ready after {time.monotonic() - started:.1f} s")
             yield dataclasses.replace(
@@ -176,6 +204,12 @@ def _is_ready(url: str) -> bool:
 def _get(url: str) -> object:
     """The JSON that a server answers, None when it answers none."""
     try:
-        return httpx.get(url, timeout=_ASK_WITHIN_S, trust_env=False).json()
+        return httpx.get(url, timeout=_ASK_WITHIN_S, trust_env=False, verify=_trusted()).json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Made once: it takes longer than an answer, and we ask often."""
+    return ssl.create_default_context()
