@@ -253,6 +253,45 @@ def test_another_licence_is_linked(tmp_path: Path, model_copy: Callable[[str], P
     assert (front["license"], front["license_name"], front["license_link"]) == ("other", "custom", "LICENSE.txt")
 
 
+def test_licence_and_origin_are_taken_from_the_models_own_card(
+    tmp_path: Path, model_copy: Callable[[str], Path]
+) -> None:
+    model, notes = model_copy("hf-awq"), Notes()
+    (model / "README.md").write_text("---\nlicense: mit\nbase_model: them/base\n---\n# mine\n")
+
+    own = make_bundle(model, tmp_path / "own", progress=notes)
+    given = make_bundle(model, tmp_path / "given", ALL_OPTIONS)
+
+    assert (_front_matter(own.path)["license"], _front_matter(own.path)["base_model"]) == ("mit", "them/base")
+    assert own.manifest["card"] == {"license": "mit", "base_model": "them/base"}
+    assert notes.lines[:2] == [
+        f"{what}, from the model's own README.md" for what in ("licence mit", "base model them/base")
+    ]
+    assert _front_matter(given.path)["license"] == "apache-2.0"
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        "license: [mit]\nbase_model: {a: b}",
+        "license: 'mit\n  evil: true'",
+        "license: !!python/name:os.system x",
+        "a: &a mit\nlicense: *a",
+        "[" * 5000,
+        "license: \x00",
+        "license: other",
+        "- mit",
+    ],
+)
+def test_a_card_that_is_not_plain_is_passed_over(tmp_path: Path, front: str, model_copy: Callable[[str], Path]) -> None:
+    model = model_copy("hf-awq")
+    (model / "README.md").write_text(f"---\n{front}\n---\n")
+
+    bundle = make_bundle(model, tmp_path / "b")
+
+    assert _front_matter(bundle.path)["license"] == "unknown"
+
+
 def test_a_missing_licence_is_said(tmp_path: Path) -> None:
     notes = Notes()
 

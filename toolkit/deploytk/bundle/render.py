@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import stat
 from collections.abc import Collection, Iterator
@@ -24,15 +23,13 @@ from deploytk.bundle.manifest import (
     to_text,
     verify_bundle,
 )
+from deploytk.bundle.own_card import LICENSE, REPOSITORY, with_own_facts
 from deploytk.bundle.value import MANIFEST, AppKind, Bundle, BundleFile, BundleOptions, FileKind
 from deploytk.digests import hash_files
 from deploytk.errors import BundleError, UsageError
 from deploytk.plan import ServingPlan
 from deploytk.progress import Progress
 from deploytk.shipped import shipped
-
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 
 _CONFIG_INI = "triton_models/weights/config.ini"
 
@@ -48,6 +45,7 @@ def render_bundle(
     """
     artifact.require_usable()
     _check_options(options)
+    options = with_own_facts(artifact, options, progress)
     generated = {path: text.encode() for path, text in _generated_texts(artifact, plan, options).items()}
     sources = _sources(artifact, generated, progress)
     with disk_errors(out, BundleError):
@@ -120,8 +118,8 @@ def _is_there(place: Path, manifest: bytes, progress: Progress) -> bool:
 def _check_options(options: BundleOptions) -> None:
     checks = (
         ("--name", options.name, NAME, "letters, digits, dots, dashes and underscores, at most 96, as hubs take them"),
-        ("--license", options.license, _LICENSE, "as hubs write it: apache-2.0, mit, llama3.1, other"),
-        ("--base-model", options.base_model, _REPOSITORY, "OWNER/NAME"),
+        ("--license", options.license, LICENSE, "as hubs write it: apache-2.0, mit, llama3.1, other"),
+        ("--base-model", options.base_model, REPOSITORY, "OWNER/NAME"),
     )
     for option, value, pattern, expected in checks:
         if value is not None and not pattern.fullmatch(value):
