@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import MODELS
-from openai import BadRequestError, NotFoundError, OpenAI
+from openai import APITimeoutError, BadRequestError, NotFoundError, OpenAI
 
 from deploytk.processes import free_port, running, wait_until
 
@@ -147,6 +148,20 @@ def test_a_client_that_goes_away_frees_the_engine(client: OpenAI) -> None:
     long.close()
 
     assert _ask(client, "2+2=", timeout=10).choices[0].message.content == "4"
+
+
+def test_a_client_that_gives_up_on_a_whole_answer_frees_the_engine(client: OpenAI) -> None:
+    started = time.monotonic()
+    _ask(client, "2+2=", max_tokens=250, extra_body={"ignore_eos": True})
+    whole_s = time.monotonic() - started
+
+    with pytest.raises(APITimeoutError):
+        _ask(client, "2+2=", max_tokens=250, extra_body={"ignore_eos": True}, timeout=0.2)
+    started = time.monotonic()
+    _ask(client, "2+2=")
+
+    # Were it not freed, most of `whole_s` would pass first.
+    assert time.monotonic() - started < whole_s / 2
 
 
 def test_a_broken_model_ends_the_engine_with_two_lines(tmp_path: Path) -> None:

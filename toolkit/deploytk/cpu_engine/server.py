@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -18,6 +19,8 @@ from deploytk.cpu_engine.generation import Generator, Piece, Sampling
 from deploytk.cpu_engine.load import LoadedModel
 
 Kind = Literal["chat.completion", "text_completion"]
+
+_CLIENT_GONE = 499  # what nginx calls it; nobody is there to read it
 
 
 class _Part(BaseModel):
@@ -94,7 +97,7 @@ def make_app(loaded: LoadedModel, model_name: str, session_len: int) -> FastAPI:
         return {"object": "list", "data": [{**entry, "max_model_len": session_len}]}
 
     @app.post("/v1/chat/completions")
-    async def chat(body: _ChatBody) -> Response:
+    async def chat(body: _ChatBody, request: Request) -> Response:
         messages = [{"role": message.role, "content": message.text} for message in body.messages]
         try:
             text = loaded.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -103,13 +106,13 @@ def make_app(loaded: LoadedModel, model_name: str, session_len: int) -> FastAPI:
                 400, "invalid_request_error", f"the chat template refuses these messages: {error}"
             ) from error
         ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return await answer("chat.completion", body, ids)
+        return await answer("chat.completion", body, ids, request)
 
     @app.post("/v1/completions")
-    async def complete(body: _CompletionBody) -> Response:
-        return await answer("text_completion", body, loaded.tokenizer(body.prompt)["input_ids"])
+    async def complete(body: _CompletionBody, request: Request) -> Response:
+        return await answer("text_completion", body, loaded.tokenizer(body.prompt)["input_ids"], request)
 
-    async def answer(kind: Kind, body: _Body, prompt: list[int]) -> Response:
+    async def answer(kind: Kind, body: _Body, prompt: list[int], request: Request) -> Response:
         if body.model not in (None, "", model_name):
             raise _RefusedError(
                 404, "model_not_found", f"the model {body.model!r} does not exist; there is {model_name!r}"
@@ -120,7 +123,9 @@ def make_app(loaded: LoadedModel, model_name: str, session_len: int) -> FastAPI:
             has_usage = body.stream_options is not None and body.stream_options.include_usage
             events = _events(generator, reply, prompt, sampling, has_usage=has_usage)
             return StreamingResponse(events, media_type="text/event-stream")
-        pieces = [piece async for piece in generator.stream(prompt, sampling)]
+        pieces = await _all_pieces(generator, prompt, sampling, request)
+        if not pieces:
+            return Response(status_code=_CLIENT_GONE)
         return JSONResponse(reply.whole("".join(piece.text for piece in pieces), pieces[-1]))
 
     return app
@@ -142,6 +147,27 @@ def _sampling(body: _Body, prompt_tokens: int, session_len: int) -> Sampling:
         stop=tuple(text for text in stop if text),
         ignores_end=body.ignore_eos,
     )
+
+
+async def _all_pieces(generator: Generator, prompt: list[int], sampling: Sampling, request: Request) -> list[Piece]:
+    """The whole answer; nothing when its client went away before."""
+
+    async def generate() -> list[Piece]:
+        async with aclosing(generator.stream(prompt, sampling)) as pieces:  # type: ignore[type-var]
+            return [piece async for piece in pieces]
+
+    async def until_gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    generating, gone = asyncio.create_task(generate()), asyncio.create_task(until_gone())
+    await asyncio.wait({generating, gone}, return_when=asyncio.FIRST_COMPLETED)
+    if generating.done():
+        gone.cancel()
+        return generating.result()
+    generating.cancel()
+    await asyncio.wait({generating})
+    return []
 
 
 async def _events(
