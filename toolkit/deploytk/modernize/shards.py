@@ -22,6 +22,7 @@ SHARD_BYTES = 2 * 2**30  # what an interrupted run loses at most, and a hub uplo
 # numpy lets go of the interpreter while it works, and what is in memory grows with the workers.
 _WORKERS = min(4, os.cpu_count() or 1)
 _COPIED_AT_ONCE = 2**23
+_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ def _grouped(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _header(tensors: Sequence[Tensor]) -> bytes:
-    """Length and JSON, padded to eight bytes (https://github.com/huggingface/safetensors, format)."""
+    """Length and JSON (https://github.com/huggingface/safetensors, format), padded so that data begin on a page."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for tensor in tensors:
@@ -148,5 +149,5 @@ def _header(tensors: Sequence[Tensor]) -> bytes:
         entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
         begin = end
     text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(len(text) + 8) % _PAGE_BYTES)
     return len(text).to_bytes(8, "little") + text

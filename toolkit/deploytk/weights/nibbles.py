@@ -105,8 +105,14 @@ def from_tiles_zipped(stored: Words, out: Words, half: int) -> None:
 
 def pack(values: npt.NDArray[np.uint8]) -> Words:
     """Words of AWQ, [..., N/8], of the numbers 0 to 15 in `values` [..., N]."""
-    nibbles = values.reshape(*values.shape[:-1], -1, 8)[..., AWQ_COLUMNS].astype(np.uint32)
-    words: Words = np.bitwise_or.reduce(nibbles << np.arange(0, 32, 4, dtype=np.uint32), axis=-1)
+    eight = np.ascontiguousarray(values).view(np.uint64)  # a byte per column
+    even, odd = eight & np.uint64(0x000F000F000F000F), eight >> np.uint64(8) & np.uint64(0x000F000F000F000F)
+    for four in (even, odd):  # columns 0 2 4 6 and 1 3 5 7: from a nibble in every 16 bits to four in 16 bits
+        four |= four >> np.uint64(12)
+        four &= np.uint64(0x000000FF000000FF)
+        four |= four >> np.uint64(24)
+        four &= np.uint64(0xFFFF)
+    words: Words = np.bitwise_or(even, odd << np.uint64(16)).astype(np.uint32)
     return words
 
 
