@@ -19,6 +19,7 @@ from deploytk.errors import DeployError, EndpointError, UsageError
 from deploytk.plan import PlanRequest
 from deploytk.preview import ServeOptions, attach, choose_engine, open_endpoint, wait_while_running
 from deploytk.progress import Silent
+from deploytk.shipped import shipped
 
 STUBBED = ServeOptions(engine="turbomind", request=PlanRequest(gpu="A10"), ready_within_s=30)
 
@@ -158,11 +159,15 @@ def test_a_change_of_a_template_is_noticed(lmdeploy: Path, tmp_path: Path) -> No
 def test_templates_of_the_user_are_served(lmdeploy: Path, tmp_path: Path) -> None:
     own = tmp_path / "mine" / "app" / "deploytk_openapi.json"
     own.parent.mkdir(parents=True)
-    own.write_text('{"mine": true}')
+    shipped_text = (shipped("templates") / "app" / own.name).read_text()
+    own.write_text(shipped_text.replace("OpenAI-style API of a deploytk bundle", "My API"))
     options = ServeOptions(engine="turbomind", template=tmp_path / "mine", ready_within_s=30)
 
     with open_endpoint(str(MODELS / "hf-awq"), options, Silent()) as endpoint:
-        assert httpx.get(endpoint.url + "/openapi.json", trust_env=False).json() == {"mine": True}
+        described = httpx.get(endpoint.url + "/openapi.json", trust_env=False).json()
+
+        assert described["info"]["title"] == "My API"
+        assert described["components"]["schemas"]["sampling"]["properties"]["model"]["enum"] == ["hf-awq"]
 
 
 def test_auto_takes_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
