@@ -369,6 +369,16 @@ def test_missing_files_and_pointers_are_named(tmp_path: Path) -> None:
         app.wait("ready")
 
 
+def test_missing_files_are_fetched(tmp_path: Path) -> None:
+    bundle = make_app(tmp_path)
+    kept = (bundle / "model.safetensors").rename(tmp_path / "elsewhere")
+    fetch = f"sh -c 'echo fetching; sleep 1; cp {kept} model.safetensors'"
+
+    with running_app(bundle, tmp_path / "app.log", {"DEPLOYTK_FETCH": fetch}) as app:
+        app.wait("fetching", within_s=5)
+        app.wait("ready")
+
+
 def test_a_model_that_is_removed_while_it_runs_is_noticed(tmp_path: Path) -> None:
     bundle = make_app(tmp_path)
     with ready_app(bundle, tmp_path) as app:

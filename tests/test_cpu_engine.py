@@ -111,6 +111,14 @@ def test_a_seed_makes_sampling_repeatable(client: OpenAI) -> None:
     assert sample() == sample()
 
 
+@pytest.mark.parametrize("coldest", [{"temperature": 5e-324}, {"temperature": 1, "top_p": 5e-324}])
+def test_numbers_close_to_zero_choose_the_likeliest_tokens(client: OpenAI, coldest: dict[str, float]) -> None:
+    messages = [{"role": "user", "content": "thank you"}]
+    answer = client.chat.completions.create(model="tiny", messages=messages, **coldest)  # type: ignore[call-overload]
+
+    assert answer.choices[0].message.content == "You are welcome. I am always here."
+
+
 def test_another_model_is_never_loaded(client: OpenAI) -> None:
     with pytest.raises(NotFoundError, match="does not exist"):
         client.chat.completions.create(model="gpt2", messages=[{"role": "user", "content": "hi"}])

@@ -7,6 +7,7 @@ It reads deploytk.json beside it. The environment may override:
     DEPLOYTK_ENGINE              turbomind or cpu instead of the planned engine
     DEPLOYTK_API_KEYS            keys, separated by commas, that /v1, /metrics and the chat page then ask for
     DEPLOYTK_ENGINE_LOG          a file for the engine's output (stderr)
+    DEPLOYTK_FETCH               a command that brings the model's files when they are not here
     DEPLOYTK_MAX_RUNNING         requests at the engine at once (the planned batch)
     DEPLOYTK_MAX_WAITING         requests that may wait for it (64); more get 429
     DEPLOYTK_MAX_BODY_BYTES      largest request (4194304)

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -40,6 +41,7 @@ class EngineSettings:
     files: dict[str, int]  # path -> bytes of the model's files
     log: Path | None  # None: stderr
     ready_within_s: float = 1800.0
+    fetch: tuple[str, ...] = ()  # the command that brings files which are not here
 
     @classmethod
     def of(cls, bundle: Path, manifest: dict[str, Any]) -> EngineSettings:
@@ -59,13 +61,14 @@ class EngineSettings:
         files = {path: file["size"] for path, file in manifest["files"].items() if file["kind"] in ("weights", "model")}
         log = os.environ.get("DEPLOYTK_ENGINE_LOG")
         ready_s = float(os.environ.get("DEPLOYTK_READY_S") or cls.ready_within_s)
-        return cls(name, tuple(argv), bundle, files, Path(log).resolve() if log else None, ready_s)
+        fetch = tuple(shlex.split(os.environ.get("DEPLOYTK_FETCH", "")))
+        return cls(name, tuple(argv), bundle, files, Path(log).resolve() if log else None, ready_s, fetch)
 
 
 class Engine:
     """One engine process at a time.
 
-    `state` is starting, verifying, loading, ready, failed, draining or stopped; `detail` says more.
+    `state` is starting, fetching, verifying, loading, ready, failed, draining or stopped; `detail` says more.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -114,6 +117,9 @@ class Engine:
         while not self._is_ending:
             self.state = "verifying"
             problem = await asyncio.get_event_loop().run_in_executor(None, self._find_problem)
+            if problem and self.settings.fetch:
+                await self._fetch()
+                problem = await asyncio.get_event_loop().run_in_executor(None, self._find_problem)
             if problem:
                 self.state, self.detail = "failed", problem
                 await asyncio.sleep(LOOK_AGAIN_S)
@@ -130,6 +136,24 @@ class Engine:
             self.state = "starting"
             pause_s = 0.5 if time.monotonic() - started > LONGEST_PAUSE_S else min(2 * pause_s, LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s)
+
+    async def _fetch(self) -> None:
+        """Run the command that brings the files; whether it did is seen afterwards."""
+        self.state, self.detail = "fetching", ""
+        try:
+            self._process = await self._spawn(self.settings.fetch)
+        except OSError as error:
+            self._tail.append(f"{self.settings.fetch[0]} cannot be started: {error.strerror}")
+            return
+        await self._read_log(self._process)
+        await self._process.wait()
+        self._process = None
+
+    async def _spawn(self, argv: tuple[str, ...]) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *argv, cwd=str(self.settings.bundle), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT, preexec_fn=_die_with_parent, start_new_session=True,
+        )  # fmt: skip
 
     def _find_problem(self) -> str:
         """Why the engine cannot run at all, '' when nothing speaks against it."""
@@ -154,11 +178,7 @@ class Engine:
         # LMDeploy up to 0.1.0 spells its flags with underscores.
         flags = ("--server_name", "--server_port") if "--server_port" in argv else ("--server-name", "--server-port")
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *argv, flags[0], "127.0.0.1", flags[1], str(self.port),
-                cwd=str(self.settings.bundle), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT, preexec_fn=_die_with_parent, start_new_session=True,
-            )  # fmt: skip
+            self._process = await self._spawn((*argv, flags[0], "127.0.0.1", flags[1], str(self.port)))
         except OSError as error:
             self.state, self.detail = "failed", f"{argv[0]} cannot be started: {error.strerror}"
             return

@@ -15,6 +15,8 @@ from tokenizers.decoders import DecodeStream
 
 from deploytk.cpu_engine.load import LoadedModel
 
+_COLDEST = 1e-3
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -95,7 +97,8 @@ class Generator:
             return
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
-        is_greedy = sampling.temperature == 0 or sampling.top_k == 1
+        # So near zero the logits overflow; what would be chosen is the likeliest token anyway.
+        is_greedy = sampling.temperature < _COLDEST or sampling.top_p < _COLDEST or sampling.top_k == 1
         chosen = (
             {} if is_greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         )
