@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 from artifacts import internlm_7b, internlm_workspace
@@ -22,6 +24,10 @@ PINNED = dataclasses.replace(SEED, gpu="H200")
 
 def _flag(plan: ServingPlan, name: str) -> str:
     return plan.argv[plan.argv.index(name) + 1]
+
+
+def _known(version: str) -> set[str]:
+    return set(FLAGS[version].split())
 
 
 def _llama_7b(*, is_w4: bool) -> Artifact:
@@ -167,41 +173,45 @@ def test_static_int8_without_scale_files_is_refused() -> None:
         plan_serving(artifact, dataclasses.replace(SEED, kv_policy="int8"))
 
 
-# `lmdeploy serve api_server --help` at the pins: the flags that a plan may use.
-# Source: cli/serve.py and cli/utils.py of each tag, parsed; 0.18.0: the server itself.
-_COMMON = {"--server-port", "--backend", "--tp", "--model-format", "--session-len", "--max-batch-size",
-           "--cache-max-entry-count", "--quant-policy"}  # fmt: skip
-HELP = {
-    "0.2.6": _COMMON,
-    "0.3.0": _COMMON,
-    "0.4.2": _COMMON,
-    "0.5.3": _COMMON,
-    "0.6.2.post1": _COMMON | {"--model-name", "--max-prefill-token-num"},
-    "0.7.2.post1": _COMMON | {"--model-name", "--max-prefill-token-num"},
-    "0.7.3": _COMMON | {"--model-name", "--max-prefill-token-num"},
-}
-HELP_HUGGINGFACE = {
-    "InternLMForCausalLM": HELP["0.7.3"] | {"--trust-remote-code"},  # 0.13.0
-    "LlamaForCausalLM": HELP["0.7.3"] | {"--trust-remote-code"},  # 0.18.0
-}
+# What `lmdeploy serve api_server` takes at every pin.
+FLAGS = json.loads(Path(__file__).with_name("lmdeploy_flags.json").read_text())["flags"]
+PINS = sorted({era.made_by[1] for era in lmdeploy.WORKSPACE_ERAS if era.served_until}, key=lmdeploy.age)
 
 
-@pytest.mark.parametrize("version", HELP)
-def test_a_workspace_gets_only_flags_that_its_version_has(version: str) -> None:
-    plan = plan_serving(internlm_workspace(is_w4=True, version=version), SEED)
+@pytest.mark.parametrize("kv", ["none", "int8"])
+@pytest.mark.parametrize("version", PINS)
+def test_a_workspace_gets_only_flags_that_its_version_has(version: str, kv: KvPolicy) -> None:
+    artifact = internlm_workspace(is_w4=True, version=version)
+
+    plan = plan_serving(artifact, dataclasses.replace(SEED, kv_policy=kv, trust_remote_code=True))
 
     assert plan.lmdeploy == version
-    assert {part for part in plan.argv if part.startswith("-")} <= HELP[version]
+    assert {part for part in plan.argv if part.startswith("-")} <= _known(version)
 
 
-@pytest.mark.parametrize("architecture", HELP_HUGGINGFACE)
-def test_a_huggingface_directory_gets_only_flags_that_its_version_has(architecture: str) -> None:
+@pytest.mark.parametrize(("architecture", "pin"), [("InternLMForCausalLM", "0.13.0"), ("LlamaForCausalLM", "0.18.0")])
+def test_a_huggingface_directory_gets_only_flags_that_its_version_has(architecture: str, pin: str) -> None:
     artifact = internlm_7b(is_w4=True, architecture=architecture)
 
     plan = plan_serving(artifact, dataclasses.replace(SEED, trust_remote_code=True))
 
-    assert {part for part in plan.argv if part.startswith("-")} <= HELP_HUGGINGFACE[architecture]
+    assert plan.lmdeploy == pin
+    assert {part for part in plan.argv if part.startswith("-")} <= _known(pin)
     assert _flag(plan, "--model-format") == "awq"
+
+
+@pytest.mark.parametrize("version", FLAGS)
+def test_the_table_of_flags_agrees_with_the_sources(version: str) -> None:
+    # --model-name is left out before 0.6.0, where it chose the chat template
+    flags = set(
+        "--server-name --server-port --server_name --server_port --tp --backend --model-format --session-len "
+        "--max-batch-size --cache-max-entry-count --quant-policy --max-prefill-token-num --trust-remote-code "
+        "--chat-template --dtype --enable-metrics --disable-metrics --generation-config".split()
+    )
+
+    known = {flag for flag in flags if lmdeploy.has_flag(version, flag)}
+
+    assert known == flags & _known(version)
 
 
 def test_internlm_is_served_by_the_last_turbomind_that_had_it() -> None:
@@ -312,6 +322,101 @@ def test_what_fits_really_holds_the_sessions(gpu: str, session_len: int, batch: 
         assert plan.vram.total_bytes <= plan.gpu.total_bytes
         assert plan.largest_batch is not None
         assert plan.largest_batch >= batch
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (PlanRequest(session_len=0), "--session-len 0 is less than 1"),
+        (PlanRequest(max_batch_size=-1), "--max-batch-size -1 is less than 1"),
+        (PlanRequest(tensor_parallel=0), "--tp 0 is less than 1"),
+        (PlanRequest(cache_max_entry_count=1.0), "1 is not between 0 and 1"),
+        (PlanRequest(cache_max_entry_count=0.0), "0 is not between 0 and 1"),
+    ],
+)
+def test_wishes_without_sense_are_refused(wish: PlanRequest, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan_serving(_llama_7b(is_w4=True), wish)
+
+
+def test_the_pytorch_engine_is_refused_where_it_cannot() -> None:
+    gptq = dataclasses.replace(_llama_7b(is_w4=True), weight_format="gptq")
+
+    with pytest.raises(PlanError, match="the PyTorch engine does not serve"):
+        plan_serving(gptq, PlanRequest(serving_engine="pytorch"))
+
+
+def test_the_pytorch_engine_has_versions_of_its_own() -> None:
+    plan = plan_serving(internlm_7b(), PlanRequest(serving_engine="pytorch"))
+
+    # TurboMind lost InternLM after 0.13.0, the PyTorch engine has it still
+    assert (plan.engine, plan.lmdeploy) == ("pytorch", "0.18.0")
+    assert _flag(plan, "--backend") == "pytorch"
+
+
+def test_key_value_heads_are_split_evenly_or_repeated() -> None:
+    artifact = dataclasses.replace(_llama_7b(is_w4=True), kv_heads=8)
+
+    # 8 heads on 4 GPUs: 2 on each; on 16: 1 on each, every head twice. 32 layers x 2 x 128 x 2 bytes = 16384 per head
+    assert plan_serving(artifact, PlanRequest(tensor_parallel=4)).kv_bytes_per_token == 2 * 16384
+    assert plan_serving(artifact, PlanRequest(tensor_parallel=16)).kv_bytes_per_token == 16384
+    with pytest.raises(PlanError, match="6 key/value heads cannot be split over 4"):
+        plan_serving(dataclasses.replace(artifact, kv_heads=6), PlanRequest(tensor_parallel=4))
+
+
+def test_what_is_missing_counts_the_weights_too() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="8G", session_len=512, max_batch_size=1))
+
+    # 8192 - 13964.5 (weights) - 1215 (ready) - 854 (peak while loading) = -7841.5; and 9 blocks of 32 MiB = 288
+    assert any("8130 MiB are missing on 8G" in note for note in plan.notes)
+
+
+def test_what_would_fit_is_said() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="A10", session_len=2048, max_batch_size=20))
+
+    # 7 as in the test of plans without wishes
+    assert any("7 of them would fit" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("version", "gpu", "words"),
+    [
+        ("0.1.0", "T4", "4-bit kernels of LMDeploy 0.1.0 need compute capability 8.0"),
+        ("0.5.3", "V100", "4-bit kernels of LMDeploy 0.5.3 need compute capability 7.5"),
+        ("0.1.0", "H100", "0.1.0 was built without kernels for compute capability 9.0"),
+        ("0.7.3", "RTX 5090", "0.7.3 was built without kernels for compute capability 12.0"),
+        ("0.7.3", "P100", "LMDeploy needs compute capability 7.0"),
+    ],
+)
+def test_gpus_without_kernels_are_named(version: str, gpu: str, words: str) -> None:
+    plan = plan_serving(internlm_workspace(is_w4=True, version=version), dataclasses.replace(SEED, gpu=gpu))
+
+    assert any(words in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(("version", "gpu"), [("0.1.0", "RTX 4090"), ("0.4.2", "H100"), ("0.7.3", "V100")])
+def test_gpus_with_kernels_are_not_named(version: str, gpu: str) -> None:
+    plan = plan_serving(internlm_workspace(is_w4=True, version=version), dataclasses.replace(SEED, gpu=gpu))
+
+    assert not any("kernels" in note for note in plan.notes)
+
+
+def test_every_architecture_has_a_row_for_people() -> None:
+    rows = {name: (turbomind, pytorch) for name, turbomind, pytorch in lmdeploy.compatibility()}
+
+    assert rows["InternLMForCausalLM"] == ("from 0.0.10 to 0.13.0", "from 0.6.0")
+    assert rows["Gemma2ForCausalLM"] == ("-", "from 0.6.0")
+
+
+@pytest.mark.parametrize("version", ["0.4.2", "0.7.3", "0.18.0"])
+@given(heads=st.integers(1, 64), head_dim=st.sampled_from([64, 80, 96, 128, 192, 256]))
+def test_fewer_bits_never_take_more(version: str, heads: int, head_dim: int) -> None:
+    artifact = dataclasses.replace(_llama_7b(is_w4=True), kv_heads=heads, head_dim=head_dim)
+
+    policies: tuple[KvPolicy, ...] = ("int4", "int8", "none")
+    taken = [vram.kv_bytes_per_token(artifact, policy, version, 1) for policy in policies]
+
+    assert taken == sorted(taken)
 
 
 @given(st.integers(1, 4000), st.integers(1, 16))

@@ -157,13 +157,18 @@ class Memory:
     @property
     def room_bytes(self) -> int | None:
         """What the pool may take at most."""
+        return None if self.available_bytes is None else max(0, self.available_bytes)
+
+    @property
+    def available_bytes(self) -> int | None:
+        """The same, below zero by what the weights alone lack."""
         if self.gpu is None or self.free_bytes is None:
             return None
         after_pool = self.overhead.ready_bytes - self.overhead.before_pool_bytes
         loading = self.gpu.total_bytes - self.gpu.reserved_bytes - self.weights_bytes - self.overhead.ready_bytes
         if loading < self.overhead.peak_bytes:
-            return 0
-        return max(0, min(int(self.free_bytes * _LARGEST_SHARE * _SAFETY), self.free_bytes - after_pool))
+            return loading - self.overhead.peak_bytes
+        return min(int(self.free_bytes * _LARGEST_SHARE * _SAFETY), self.free_bytes - after_pool)
 
     def needed_bytes(self, session_len: int, batch: int) -> int:
         return pool_tokens(session_len, batch, self.version) * self.token_bytes

@@ -4,72 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.errors import PlanError, UsageError
-from deploytk.gpus import MIB, Gpu, find_gpu
+from deploytk.gpus import find_gpu
+from deploytk.plan.caveats import about_memory, about_model
+from deploytk.plan.value import PORT, PlanRequest, ServingPlan
 from deploytk.vram import Memory, Vram, kv_bytes_per_token
-
-ServingEngine = Literal["turbomind", "pytorch", "cpu"]
-
-MODEL_AT = 3
-"""Where the model's path is in `ServingPlan.argv`."""
-
-PORT = 23333
-"""LMDeploy's own default."""
 
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
 _BATCH = 8
 _PREFILL = 8192  # LMDeploy's default of max_prefill_token_num
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
-    """What a user asked for; None means: choose."""
-
-    gpu: str | None = None  # "A100-80G", "RTX 4090", or a size: "24G", "24GiB", "24576MiB"
-    session_len: int | None = None  # tokens, prompt and answer together
-    max_batch_size: int | None = None
-    kv_policy: KvPolicy | None = None
-    tensor_parallel: int | None = None
-    serving_engine: ServingEngine | None = None
-    cache_max_entry_count: float | None = None  # the share itself instead of the sessions that must fit
-    model_name: str | None = None  # what /v1/models shows; the directory's name by default
-    trust_remote_code: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ServingPlan:
-    """How a model is served. App, image, card and smoke test read this and decide nothing themselves."""
-
-    engine: ServingEngine
-    lmdeploy: str | None  # the version to install; None for the CPU engine
-    argv: tuple[str, ...]  # starts the engine's API server; the model path is argv[MODEL_AT]
-    config_ini: tuple[tuple[str, str], ...]  # keys to set in config.ini (LMDeploy <= 0.1.0 has no flags for them)
-    model_name: str
-    session_len: int
-    max_batch_size: int
-    tensor_parallel: int
-    kv_policy: KvPolicy
-    quant_policy: int  # the number that means kv_policy in that version
-    cache_max_entry_count: float  # in the meaning of that version
-    kv_bytes_per_token: int  # one GPU
-    kv_capacity_tokens: int
-    vram: Vram
-    gpu: Gpu | None
-    fits: bool | None  # None when no GPU is given
-    largest_session_len: int | None  # at max_batch_size, on that GPU
-    largest_batch: int | None  # at session_len, on that GPU
-    notes: tuple[str, ...]  # what a user should know, one sentence each
-
-    def at(self, model: str) -> ServingPlan:
-        """The same plan for the same model at another path."""
-        argv = (*self.argv[:MODEL_AT], model, *self.argv[MODEL_AT + 1 :])
-        return dataclasses.replace(self, argv=argv)
 
 
 def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
@@ -80,6 +26,7 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     model, PlanError when nothing can serve it as asked, UsageError for an unknown GPU.
     """
     artifact.require_usable()
+    _require_sense(request)
     if request.serving_engine == "cpu":
         return _on_cpu(artifact, request)
     version, engine = _engine(artifact, request)
@@ -87,7 +34,7 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     kv_policy, quant_policy = _kv(artifact, request, version)
     memory = Memory.of(artifact, version, ranks, kv_policy, find_gpu(request.gpu) if request.gpu else None)
     session_len, batch = _sessions(artifact, request, memory)
-    share = request.cache_max_entry_count or memory.share(session_len, batch)
+    share = _share(request, version) or memory.share(session_len, batch)
     pool_bytes = memory.pool_bytes(share, session_len, batch)
     capacity = pool_bytes // memory.block_bytes * memory.block_tokens
     plan = ServingPlan(
@@ -109,25 +56,31 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         fits=memory.fits(share, session_len, batch, pool_bytes),
         largest_session_len=memory.largest_session_len(artifact.session_len, batch),
         largest_batch=memory.largest_batch(session_len),
-        notes=(*_notes(artifact, request, version, memory), *_shortfall(memory, session_len, batch, pool_bytes)),
+        notes=(),
     )
     argv, config_ini = _command(artifact, request, plan)
-    return dataclasses.replace(plan, argv=argv, config_ini=config_ini)
+    notes = (*about_memory(artifact, plan, memory), *about_model(artifact, plan, request))
+    return dataclasses.replace(plan, argv=argv, config_ini=config_ini, notes=notes)
 
 
 def _engine(artifact: Artifact, request: PlanRequest) -> tuple[str, lmdeploy.LmdeployEngine]:
-    versions = artifact.lmdeploy
-    if versions.pin is None or versions.engine is None:
+    versions, engine = artifact.lmdeploy, artifact.lmdeploy.engine
+    pin = versions.pin
+    if pin is None or engine is None:
         hint = "deploytk modernize WORKSPACE -o DIR, then plan DIR; or preview it with --engine cpu"
         if artifact.layout == "huggingface":
             hint = "preview it with --engine cpu, or serve another model"
         raise PlanError(f"no LMDeploy serves {artifact.root}: {versions.reason}", hint=hint)
     if request.serving_engine == "pytorch" and artifact.layout == "workspace":
         raise PlanError("the PyTorch engine does not read workspaces", hint="leave --engine out")
-    if request.serving_engine == "turbomind" and versions.engine == "pytorch":
+    if request.serving_engine == "turbomind" and engine == "pytorch":
         raise PlanError(f"TurboMind does not serve {artifact.root}", hint="leave --engine out: the PyTorch engine does")
-    chosen = request.serving_engine or versions.engine
-    return versions.pin, "pytorch" if chosen == "pytorch" else "turbomind"
+    if request.serving_engine == "pytorch":
+        versions = lmdeploy.versions_for_huggingface(artifact.architecture, artifact.weight_format, ("pytorch",))
+        if versions.pin is None:
+            raise PlanError(f"the PyTorch engine does not serve {artifact.root}", hint="leave --engine out")
+        return versions.pin, "pytorch"
+    return pin, engine
 
 
 def _ranks(artifact: Artifact, request: PlanRequest) -> int:
@@ -139,6 +92,12 @@ def _ranks(artifact: Artifact, request: PlanRequest) -> int:
         )
     if artifact.heads % ranks:
         raise PlanError(f"{artifact.heads} heads cannot be split over {ranks} GPUs", hint="take a divisor for --tp")
+    # Key/value heads are split as far as there are enough, and repeated beyond.
+    if max(artifact.kv_heads, ranks) % min(artifact.kv_heads, ranks):
+        raise PlanError(
+            f"{artifact.kv_heads} key/value heads cannot be split over {ranks} GPUs",
+            hint="take a divisor or a multiple for --tp",
+        )
     return ranks
 
 
@@ -156,6 +115,28 @@ def _kv(artifact: Artifact, request: PlanRequest, version: str) -> tuple[KvPolic
             hint="run `lmdeploy lite kv_qparams` of that version, or modernize the workspace and use a newer one",
         )
     return policy, number
+
+
+def _require_sense(request: PlanRequest) -> None:
+    for option, number in (
+        ("--session-len", request.session_len),
+        ("--max-batch-size", request.max_batch_size),
+        ("--tp", request.tensor_parallel),
+    ):
+        if number is not None and number < 1:
+            raise UsageError(f"{option} {number} is less than 1", hint="take a whole number from 1 on")
+
+
+def _share(request: PlanRequest, version: str) -> float | None:
+    """The share that was asked for. From 0.15.0 on, 1 or more kills the server; before, it meant blocks in some."""
+    share = request.cache_max_entry_count
+    if share is None or lmdeploy.pool_meaning(version) == "sequences":
+        return share
+    if not 0 < share < 1:
+        raise UsageError(
+            f"cache_max_entry_count {share:g} is not between 0 and 1", hint="it is a share of memory, such as 0.5"
+        )
+    return share
 
 
 def _sessions(artifact: Artifact, request: PlanRequest, memory: Memory) -> tuple[int, int]:
@@ -235,44 +216,3 @@ def _on_cpu(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         largest_batch=None,
         notes=("the CPU engine is for previews: it answers the same, but slowly",),
     )
-
-
-def _notes(artifact: Artifact, request: PlanRequest, version: str, memory: Memory) -> Iterator[str]:
-    if memory.gpu is None:
-        yield (
-            "no --gpu given: the KV pool is what the sessions need, cache_max_entry_count is LMDeploy's default, "
-            "which takes far more"
-        )
-    elif not memory.gpu.name.startswith(memory.overhead.gpu):
-        yield f"the overhead is measured on another GPU ({memory.overhead.gpu}): {memory.overhead.source}"
-    if memory.gpu and memory.gpu.capability:
-        yield from _kernel_notes(artifact, version, memory.gpu.name, memory.gpu.capability)
-    if artifact.chat_template is None:
-        yield "the model has no chat template: chat requests get a plain concatenation"
-    has_code = artifact.layout == "huggingface" and any(file.path.endswith(".py") for file in artifact.files)
-    if has_code and lmdeploy.has_flag(version, "--trust-remote-code") and not request.trust_remote_code:
-        yield "the model brings Python code, which LMDeploy runs only with --trust-remote-code; read it first"
-    if artifact.config_format == "ini" and lmdeploy.has_flag(version, "--quant-policy"):
-        yield f"LMDeploy {version} ignores the settings in config.ini: the flags repeat them"
-
-
-def _shortfall(memory: Memory, session_len: int, batch: int, pool_bytes: int) -> Iterator[str]:
-    if memory.gpu is None or memory.room_bytes is None:
-        return
-    needed = memory.needed_bytes(session_len, batch)
-    if needed > memory.room_bytes:
-        lack = (needed - memory.room_bytes) // MIB
-        yield f"{lack} MiB are missing on {memory.gpu.name} for {batch} sessions of {session_len} tokens"
-    elif needed > pool_bytes:
-        yield f"the KV pool holds fewer than {batch} sessions of {session_len} tokens: raise cache_max_entry_count"
-
-
-def _kernel_notes(artifact: Artifact, version: str, gpu: str, capability: float) -> Iterator[str]:
-    """What that GPU lacks for this model in this version: the lists of compiled kernels in LMDeploy's CMakeLists."""
-    smallest = 7.0 if lmdeploy.age(version) >= lmdeploy.age("0.6.0") else 8.0
-    if artifact.weight_format in ("awq", "gptq") and capability < smallest:
-        yield f"4-bit kernels of LMDeploy {version} need compute capability {smallest}, {gpu} has {capability}"
-    if capability >= 8.9 and lmdeploy.age(version) < lmdeploy.age("0.4.0"):
-        yield f"LMDeploy {version} has no kernels for compute capability {capability} ({gpu})"
-    if capability < 8.0 and artifact.weight_dtype == "bfloat16":
-        yield f"{gpu} has no bfloat16: LMDeploy converts the weights to float16"

@@ -1,0 +1,79 @@
+"""What a user should know about a plan, one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deploytk import lmdeploy
+from deploytk.artifact import Artifact
+from deploytk.gpus import MIB, Gpu
+from deploytk.plan.value import PlanRequest, ServingPlan
+from deploytk.vram import Memory
+
+
+def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> Iterator[str]:
+    """What the model lacks or needs in the version that serves it."""
+    version = str(plan.lmdeploy)
+    if artifact.chat_template is None:
+        yield "the model has no chat template: chat requests get a plain concatenation"
+    has_code = artifact.layout == "huggingface" and any(file.path.endswith(".py") for file in artifact.files)
+    if has_code and lmdeploy.has_flag(version, "--trust-remote-code") and not request.trust_remote_code:
+        yield "the model brings Python code, which LMDeploy runs only with --trust-remote-code; read it first"
+    if artifact.config_format == "ini" and lmdeploy.has_flag(version, "--quant-policy"):
+        yield f"LMDeploy {version} ignores the settings in config.ini: the flags repeat them"
+    if plan.session_len > artifact.session_len:
+        yield f"the model was made for {artifact.session_len} tokens: answers beyond them may be poor"
+    if plan.kv_policy != "none" and artifact.head_dim != 128:
+        yield (
+            "LMDeploy documents a quantized KV cache for heads of 128 values alone, "
+            f"this model has {artifact.head_dim}: check its answers with deploytk smoke"
+        )
+
+
+def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory) -> Iterator[str]:
+    """Where the VRAM figures are extrapolated, what is missing and what would fit."""
+    if memory.gpu is None:
+        yield (
+            "no --gpu given: the KV pool is what the sessions need, cache_max_entry_count is LMDeploy's default, "
+            "which takes far more"
+        )
+    elif not memory.gpu.name.startswith(memory.overhead.gpu):
+        yield f"the overhead is measured on another GPU ({memory.overhead.gpu}): {memory.overhead.source}"
+    if plan.engine == "pytorch":
+        yield "the overhead is measured with TurboMind, the PyTorch engine may take more"
+    if memory.gpu:
+        yield from _shortfall(plan, memory, memory.gpu)
+        if memory.gpu.capability:
+            yield from _kernels(artifact, str(plan.lmdeploy), memory.gpu.name, memory.gpu.capability)
+
+
+def _shortfall(plan: ServingPlan, memory: Memory, gpu: Gpu) -> Iterator[str]:
+    sessions = f"{plan.max_batch_size} sessions of {plan.session_len} tokens"
+    needed = memory.needed_bytes(plan.session_len, plan.max_batch_size)
+    missing = needed - (memory.available_bytes or 0)
+    if missing > 0:
+        lack = -(-missing // MIB)
+        yield f"{lack} MiB are missing on {gpu.name} for {sessions}; {_what_fits(plan)}"
+    elif needed > plan.vram.kv_pool_bytes:
+        yield f"the KV pool holds fewer than {sessions}: raise cache_max_entry_count"
+
+
+def _what_fits(plan: ServingPlan) -> str:
+    if plan.largest_batch:
+        return f"{plan.largest_batch} of them would fit"
+    if plan.largest_session_len:
+        return f"sessions of {plan.largest_session_len} tokens would fit"
+    return "take a larger GPU, more of them (--tp), 4-bit weights or a smaller batch"
+
+
+def _kernels(artifact: Artifact, version: str, gpu: str, capability: float) -> Iterator[str]:
+    """What that GPU lacks for this model in this version."""
+    smallest = lmdeploy.smallest_capability_for_4_bits(version)
+    if artifact.weight_format in ("awq", "gptq") and capability < smallest:
+        yield f"4-bit kernels of LMDeploy {version} need compute capability {smallest}, {gpu} has {capability}"
+    if capability < 7.0:
+        yield f"LMDeploy needs compute capability 7.0, {gpu} has {capability}"
+    elif not lmdeploy.has_kernels(version, capability):
+        yield f"LMDeploy {version} was built without kernels for compute capability {capability} ({gpu})"
+    if capability < 8.0 and artifact.weight_dtype == "bfloat16":
+        yield f"{gpu} has no bfloat16: LMDeploy converts the weights to float16"
