@@ -268,6 +268,22 @@ def test_without_wishes_as_much_is_taken_as_fits() -> None:
     assert (plan.session_len, plan.max_batch_size, plan.fits) == (2048, 7, True)
 
 
+def test_a_vision_tower_is_on_every_gpu() -> None:
+    language = _llama_7b(is_w4=True)
+    vision = dataclasses.replace(language, parameters=language.parameters + 300_000_000)
+
+    more = [vram.weights_bytes(vision, "0.18.0", n) - vram.weights_bytes(language, "0.18.0", n) for n in (1, 2)]
+
+    # 300 million parameters of 2 bytes, and the 524 288 biases + 266 240 norms that the value's total has beside them
+    assert more == [2 * (300_000_000 + 524_288 + 266_240)] * 2
+
+
+def test_a_tiny_share_is_written_without_an_exponent() -> None:
+    plan = plan_serving(_llama_7b(is_w4=True), dataclasses.replace(PINNED, cache_max_entry_count=6.4e-05))
+
+    assert _flag(plan, "--cache-max-entry-count") == "0.000064"
+
+
 def test_two_gpus_halve_what_is_split() -> None:
     one = vram.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 1)
     two = vram.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 2)
@@ -278,9 +294,10 @@ def test_two_gpus_halve_what_is_split() -> None:
 
 
 def test_tied_embeddings_are_there_twice() -> None:
-    artifact = dataclasses.replace(_llama_7b(is_w4=False), tied_embeddings=True)
+    untied = _llama_7b(is_w4=False)
+    artifact = dataclasses.replace(untied, tied_embeddings=True, parameters=untied.parameters - 103168 * 4096)
 
-    assert vram.weights_bytes(artifact, "0.18.0", 1) == vram.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 1)
+    assert vram.weights_bytes(artifact, "0.18.0", 1) == vram.weights_bytes(untied, "0.18.0", 1)
 
 
 @pytest.mark.parametrize(

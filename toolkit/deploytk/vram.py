@@ -11,6 +11,10 @@ from deploytk.gpus import MIB, Gpu, load_measured
 
 _LARGEST_SHARE = 0.95  # of free memory for the KV pool: the rest is for what warm-up takes after it
 _SAFETY = 0.97  # free memory is predicted, and a pool one block too small refuses the session it was made for
+_NEGLIGIBLE = 0.02  # of all parameters: biases and norms stay below, and are counted by themselves
+_PAGE_BYTES = 32 * MIB  # LMDeploy from 0.15.0 on, src/turbomind/memory/object.cc
+_LARGEST_SLAB_BYTES = 2**30
+_SLAB_FILLED = 0.95
 _KV_BITS = {"none": 16, "int8": 8, "int4": 4}
 
 
@@ -66,7 +70,7 @@ def weights_bytes(artifact: Artifact, version: str, ranks: int) -> int:
     if lmdeploy.age(version) >= lmdeploy.age("0.6.0"):
         vocabulary //= ranks
     per_layer = linear * bytes_per_parameter(a) / ranks + biases + norms
-    return int(a.layers * per_layer) + vocabulary + a.hidden_size * 2
+    return int(a.layers * per_layer) + vocabulary + a.hidden_size * 2 + 2 * _other_parameters(a)
 
 
 def _feed_forward_parameters(artifact: Artifact) -> int:
@@ -77,6 +81,15 @@ def _feed_forward_parameters(artifact: Artifact) -> int:
     embeddings = (1 if a.tied_embeddings else 2) * a.vocab_size * a.hidden_size
     rest = (a.parameters - embeddings) // a.layers - attention
     return rest if rest > 1.5 * dense else dense
+
+
+def _other_parameters(artifact: Artifact) -> int:
+    """Of parts beside the language model, such as a vision tower: on every GPU, never quantized."""
+    a = artifact
+    attention = a.hidden_size * (2 * a.heads + 2 * a.kv_heads) * a.head_dim
+    embeddings = (1 if a.tied_embeddings else 2) * a.vocab_size * a.hidden_size
+    other = a.parameters - embeddings - a.layers * (attention + _feed_forward_parameters(a))
+    return other if other > _NEGLIGIBLE * a.parameters else 0
 
 
 def bytes_per_parameter(artifact: Artifact) -> float:
@@ -109,14 +122,46 @@ def kv_bytes_per_token(artifact: Artifact, kv_policy: KvPolicy, version: str, ra
     return artifact.layers * heads * 2 * (values + parameters)
 
 
-def pool_tokens(session_len: int, batch: int, version: str) -> int:
-    """Tokens that the pool must hold for `batch` sessions of `session_len`, in whole blocks.
+def session_blocks(session_len: int, version: str) -> int:
+    """Blocks of the KV cache that one session of `session_len` tokens takes.
 
     From 0.15.0 on a request is refused when its next token finds no block, so every session gets one to spare.
     """
-    block = lmdeploy.block_tokens(version)
     spare = 1 if lmdeploy.age(version) >= lmdeploy.age("0.15.0") else 0
-    return batch * (-(-session_len // block) + spare) * block
+    return -(-session_len // lmdeploy.block_tokens(version)) + spare
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUnit:
+    """What a KV pool is handed out in: so many bytes that hold so many blocks, after some bytes for alignment."""
+
+    bytes: int
+    blocks: int
+    alignment_bytes: int
+
+    def pool_bytes(self, blocks: int) -> int:
+        """The smallest pool with that many blocks."""
+        return self.alignment_bytes + -(-blocks // self.blocks) * self.bytes
+
+    def blocks_in(self, pool_bytes: int) -> int:
+        return max(0, pool_bytes - self.alignment_bytes) // self.bytes * self.blocks
+
+
+def pool_unit(block_bytes: int, version: str) -> PoolUnit:
+    """How LMDeploy `version` divides its pool.
+
+    From 0.15.0 on in slabs: a power of two from 32 MiB on that blocks fill to 95 %, at most 1 GiB. A pool smaller
+    than one slab holds nothing, and its server never becomes ready: seen on a GPU with int8 and 0.18.0.
+    Source: LMDeploy v0.16.0 src/turbomind/memory/object.cc and slab.h, `SlabAllocator`.
+    """
+    if lmdeploy.age(version) < lmdeploy.age("0.15.0"):
+        return PoolUnit(block_bytes, 1, 0)
+    slab = _PAGE_BYTES
+    while slab < block_bytes:
+        slab *= 2
+    while slab // block_bytes * block_bytes < _SLAB_FILLED * slab and slab < _LARGEST_SLAB_BYTES:
+        slab *= 2
+    return PoolUnit(slab, slab // block_bytes, _PAGE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +215,16 @@ class Memory:
             return loading - self.overhead.peak_bytes
         return min(int(self.free_bytes * _LARGEST_SHARE * _SAFETY), self.free_bytes - after_pool)
 
+    @property
+    def unit(self) -> PoolUnit:
+        return pool_unit(self.block_bytes, self.version)
+
     def needed_bytes(self, session_len: int, batch: int) -> int:
-        return pool_tokens(session_len, batch, self.version) * self.token_bytes
+        return self.unit.pool_bytes(batch * session_blocks(session_len, self.version))
+
+    def capacity_tokens(self, pool_bytes: int) -> int:
+        """Tokens that a pool of that size holds."""
+        return self.unit.blocks_in(pool_bytes) * self.block_tokens
 
     def share(self, session_len: int, batch: int) -> float:
         """`cache_max_entry_count` for those sessions; the version's default when no GPU is known."""
@@ -205,14 +258,14 @@ class Memory:
         """The longest session, in whole blocks, of which `batch` fit; at most `limit`, 0 when none fits."""
         if self.room_bytes is None:
             return None
-        spare = pool_tokens(1, 1, self.version) - self.block_tokens
-        tokens = self.room_bytes // self.block_bytes // batch * self.block_tokens - spare
-        return max(0, min(tokens, limit))
+        blocks = self.unit.blocks_in(self.room_bytes) // batch
+        spare = session_blocks(1, self.version) - 1
+        return max(0, min((blocks - spare) * self.block_tokens, limit))
 
     def largest_batch(self, session_len: int) -> int | None:
         if self.room_bytes is None:
             return None
-        return self.room_bytes // self.needed_bytes(session_len, 1)
+        return self.unit.blocks_in(self.room_bytes) // session_blocks(session_len, self.version)
 
 
 def _rounded_up(share: float) -> float:

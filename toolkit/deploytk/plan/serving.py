@@ -165,7 +165,7 @@ def _command(
 ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """The command line, and what goes into config.ini instead where the version has no flag for it."""
     version = str(plan.lmdeploy)
-    share = f"{plan.cache_max_entry_count:g}"
+    share = f"{plan.cache_max_entry_count:.12f}".rstrip("0").rstrip(".")  # never 6.4e-05
     settings = {
         "session_len": str(plan.session_len),
         "max_batch_size": str(plan.max_batch_size),
