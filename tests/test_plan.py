@@ -117,10 +117,28 @@ def test_the_peak_while_loading_is_predicted() -> None:
 def test_the_share_holds_the_session_in_whole_blocks_and_one_more() -> None:
     plan = plan_serving(_llama_7b(is_w4=False), PINNED)
 
-    # 512 / 64 + 1 = 9 blocks of 32 MiB = 288 MiB of 128 218 MiB x 0.97 = 0.00232, rounded up
-    assert plan.cache_max_entry_count == 0.0024
+    # 512 / 64 + 1 = 9 blocks of 32 MiB, and 32 MiB for alignment: 320 MiB of 128 218 MiB x 0.97 = 0.00257, rounded up
+    assert plan.cache_max_entry_count == 0.0026
     assert plan.kv_capacity_tokens >= 576
     assert _flag(plan, "--max-prefill-token-num") == "512"
+
+
+@pytest.mark.parametrize(("kv", "slab_mib", "blocks"), [("none", 32, 1), ("int8", 256, 15), ("int4", 128, 15)])
+def test_slabs_are_those_of_the_real_logs(kv: KvPolicy, slab_mib: int, blocks: int) -> None:
+    block_bytes = 64 * vram.kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1)
+
+    unit = vram.pool_unit(block_bytes, "0.18.0")
+
+    assert (unit.bytes, unit.blocks) == (slab_mib * MIB, blocks)
+
+
+@pytest.mark.parametrize("kv", ["int8", "int4"])
+def test_a_pool_is_never_smaller_than_one_slab(kv: KvPolicy) -> None:
+    plan = plan_serving(read_artifact(MODELS / "hf-awq"), PlanRequest(gpu="H200", session_len=64, kv_policy=kv))
+
+    # 64 tokens take kilobytes, but a slab of 32 MiB is the least that holds anything
+    assert plan.vram.kv_pool_bytes >= 64 * MIB
+    assert plan.kv_capacity_tokens >= 64
 
 
 def test_old_versions_take_a_share_of_the_whole_gpu() -> None:
@@ -384,8 +402,8 @@ def test_key_value_heads_are_split_evenly_or_repeated() -> None:
 def test_what_is_missing_counts_the_weights_too() -> None:
     plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="8G", session_len=512, max_batch_size=1))
 
-    # 8192 - 13964.5 (weights) - 1215 (ready) - 854 (peak while loading) = -7841.5; and 9 blocks of 32 MiB = 288
-    assert any("8130 MiB are missing on 8G" in note for note in plan.notes)
+    # 8192 - 13964.5 (weights) - 1215 (ready) - 854 (peak while loading) = -7841.5; and 9 blocks of 32 MiB + 32 = 320
+    assert any("8162 MiB are missing on 8G" in note for note in plan.notes)
 
 
 def test_what_would_fit_is_said() -> None:
@@ -436,10 +454,11 @@ def test_fewer_bits_never_take_more(version: str, heads: int, head_dim: int) -> 
     assert taken == sorted(taken)
 
 
-@given(st.integers(1, 4000), st.integers(1, 16))
-def test_more_tokens_never_take_less(session_len: int, batch: int) -> None:
+@given(st.integers(1, 4000), st.integers(1, 16), st.sampled_from([1056, 270336, 524288]))
+def test_more_sessions_never_take_less(session_len: int, batch: int, token_bytes: int) -> None:
     def pool(session: int, sessions: int) -> int:
-        return vram.pool_tokens(session, sessions, lmdeploy.NEWEST)
+        blocks = sessions * vram.session_blocks(session, lmdeploy.NEWEST)
+        return vram.pool_unit(64 * token_bytes, lmdeploy.NEWEST).pool_bytes(blocks)
 
     assert pool(session_len, batch) <= pool(session_len + 1, batch)
     assert pool(session_len, batch) <= pool(session_len, batch + 1)

@@ -36,7 +36,7 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     session_len, batch = _sessions(artifact, request, memory)
     share = _share(request, version) or memory.share(session_len, batch)
     pool_bytes = memory.pool_bytes(share, session_len, batch)
-    capacity = pool_bytes // memory.block_bytes * memory.block_tokens
+    capacity = memory.capacity_tokens(pool_bytes)
     plan = ServingPlan(
         engine=engine,
         lmdeploy=version,
