@@ -91,8 +91,12 @@ def test_a_whole_conversation_gives_the_golden_answers(
             page.wait_for_function("document.querySelector('#speed').innerText.includes(' / 2048 tokens')")
             if dialog is DIALOGS[2 if language == "zh-CN" else 4]:
                 _keep_screenshot(page, f"chat-{language}.png", pytestconfig)
+            # Gradio keeps the turn, and only then takes another message: to clear before would clear too little.
+            page.locator("#message textarea:enabled").wait_for(timeout=10_000)
+            page.wait_for_timeout(300)
             page.get_by_role("button", name=words["clear"]).first.click()
             wait_for(lambda: not shown(page), 5)
+            page.wait_for_timeout(300)
 
         # An example, clicked, is sent; retry asks again and gets the same.
         page.get_by_text(DIALOGS[0]["prompt"], exact=True).first.click()
