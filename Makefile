@@ -13,8 +13,8 @@ test: $(VENV)/.test ## The tests that need nothing but Python
 	$(BIN)/python -m pytest -n auto
 	$(BIN)/python -m pytest -m engine
 
-test-all: test ## ... and those with real services: Docker, registry, git-lfs, Chromium
-	$(BIN)/python -m pytest -m "services or docker"
+test-all: test $(VENV)/.services ## ... and those with real services: Chromium (Debian packages: .ci/packages)
+	$(BIN)/python -m pytest -m services
 
 check: lint test ## What a pull request must pass
 
@@ -47,6 +47,10 @@ $(VENV)/.run: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+$(VENV)/.services: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group services
 	touch $@
 
 $(VENV)/.check: $(VENV)/.test

@@ -99,7 +99,7 @@ def main() -> None:
         weights_bytes = write(root / "model")
         os.sync()  # else the first flush of a directory waits for all of it
         files = sorted(str(path) for path in (root / "model").iterdir())
-        package = [str(Path(sys.executable).parent / "deploytk"), "package", str(root / "model"), "-o"]
+        package = [str(Path(sys.executable).parent / "deploytk"), "package", str(root / "model"), "--json", "-o"]
 
         def afresh() -> timing.Run:
             shutil.rmtree(root / "cache", ignore_errors=True)

@@ -129,6 +129,22 @@ def test_errors_say_what_and_what_to_do(arguments: list[str], exit_code: int, na
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bundle_is_published_as_it_is(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    _json("package", str(MODELS / "hf-awq"), "-o", str(bundle))
+
+    done = _run("publish", str(bundle), "--target", "local", "--license", "mit", "--repo", str(tmp_path / "hub"))
+
+    assert (done.returncode, "is a bundle already" in done.stderr) == (2, True)
+    assert not (tmp_path / "hub").exists()
+
+
+def test_an_argument_of_any_length_is_no_reason_to_crash() -> None:
+    done = _run("inspect", "x" * 5000)
+
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+
+
 def test_options_come_from_deploytk_toml_and_the_command_line_wins(tmp_path: Path) -> None:
     (tmp_path / "deploytk.toml").write_text('[plan]\nsession-len = 256\ngpu = "T4"\n')
     model = str(MODELS / "hf-awq")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from deploytk.doctor import check_up
-from deploytk.settings import Settings
+from deploytk.settings import Mirrors, Settings
 from deploytk.values import plain
 
 
@@ -39,7 +39,7 @@ def test_credentials_are_found_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_mirror_that_does_not_answer_is_said() -> None:
-    settings = Settings.model_validate({"mirrors": {"pip": "http://127.0.0.1:9/simple"}})
+    settings = Settings(mirrors=Mirrors(pip="http://127.0.0.1:9/simple"))
 
     checks = {check.name: check for check in check_up(settings).checks}
 

@@ -15,7 +15,7 @@ PACKAGE = Path(deploytk.__file__).parent
 ORDER = """
     __init__ errors shipped progress atomic values settings processes lmdeploy artifact gpus vram plan weights
     modernize digests bundle containers image secrets release credentials targets gpu cpu_engine preview smoke bench
-    preflight doctor demo display cli
+    preflight doctor demo display cli __main__
 """.split()
 
 OWNERS = {

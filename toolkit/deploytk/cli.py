@@ -8,9 +8,8 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -46,9 +45,12 @@ GpuOption = Annotated[
     str | None, typer.Option("--gpu", metavar="NAME|SIZE", help="The GPU to plan for: A100-80G, 'RTX 4090', 24G.")
 ]
 SessionLen = Annotated[
-    int | None, typer.Option("--session-len", min=1, help="Tokens per conversation, prompt and answer together.")
+    int | None,
+    typer.Option("--session-len", min=1, help="Tokens per conversation, prompt and answer; up to 8192 by default."),
 ]
-MaxBatch = Annotated[int | None, typer.Option("--max-batch-size", min=1, help="Conversations served at once.")]
+MaxBatch = Annotated[
+    int | None, typer.Option("--max-batch-size", min=1, help="Conversations at once; up to 8 by default.")
+]
 Kv = Annotated[Literal["none", "int8", "int4"] | None, typer.Option("--kv", help="How the KV cache is quantized.")]
 TensorParallel = Annotated[int | None, typer.Option("--tp", min=1, help="GPUs that share the model.")]
 Engine = Annotated[
@@ -97,10 +99,9 @@ def _start(
 def inspect(model: ModelDir, as_json: AsJson = False) -> None:
     """Show what a model directory is, what can serve it, and what is wrong with it."""
     from deploytk.artifact import read_artifact
-    from deploytk.display import show_artifact
 
     artifact = read_artifact(model)
-    _show(artifact, as_json, show_artifact, leave_out=("config",))
+    _show(artifact, as_json, "show_artifact", leave_out=("config",))
     artifact.require_usable()
 
 
@@ -117,11 +118,10 @@ def plan(
 ) -> None:
     """Decide how a model is served and what VRAM that takes, before anything is deployed."""
     from deploytk.artifact import read_artifact
-    from deploytk.display import show_plan
     from deploytk.plan import plan_serving
 
     request = _request(gpu, session_len, max_batch_size, kv, tp, engine)
-    _show(plan_serving(read_artifact(model), request), as_json, show_plan)
+    _show(plan_serving(read_artifact(model), request), as_json, "show_plan")
 
 
 @app.command(epilog="Example:  deploytk modernize ./workspace_hfmerge -o ./internlm-chat-7b-awq")
@@ -133,11 +133,10 @@ def modernize(
 ) -> None:
     """Turn a legacy workspace into an HF directory that current LMDeploy loads, bit for bit."""
     from deploytk.artifact import read_artifact
-    from deploytk.display import show_fields
     from deploytk.modernize import modernize as write_huggingface
 
     done = write_huggingface(read_artifact(workspace), output, to_fp16=to_fp16, progress=_Session.progress)
-    _show(done, as_json, show_fields)
+    _show(done, as_json, "show_fields")
 
 
 @app.command(epilog="Example:  deploytk package ./internlm-chat-7b-awq -o ./bundle --license apache-2.0")
@@ -158,11 +157,10 @@ def package(
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle: model card, app, Dockerfile and manifest around the (hard-linked) weights."""
-    from deploytk.display import show_bundle
 
     request = _request(gpu, session_len, max_batch_size, kv, tp, "auto")
     options = _bundle_options(model, name, base_model, license_, app_kind, golden, template)
-    _show(_package(model, request, options, output), as_json, show_bundle, leave_out=("manifest",))
+    _show(_package(model, request, options, output), as_json, "show_bundle", leave_out=("manifest",))
 
 
 @app.command(epilog="Example:  deploytk publish ./workspace_hfmerge --target openxlab --repo me/internlm-chat-7b")
@@ -192,7 +190,6 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Put a model or bundle on a hub in one atomic step, and verify what arrived."""
-    from deploytk.display import show_release, show_release_plan
     from deploytk.release import PublishOptions, find_target, publish_bundle
 
     request = _request(gpu, session_len, max_batch_size, kv, tp, "auto")
@@ -200,9 +197,9 @@ def publish(
     bundle = _bundle(source, request, options)
     where = PublishOptions(repo=repo, is_private=not public, with_app=with_app, wait_s=_seconds(wait))
     if plan_only:
-        _show(find_target(target).preview(bundle, where), as_json, show_release_plan)
+        _show(find_target(target).preview(bundle, where), as_json, "show_release_plan")
     else:
-        _show(publish_bundle(bundle, find_target(target), where, _Session.progress), as_json, show_release)
+        _show(publish_bundle(bundle, find_target(target), where, _Session.progress), as_json, "show_release")
 
 
 @app.command(epilog="Example:  deploytk serve ./internlm-chat-7b-awq --engine cpu --port 7860")
@@ -260,7 +257,6 @@ def smoke(
 ) -> None:
     """Measure VRAM and latency, check the answers, judge: 0 good, 1 wrong, 3 over budget, 4 cannot tell."""
     from deploytk.bundle import read_golden
-    from deploytk.display import show_report
     from deploytk.preview import ServeOptions
     from deploytk.smoke import Budget, Workload, make_budget, read_budget, write_report
     from deploytk.smoke import smoke as run_smoke
@@ -269,7 +265,7 @@ def smoke(
     if output:
         check_path(output)
     flags = {"max_vram_mib": max_vram_mib, "max_ttft_ms": max_ttft_ms, "min_tokens_per_s": min_tokens_per_s}
-    limits = Budget(**_Session.settings.budget.model_dump())
+    limits = Budget(**dataclasses.asdict(_Session.settings.budget))
     limits = limits.beaten_by(read_budget(budget)) if budget else limits
     given = {name: value for name, value in flags.items() if value is not None}
     limits = limits.beaten_by(make_budget(given, "the command line"))
@@ -279,7 +275,7 @@ def smoke(
     report = run_smoke(source, options, workload, limits, _Session.progress)
     if output:
         write_report(report, output)
-    _show(report, as_json, show_report)
+    _show(report, as_json, "show_report")
     if report.verdict.exit_code:
         raise typer.Exit(report.verdict.exit_code)
 
@@ -296,19 +292,17 @@ def export(output: Annotated[Path, typer.Argument(metavar="DIR", help="A new dir
 @app.command(epilog="Example:  deploytk doctor --json")
 def doctor(as_json: AsJson = False) -> None:
     """Show what works here: driver, GPU, Docker, git-lfs, credentials, mirrors."""
-    from deploytk.display import show_checkup
     from deploytk.doctor import check_up
 
-    _show(check_up(_Session.settings), as_json, show_checkup)
+    _show(check_up(_Session.settings), as_json, "show_checkup")
 
 
 @app.command(epilog="Example:  deploytk demo")
 def demo(as_json: AsJson = False) -> None:
     """Go the whole way with a shipped tiny model, on CPU, in a temporary directory."""
     from deploytk.demo import run_demo
-    from deploytk.display import show_demo
 
-    _show(run_demo(_Session.progress), as_json, show_demo)
+    _show(run_demo(_Session.progress), as_json, "show_demo")
 
 
 def main() -> None:
@@ -322,9 +316,12 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _show(value: object, as_json: bool, show: Callable[[Any], None], leave_out: tuple[str, ...] = ()) -> None:
+def _show(value: object, as_json: bool, show: str, leave_out: tuple[str, ...] = ()) -> None:
+    """Print `value` as JSON, or by the function `show` of deploytk.display, which is loaded only then."""
     if not as_json:
-        show(value)
+        from deploytk import display
+
+        getattr(display, show)(value)
         return
     fields = cast(dict[str, object], plain(value))
     kept = {name: item for name, item in fields.items() if name not in leave_out}
@@ -384,9 +381,13 @@ def _package(model: Path, request: PlanRequest, options: BundleOptions, output: 
 
 def _bundle(source: Path, request: PlanRequest, options: BundleOptions) -> Bundle:
     """`source` itself when it is a bundle, else a bundle of it in a place that the next run finds again."""
-    from deploytk.bundle import bundle_place, is_bundle, read_bundle
+    from deploytk.bundle import BundleOptions, bundle_place, is_bundle, read_bundle
+    from deploytk.plan import PlanRequest
 
     if is_bundle(source):
+        if request != PlanRequest() or options != BundleOptions(name=source.resolve().name):
+            hint = "leave the options about card, app and plan out, or package the model again with them"
+            raise UsageError(f"{source} is a bundle already and is published as it is", hint=hint)
         return read_bundle(source)
     return _package(source, request, options, bundle_place(source, options.name))
 

@@ -8,9 +8,10 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import platformdirs
@@ -44,10 +45,13 @@ class _Identity:
         return f"{self.device}:{self.inode}:{self.size}:{self.mtime_ns}"
 
 
-def hash_files(paths: Sequence[Path], label: str, progress: Progress) -> dict[Path, str]:
+def hash_files(
+    paths: Sequence[Path], label: str, progress: Progress, meanwhile: Callable[[], None] = lambda: None
+) -> dict[Path, str]:
     """The SHA-256 of every file, in hexadecimal; what was hashed before and has not changed is not read again.
 
-    Raises BundleError when a file cannot be read or changes while it is read.
+    `meanwhile` is called once while the files are read; when it raises, the reading stops. Raises BundleError when a
+    file cannot be read or changes while it is read.
     """
     try:
         identities = {path: _Identity.of(path) for path in paths}
@@ -56,8 +60,11 @@ def hash_files(paths: Sequence[Path], label: str, progress: Progress) -> dict[Pa
             digests = {path: digest for path, digest in found.items() if digest}
             unknown = sorted((path for path in identities if path not in digests), key=lambda p: -identities[p].size)
             total = sum(identities[path].size for path in unknown)
-            if unknown:
-                with progress.task(label, total) as advance, contextlib.closing(_hash(unknown, advance)) as hashed:
+            if not unknown:
+                meanwhile()
+            else:
+                reading = partial(_hash, unknown, meanwhile=meanwhile)
+                with progress.task(label, total) as advance, contextlib.closing(reading(advance)) as hashed:
                     for path, digest in hashed:
                         if _Identity.of(path) != identities[path]:
                             hint = "wait until it is written, then run again"
@@ -83,7 +90,9 @@ def hash_file(path: Path, advance: Advance = lambda _: None) -> str:
     return digest.hexdigest()
 
 
-def _hash(paths: Sequence[Path], advance: Advance) -> Generator[tuple[Path, str], None, None]:
+def _hash(
+    paths: Sequence[Path], advance: Advance, meanwhile: Callable[[], None]
+) -> Generator[tuple[Path, str], None, None]:
     """Path and digest of each file as it is done, two read at a time; leaving early stops the reading."""
     is_over = threading.Event()
 
@@ -95,6 +104,7 @@ def _hash(paths: Sequence[Path], advance: Advance) -> Generator[tuple[Path, str]
     with ThreadPoolExecutor(_THREADS) as threads:
         futures = {threads.submit(hash_file, path, advance_unless_over): path for path in paths}
         try:
+            meanwhile()
             for future in as_completed(futures):
                 yield futures[future], future.result()
         finally:

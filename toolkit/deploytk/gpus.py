@@ -63,5 +63,7 @@ def load_measured(name: str) -> dict[str, Any]:
     import yaml
 
     path = Path(__file__).parent / "measured" / f"{name}.yaml"
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    # The same in C where PyYAML was built with it: ten times faster.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loaded: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (a SafeLoader)
     return loaded

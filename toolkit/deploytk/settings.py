@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from annotated_types import Gt
 
 from deploytk.errors import SettingsError
 
@@ -26,14 +28,16 @@ _MIRRORS = {
     }
 }
 
+_STRICT = {"extra": "forbid"}  # for pydantic, which parses these dataclasses
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_Limit = Annotated[float, Gt(0)]
 
 
-class Mirrors(_Strict):
+@dataclass(frozen=True, slots=True)
+class Mirrors:
     """Where packages and models come from instead of the public hosts; an address beats the preset."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
     preset: Literal["cn"] | None = None
     apt: str | None = None
     pip: str | None = None
@@ -45,22 +49,26 @@ class Mirrors(_Strict):
         return getattr(self, service) or preset
 
 
-class BudgetSettings(_Strict):
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
     """What a deployment may cost; the same keys as a `--budget` file."""
 
-    max_vram_mib: float | None = Field(default=None, gt=0)
-    max_ttft_ms: float | None = Field(default=None, gt=0)
-    max_tpot_ms: float | None = Field(default=None, gt=0)
-    min_tokens_per_s: float | None = Field(default=None, gt=0)
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+    max_vram_mib: _Limit | None = None
+    max_ttft_ms: _Limit | None = None
+    max_tpot_ms: _Limit | None = None
+    min_tokens_per_s: _Limit | None = None
 
 
-class Settings(_Strict):
+@dataclass(frozen=True, slots=True)
+class Settings:
     """deploytk.toml, parsed. `commands` holds, by command name, defaults for that command's options."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
     path: Path | None = None
     mirrors: Mirrors = Mirrors()
     budget: BudgetSettings = BudgetSettings()
-    commands: dict[str, dict[str, object]] = {}
+    commands: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 def find_settings(arguments: Sequence[str]) -> Path | None:
@@ -68,7 +76,8 @@ def find_settings(arguments: Sequence[str]) -> Path | None:
 
     One *inside* a model directory is not read: it came with the model, and the user did not write it.
     """
-    named = [Path(argument).absolute().parent for argument in arguments if Path(argument).is_dir()]
+    # Path.is_dir raises for a name that is too long.
+    named = [Path(argument).absolute().parent for argument in arguments if os.path.isdir(argument)]  # noqa: PTH112
     places = [directory / FILE_NAME for directory in (*named, Path.cwd())]
     return next((place for place in places if place.is_file()), None)
 
@@ -88,8 +97,11 @@ def load_settings(path: Path | None) -> Settings:
             f"{path}: {stray[0]!r} stands outside a table",
             hint="put options under their command, such as [plan], [publish] or [smoke]",
         )
+    # Imported here: it takes longer than all else that a command without a deploytk.toml needs to start.
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        return Settings(path=path, commands=tables, **own)
+        return TypeAdapter(Settings).validate_python({"path": path, "commands": tables, **own})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

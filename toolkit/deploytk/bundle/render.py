@@ -12,7 +12,6 @@ from pathlib import Path
 
 from deploytk.artifact import Artifact
 from deploytk.atomic import disk_errors, staged_directory, sync_directory
-from deploytk.bundle.card import render_card
 from deploytk.bundle.links import link_or_copy
 from deploytk.bundle.manifest import (
     NAME,
@@ -46,13 +45,19 @@ def render_bundle(
     artifact.require_usable()
     _check_options(options)
     options = with_own_facts(artifact, options, progress)
-    generated = {path: text.encode() for path, text in _generated_texts(artifact, plan, options).items()}
-    sources = _sources(artifact, generated, progress)
+    generated: dict[str, bytes] = {}
+
+    def generate() -> None:
+        texts = _generated_texts(artifact, plan, options)
+        generated.update((path, text.encode()) for path, text in texts.items())
+
     with disk_errors(out, BundleError):
         place = out.resolve()
         _check_place(place, artifact)
-        before = {source: _mark(source) for source in sources.values()}
-        digests = hash_files(list(sources.values()), "hashing", progress)
+        model = [artifact.root / file.path for file in artifact.files]
+        before = {source: _mark(source) for source in model}
+        digests = hash_files(model, "hashing", progress, meanwhile=generate)
+        sources = _sources(artifact, generated, progress)
         weights = {file.path for file in artifact.files if file.is_weight}
         files = [
             *(BundleFile(path, before[source][0], digests[source], "weights" if path in weights else "model")
@@ -128,6 +133,8 @@ def _check_options(options: BundleOptions) -> None:
 
 def _generated_texts(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -> dict[str, str]:
     """Path -> text of everything that does not come from the model as it is."""
+    from deploytk.bundle.card import render_card
+
     texts = render_card(artifact, plan, options)
     texts |= {path: _text(source) for path, source in _app_files(options)}
     texts["Dockerfile"] = (shipped("images") / _dockerfile(plan)).read_text(encoding="utf-8")
