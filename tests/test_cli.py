@@ -21,7 +21,7 @@ COMMANDS = ["inspect", "plan", "modernize", "package", "publish", "serve", "smok
 
 def _run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "deploytk.cli", *arguments],
+        [sys.executable, "-m", "deploytk", *arguments],
         capture_output=True,
         text=True,
         timeout=110,
@@ -194,7 +194,7 @@ def test_serve_answers_and_leaves_no_process(number: signal.Signals, tmp_path: P
     from deploytk.processes import free_port
 
     port = free_port()
-    command = [sys.executable, "-m", "deploytk.cli", "serve", str(MODELS / "hf-awq"), "--engine", "cpu", "--app", "api"]
+    command = [sys.executable, "-m", "deploytk", "serve", str(MODELS / "hf-awq"), "--engine", "cpu", "--app", "api"]
     mark = {**os.environ, "DEPLOYTK_TEST_MARK": str(tmp_path)}
     child = subprocess.Popen([*command, "--port", str(port)], env=mark, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

@@ -1,14 +1,32 @@
 """The command `deploytk`, also as `python -m deploytk`."""
 
+from __future__ import annotations
+
+import contextlib
 import gc
+import os
+import sys
 
 # Loading modules makes many objects that stay: looking for garbage among them takes a third of the start-up.
 gc.disable()
 
 from deploytk.cli import main  # noqa: E402
 
-gc.set_threshold(100_000)
-gc.enable()
+
+def run() -> None:
+    """Run the command, and end at once: nothing is left to do, and taking modules down takes a tenth of a second."""
+    gc.set_threshold(100_000)
+    gc.enable()
+    try:
+        main()
+        code: str | int | None = 0
+    except SystemExit as ended:
+        code = ended.code
+    with contextlib.suppress(OSError):  # nobody reads our output any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
 
 if __name__ == "__main__":
-    main()
+    run()
