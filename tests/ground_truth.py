@@ -29,6 +29,7 @@ class Behaviour:
     is_chunked: bool = True
     has_role_event: bool = True
     models: Any = None  # what /v1/models answers instead
+    ready_after: int = 0  # requests for completions before that get status 503
     sent_ns: list[list[int]] = field(default_factory=list)  # per request, when each content event was written
 
 
@@ -59,6 +60,8 @@ class Server:
         if path not in ("/v1/chat/completions", "/v1/completions"):
             return self._plain(writer, 404, {"error": {"message": "no such path"}})
         self._count += 1
+        if self._count <= self.behaviour.ready_after:
+            return self._plain(writer, 503, {"error": {"message": "loading"}})
         if self.behaviour.fails_every and self._count % self.behaviour.fails_every == 0:
             return self._plain(writer, 500, {"error": {"message": "out of memory"}})
         return await self._stream(path, body, writer)

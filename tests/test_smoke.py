@@ -166,6 +166,13 @@ def test_a_url_that_is_no_model_server_is_refused(models: object) -> None:
         smoke(server.url, ServeOptions(), FEW, Budget(), Silent())
 
 
+def test_a_server_that_loads_is_waited_for() -> None:
+    with serving(Behaviour(ready_after=2)) as server:
+        report = smoke(server.url, ServeOptions(attach_within_s=20), FEW, Budget(), Silent())
+
+    assert (report.verdict.status, report.counts.failed) == ("pass", 0)
+
+
 def test_nobody_at_the_address_is_an_error() -> None:
     with pytest.raises(EndpointError):
         smoke("http://127.0.0.1:9", ServeOptions(), FEW, Budget(), Silent())

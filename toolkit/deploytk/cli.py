@@ -250,6 +250,9 @@ def smoke(
     max_batch_size: MaxBatch = None,
     kv: Kv = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Measured requests.")] = None,
+    wait: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long a server at a URL may take to be ready: 60s, 30m.")
+    ] = "60s",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json .md .xml .html")
     ] = None,
@@ -270,7 +273,8 @@ def smoke(
     given = {name: value for name, value in flags.items() if value is not None}
     limits = limits.beaten_by(make_budget(given, "the command line"))
     request = _request(gpu, session_len, max_batch_size, kv, None, "auto")
-    options = ServeOptions(engine=engine, golden=read_golden(golden) if golden else (), request=request)
+    known = read_golden(golden) if golden else ()
+    options = ServeOptions(engine=engine, golden=known, request=request, attach_within_s=_seconds(wait))
     workload = Workload(requests=requests) if requests else Workload()
     report = run_smoke(source, options, workload, limits, _Session.progress)
     if output:

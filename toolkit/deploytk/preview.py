@@ -52,6 +52,7 @@ class ServeOptions:
     golden: tuple[Golden, ...] = ()
     template: Path | None = None  # user templates that replace shipped ones by name
     ready_within_s: float = 1800.0
+    attach_within_s: float = 0.0  # how long a server at a URL may take until it completes something
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def open_endpoint(source: str, options: ServeOptions, progress: Progress) -> Ite
     log, when it is not ready in time; at the end of the context nothing of it is left running.
     """
     if source.startswith(("http://", "https://")):
-        yield attach(source.rstrip("/"))
+        yield _attach_when_ready(source.rstrip("/"), options.attach_within_s)
         return
     path = Path(source.removeprefix("file://"))
     with ExitStack() as stack:
@@ -111,6 +112,31 @@ def attach(url: str) -> Endpoint:
         ) from error
     engine = state.get("engine") if isinstance(state, dict) else None
     return Endpoint(url, model, engine or ("cpu" if owner == "deploytk-cpu" else None), None, None, None)
+
+
+def _attach_when_ready(url: str, limit_s: float) -> Endpoint:
+    """`attach`, again and again until a real completion comes or time runs out; at once with a limit of 0."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            endpoint = attach(url)
+        except EndpointError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            if time.monotonic() > deadline or _completes(endpoint):
+                return endpoint
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic()) + 0.05))
+
+
+def _completes(endpoint: Endpoint) -> bool:
+    """Whether the server gives one token; a list of models alone may come long before."""
+    body = {"model": endpoint.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
+    try:
+        answer = httpx.post(f"{endpoint.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == 200
 
 
 def choose_engine(choice: EngineChoice) -> Literal["turbomind", "cpu"]:
