@@ -152,7 +152,7 @@ def open_workspace(artifact: Artifact, family: Family, names: Literal["own", "ll
     dtype: Dtype = "BF16" if artifact.weight_dtype == "bfloat16" else "F16"
     directory = artifact.root / "triton_models" / "weights"
     files = Files(directory, artifact.tensor_parallel, artifact.config_format == "ini", dtype)
-    original = read_original(artifact, lambda: _are_equal(_embeddings_of(artifact, files), _output_of(artifact, files)))
+    original = read_original(artifact, lambda: _is_output_embedding(artifact, files))
     # InternLM2 is read as the Llama model that it equals, and merged as its own code wants it.
     is_internlm2 = family is INTERNLM2
     workspace = _Workspace(artifact, LLAMA if is_internlm2 else family, original, files)
@@ -235,6 +235,17 @@ def _output_of(artifact: Artifact, files: Files) -> Array:
 def _is_output_transposed(artifact: Artifact) -> bool:
     """Whether it was made by 0.8.0 or later, the first versions with a rank count of its own for attention."""
     return artifact.config_format == "yaml" and "attn_tp_size" in artifact.config
+
+
+def _is_output_embedding(artifact: Artifact, files: Files) -> bool:
+    """Whether output and embedding are the same; where they are not, the first row tells, and little is read."""
+    embedding = _embeddings_of(artifact, files)
+    if _is_output_transposed(artifact):
+        rows = -(-artifact.vocab_size // files.ranks)
+        stored = files.open("output.0.weight", np.uint16, artifact.hidden_size, rows)
+        if not np.array_equal(stored[:, 0], embedding[0]):
+            return False
+    return _are_equal(embedding, _output_of(artifact, files))
 
 
 def _are_equal(first: Array, second: Array) -> bool:
