@@ -254,7 +254,7 @@ def smoke(
         str, typer.Option(metavar="DURATION", help="How long a server at a URL may take to be ready: 60s, 30m.")
     ] = "60s",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json .md .xml .html")
+        Path | None, typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json or .md")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
