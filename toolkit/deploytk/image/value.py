@@ -1,0 +1,81 @@
+"""The image: layers that deploytk writes itself, on top of a runtime that a builder made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+LayerKind = Literal["base", "weights", "model", "app", "card"]
+WeightsMode = Literal["layers", "mount", "download"]
+
+Read = Callable[[int], Iterator[bytes]]
+"""The bytes of a blob from an offset on; raises ImageError when what they are made of has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer as every output sends it."""
+
+    digest: str  # sha256:... of the blob
+    diff_id: str  # sha256:... of the uncompressed tar; equal to digest for layers of our own
+    size: int  # bytes of the blob
+    kind: LayerKind
+    media_type: str
+    created_by: str  # one line for the image's history
+    read: Read
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The runtime image that bundles are put on."""
+
+    reference: str  # as a user would name it
+    image_id: str  # sha256:... of its config
+    layers: tuple[Layer, ...]
+    config: Mapping[str, object]  # its image config: architecture, os, config {Env, User, ...}, history
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """All that an output needs; nothing has been sent. The same inputs give the same bytes anywhere."""
+
+    layers: tuple[Layer, ...]  # those of the base first
+    config: bytes  # JSON
+    manifest: bytes  # JSON, an OCI image manifest
+    image_id: str  # sha256:... of config
+    digest: str  # sha256:... of manifest
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    tag: str  # NAME:TAG or HOST/NAME:TAG
+    output: str = "daemon"  # daemon, registry, or oci:DIR
+    weights: WeightsMode = "layers"
+    base: str | None = None  # a runtime image to use as it is, instead of building one
+    ca_certificate: Path | None = None  # trusted while the runtime is built, kept in no layer
+    wheels: Path | None = None  # a directory of wheels that pip takes before, or instead of, the index
+
+
+@dataclass(frozen=True, slots=True)
+class SentLayer:
+    """What happened to one layer."""
+
+    digest: str
+    size: int  # bytes
+    kind: LayerKind
+    reused: bool  # it was there already: nothing was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is where it was wanted."""
+
+    tag: str
+    image_id: str
+    digest: str  # of its manifest
+    output: str  # daemon, registry, or oci:DIR
+    layers: tuple[SentLayer, ...]
+    sent_bytes: int
+    seconds: float
