@@ -16,11 +16,18 @@ from deploytk.errors import EndpointError, UsageError
 from deploytk.preview import ServeOptions
 from deploytk.progress import Silent
 from deploytk.smoke import Budget, Report, Workload, make_budget, markdown, read_budget, smoke, write_report
-from deploytk.smoke.client import _Chunks, _Events
+from deploytk.smoke.client import Chunks, Events
 from deploytk.smoke.correctness import degenerate
 from deploytk.smoke.statistics import percentile, summarize
 
-FEW = Workload(requests=12, warmup_requests=1, output_tokens=64, request_within_s=5, total_within_s=20)
+FEW = Workload(
+    requests=12,
+    warmup_requests=1,
+    output_tokens=64,
+    request_within_s=5,
+    total_within_s=20,
+    has_self_check=False,
+)
 
 
 def _smoke(behaviour: Behaviour, budget: Budget | None = None, golden: tuple[Golden, ...] = ()) -> Report:
@@ -232,7 +239,7 @@ def test_percentiles_are_interpolated_and_say_when_they_are_uncertain() -> None:
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=8), st.lists(st.integers(1, 30), max_size=40))
 def test_chunks_are_put_together_wherever_they_are_cut(contents: list[bytes], cuts: list[int]) -> None:
     wire = b"".join(f"{len(c):x}\r\n".encode() + c + b"\r\n" for c in contents) + b"0\r\n\r\n"
-    chunks, found, at = _Chunks(), b"", 0
+    chunks, found, at = Chunks(), b"", 0
 
     for size in [*cuts, len(wire)]:
         found += chunks.feed(wire[at : at + size])
@@ -245,7 +252,7 @@ def test_chunks_are_put_together_wherever_they_are_cut(contents: list[bytes], cu
 @given(st.lists(st.text(max_size=20), max_size=6), st.lists(st.integers(1, 20), max_size=60))
 def test_events_are_put_together_wherever_they_are_cut(texts: list[str], cuts: list[int]) -> None:
     wire = b"".join(b"data: " + json.dumps({"t": text}).encode() + b"\n\n" for text in texts) + b"data: [DONE]\n\n"
-    events, found, at = _Events(), [], 0
+    events, found, at = Events(), [], 0
 
     for size in [*cuts, len(wire)]:
         found += events.feed(wire[at : at + size])

@@ -2,77 +2,71 @@
 
 from __future__ import annotations
 
+import bisect
+import os
 import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
-_SAMPLE_EVERY_S = 0.05
+_LOADING_EVERY_S = 0.02
+_SERVING_EVERY_S = 0.1
+
+# Of nvmlClocksEventReasons: those that make a measurement worth less. Power capping is how a GPU under load is.
+_HOT = {0x08: "hardware slowdown", 0x20: "too hot, by software", 0x40: "too hot", 0x80: "power brake"}
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """Something that computes on a GPU."""
+
+    pid: int  # as the host counts; a container does not know it under this number
+    used_bytes: int | None  # None where the driver does not tell: WSL, MIG without rights
 
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
-    """One GPU at one moment."""
+    """One GPU, or one MIG slice of it, at one moment."""
 
     name: str
+    uuid: str
     driver: str
-    api: str  # "nvml_v2", which leaves the driver's reserve out of `used_bytes`, or "nvml_v1"
+    api: Literal["nvml_v2", "nvml_v1"]  # the second leaves the driver's reserve out of `used_bytes`
+    is_mig: bool
     total_bytes: int
     reserved_bytes: int | None  # None where the API does not tell
     used_bytes: int
-    processes: int  # that compute on it, as far as the driver tells
+    processes: tuple[GpuProcess, ...]
+    power_limit_w: float | None
+    sm_clock_mhz: int | None
+    slowed_by: tuple[str, ...]  # heat and the like, at this moment
 
 
-def read_memory(index: int = 0) -> GpuMemory | None:
-    """The memory of a GPU, None without NVML or GPU."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        return _read(pynvml, index)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _read(pynvml: Any, index: int) -> GpuMemory:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    try:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
-        api, reserved = "nvml_v2", int(memory.reserved)
-    except (pynvml.NVMLError, AttributeError):
-        memory, api, reserved = pynvml.nvmlDeviceGetMemoryInfo(handle), "nvml_v1", None
-    try:
-        processes = len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
-    except pynvml.NVMLError:
-        processes = 0
-    name, driver = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlSystemGetDriverVersion()
-    return GpuMemory(_text(name), _text(driver), api, int(memory.total), reserved, int(memory.used), processes)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def read_memory(environment: Mapping[str, str] = os.environ) -> GpuMemory | None:
+    """The GPU that a server started from here would use first; None without NVML or GPU."""
+    with _device(environment) as device:
+        return device.read() if device else None
 
 
 class PeakSampler:
-    """The most that was used on a GPU while the context was open."""
+    """Use of a GPU over time, while the context is open: every 20 ms, later every 100 ms."""
 
-    def __init__(self, index: int = 0) -> None:
-        self._index = index
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.first = read_memory(index)
-        self.peak_bytes = self.first.used_bytes if self.first else 0
-        self.samples = 0
+        self._thread = threading.Thread(target=self._watch, name="vram", daemon=True)
+        self._every_s = _LOADING_EVERY_S
+        self.first = read_memory(environment)
+        self.times_ns: list[int] = []  # `time.perf_counter_ns`, ascending
+        self.used_bytes: list[int] = []  # at those times
 
     def __enter__(self) -> PeakSampler:
         if self.first:
+            self._note(self.first.used_bytes)
             self._thread.start()
         return self
 
@@ -81,13 +75,151 @@ class PeakSampler:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _watch(self) -> None:
-        import pynvml
+    def slow_down(self) -> None:
+        """Loading is over: look less often from now on."""
+        self._every_s = _SERVING_EVERY_S
 
-        pynvml.nvmlInit()
+    @property
+    def interval_ms(self) -> float:
+        return self._every_s * 1000
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.used_bytes, default=0)
+
+    @property
+    def largest_gap_ms(self) -> float:
+        times = self.times_ns
+        return max((b - a for a, b in pairwise(times)), default=0) / 1e6
+
+    def used_at(self, when_ns: int) -> int | None:
+        """What was in use at that time, from the sample before it."""
+        place = bisect.bisect_right(self.times_ns, when_ns)
+        return self.used_bytes[place - 1] if place else None
+
+    def _note(self, used_bytes: int) -> None:
+        self.times_ns.append(time.perf_counter_ns())
+        self.used_bytes.append(used_bytes)
+
+    def _watch(self) -> None:
+        with _device(self._environment) as device:
+            while device and not self._end.wait(self._every_s):
+                used_bytes = device.used_bytes()
+                if used_bytes is None:
+                    return
+                self._note(used_bytes)
+
+
+class _Device:
+    """An NVML handle, and the second or the first memory API, whichever works."""
+
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml, self._handle = nvml, handle
+        self._has_v2 = hasattr(nvml, "nvmlMemory_v2")
+        if self._has_v2:
+            try:
+                nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+            except (nvml.NVMLError, TypeError):
+                self._has_v2 = False  # drivers before 510, and some of WSL
+
+    def used_bytes(self) -> int | None:
         try:
-            while not self._end.wait(_SAMPLE_EVERY_S):
-                self.peak_bytes = max(self.peak_bytes, _read(pynvml, self._index).used_bytes)
-                self.samples += 1
-        finally:
-            pynvml.nvmlShutdown()
+            return int(self._memory().used)
+        except self._nvml.NVMLError:
+            return None
+
+    def read(self) -> GpuMemory | None:
+        nvml, handle = self._nvml, self._handle
+        try:
+            memory = self._memory()
+        except nvml.NVMLError:
+            return None
+        limit = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        return GpuMemory(
+            name=_text(self._ask(nvml.nvmlDeviceGetName, handle) or "unknown"),
+            uuid=_text(self._ask(nvml.nvmlDeviceGetUUID, handle) or ""),
+            driver=_text(self._ask(nvml.nvmlSystemGetDriverVersion) or "unknown"),
+            api="nvml_v2" if self._has_v2 else "nvml_v1",
+            is_mig=bool(self._ask(nvml.nvmlDeviceIsMigDeviceHandle, handle)),
+            total_bytes=int(memory.total),
+            reserved_bytes=int(memory.reserved) if self._has_v2 else None,
+            used_bytes=int(memory.used),
+            processes=self._processes(),
+            power_limit_w=limit / 1000 if limit else None,
+            sm_clock_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+            slowed_by=self._slowed_by(),
+        )
+
+    def _memory(self) -> Any:
+        if not self._has_v2:
+            return self._nvml.nvmlDeviceGetMemoryInfo(self._handle)
+        memory = self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=self._nvml.nvmlMemory_v2)
+        # Drivers disagree whether `used` holds the reserve; the sum tells.
+        if memory.used + memory.free == memory.total and memory.reserved:
+            memory.used -= memory.reserved
+        return memory
+
+    def _processes(self) -> tuple[GpuProcess, ...]:
+        found = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or ()
+        return tuple(GpuProcess(int(one.pid), one.usedGpuMemory) for one in found)
+
+    def _slowed_by(self) -> tuple[str, ...]:
+        reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle) or 0
+        return tuple(name for bit, name in _HOT.items() if reasons & bit)
+
+    def _ask(self, question: Any, *arguments: Any) -> Any:
+        """The answer, None where this driver, device or user gets none."""
+        try:
+            return question(*arguments)
+        except self._nvml.NVMLError:
+            return None
+
+
+@contextmanager
+def _device(environment: Mapping[str, str]) -> Iterator[_Device | None]:
+    try:
+        import pynvml as nvml
+    except ImportError:
+        yield None
+        return
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        yield None
+        return
+    try:
+        try:
+            device = _Device(nvml, _handle(nvml, environment))
+        except nvml.NVMLError:
+            device = None
+        yield device
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _handle(nvml: Any, environment: Mapping[str, str]) -> Any:
+    """The first GPU that CUDA would see; a MIG slice by its own handle, since its parent tells only root."""
+    chosen = environment.get("CUDA_VISIBLE_DEVICES") or environment.get("NVIDIA_VISIBLE_DEVICES") or ""
+    first = chosen.split(",")[0].strip()
+    if first.startswith(("GPU-", "MIG-")):
+        return nvml.nvmlDeviceGetHandleByUUID(first.encode())
+    parent = nvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
+    try:
+        is_split = nvml.nvmlDeviceGetMigMode(parent)[0] == 1
+    except nvml.NVMLError:
+        is_split = False
+    if not is_split:
+        return parent
+    slices = (_slice(nvml, parent, number) for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(parent)))
+    return next((one for one in slices if one is not None), parent)
+
+
+def _slice(nvml: Any, parent: Any, number: int) -> Any:
+    try:
+        return nvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, number)
+    except nvml.NVMLError:
+        return None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

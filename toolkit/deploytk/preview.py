@@ -51,6 +51,7 @@ class ServeOptions:
     request: PlanRequest = dataclasses.field(default_factory=PlanRequest)
     golden: tuple[Golden, ...] = ()
     template: Path | None = None  # user templates that replace shipped ones by name
+    environment: tuple[tuple[str, str], ...] = ()  # for the app and its engine, beside ours
     ready_within_s: float = 1800.0
     attach_within_s: float = 0.0  # how long a server at a URL may take until it completes something
 
@@ -194,6 +195,7 @@ def _running_app(
     app_log, engine_log = work / "app.log", work / "engine.log"
     environment = {
         **os.environ,
+        **dict(options.environment),
         "HOST": options.host,
         "PORT": str(port),
         "DEPLOYTK_ENGINE": engine,

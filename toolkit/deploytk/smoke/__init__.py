@@ -1,13 +1,17 @@
 """Stage 8: Endpoint -> Measurement -> Report."""
 
 from deploytk.smoke.budget import Budget, make_budget, read_budget
-from deploytk.smoke.measure import Measurement, Workload, measure
+from deploytk.smoke.judge import Evidence, judge
+from deploytk.smoke.measure import Measurement, measure
+from deploytk.smoke.raw import read_raw, write_raw
 from deploytk.smoke.render import markdown, write_report
-from deploytk.smoke.report import Report, judge
+from deploytk.smoke.report import Report
 from deploytk.smoke.run import smoke
+from deploytk.smoke.workload import Workload
 
 __all__ = [
     "Budget",
+    "Evidence",
     "Measurement",
     "Report",
     "Workload",
@@ -16,6 +20,8 @@ __all__ = [
     "markdown",
     "measure",
     "read_budget",
+    "read_raw",
     "smoke",
+    "write_raw",
     "write_report",
 ]

@@ -1,7 +1,7 @@
-"""A measuring HTTP client: one open connection, and a stamp at every read of the socket.
+"""A measuring HTTP client: connections that are open before they are needed, and a stamp at every read.
 
-The stamp is taken before anything is parsed, and the connection is open before a request is timed, so that neither
-the client's own work nor the handshake is counted.
+The stamp is taken in `data_received`, when the bytes come from the socket and before anything is parsed; answers are
+taken apart when the measurement is over. So neither the client's own work nor the handshake is counted.
 """
 
 from __future__ import annotations
@@ -10,155 +10,325 @@ import asyncio
 import json
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from deploytk.errors import EndpointError
 
-_READ_BYTES = 65536
-_LARGEST_HEAD_BYTES = 65536
+_CONNECT_WITHIN_S = 10.0
+_LARGEST_ANSWER_BYTES = 2**26
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and the reads in which its answer came. Times are `time.perf_counter_ns`."""
+
+    sent_ns: int  # just before the first byte of the request
+    reads: tuple[tuple[int, bytes], ...]  # when, and what
+    is_closed: bool  # the server closed the connection after the last read
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One answer as it came: what was said, and when. Times are `time.perf_counter_ns`."""
+    """One answer, taken apart."""
 
     status: int
-    sent_ns: int  # just before the first byte of the request
+    sent_ns: int
+    head_ns: int  # when the last byte of its head was read
     events: tuple[tuple[int, dict[str, Any]], ...]  # (when its last byte was read, the parsed event)
     done_ns: int  # when the last byte was read
-    is_complete: bool  # a stream ended with [DONE], a plain answer with its last byte
+    is_complete: bool  # a stream was ended by the server on purpose, a plain answer has all its bytes
     error: str  # what the server said went wrong, "" when nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is, taken from its URL."""
+
+    host: str
+    port: int
+    is_secure: bool
+    path: str  # before every path of a request
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """Raises EndpointError when `url` is none of a server."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if not host or parts.scheme not in ("http", "https"):
+            raise EndpointError(f"{url} is no address of a server", hint="it looks like http://127.0.0.1:7860")
+        is_secure = parts.scheme == "https"
+        return cls(host, port or (443 if is_secure else 80), is_secure, parts.path.rstrip("/"))
+
+    def head(self, method: str, path: str, size: int, key: str | None) -> bytes:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        lines = [f"{method} {self.path}{path} HTTP/1.1", f"Host: {host}:{self.port}", "Accept: */*"]
+        lines += [f"Authorization: Bearer {key}"] if key else []
+        lines += ["Content-Type: application/json", f"Content-Length: {size}"] if method == "POST" else []
+        return "\r\n".join([*lines, "", ""]).encode()
 
 
 class Connection:
     """A connection to one server, opened before it is needed and used for one request after the other."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EndpointError(f"{url} is no address of a server", hint="it looks like http://127.0.0.1:7860")
-        self._host = parts.hostname
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._path = parts.path.rstrip("/")
-        self._authorization = f"Authorization: Bearer {key}\r\n" if key else ""
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._address = Address.of(url)
+        self._key = key
+        self._wire: _Wire | None = None
+        self.connect_ms: float | None = None  # TCP and TLS, of the last time it was opened
 
     async def open(self) -> None:
-        """Connect unless that is done already."""
-        if self._writer is None or self._writer.is_closing():
-            opening = asyncio.open_connection(self._host, self._port, ssl=self._tls, limit=2**22)
-            self._reader, self._writer = await asyncio.wait_for(opening, 10)
+        """Connect unless that is done already; raises OSError."""
+        if self._wire is not None and not self._wire.is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        tls = ssl.create_default_context() if self._address.is_secure else None
+        started = time.perf_counter_ns()
+        opening = loop.create_connection(_Wire, self._address.host, self._address.port, ssl=tls)
+        try:
+            _, self._wire = await asyncio.wait_for(opening, _CONNECT_WITHIN_S)
+        except asyncio.TimeoutError as error:
+            raise ConnectionError(f"no connection within {_CONNECT_WITHIN_S:.0f} s") from error
+        self.connect_ms = (time.perf_counter_ns() - started) / 1e6
 
-    async def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._reader = self._writer = None
+    def close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+        self._wire = None
 
-    async def post(self, path: str, body: dict[str, Any]) -> Received:
-        """Send `body`, read the answer to its end; raises OSError when the connection breaks before an answer."""
-        content = json.dumps(body, ensure_ascii=False).encode()
+    async def post(self, path: str, body: dict[str, Any], within_s: float) -> Exchange:
+        """Send `body` and collect the answer; raises OSError when none comes, or none in time."""
+        return await self._ask("POST", path, json.dumps(body, ensure_ascii=False).encode(), within_s)
+
+    async def get(self, path: str, within_s: float) -> tuple[int, bytes]:
+        """The status and body of an answer; raises OSError when none comes."""
+        exchange = await self._ask("GET", path, b"", within_s)
+        head, _, _, pieces = _split(exchange)
+        return head.status, b"".join(data for _, data in pieces)
+
+    async def _ask(self, method: str, path: str, content: bytes, within_s: float) -> Exchange:
+        head = self._address.head(method, path, len(content), self._key)
         await self.open()
-        assert self._reader is not None  # noqa: S101 (open sets both)
-        assert self._writer is not None  # noqa: S101
-        head = (
-            f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n{self._authorization}"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-        )
+        wire = self._wire
+        assert wire is not None  # noqa: S101 (open sets it)
+        answered = wire.expect()
         sent_ns = time.perf_counter_ns()
-        self._writer.write(head.encode() + content)
-        answer = _Answer(self._reader)
+        wire.send(head + content)
         try:
-            return await answer.read(sent_ns)
-        finally:
-            if not answer.is_reusable:
-                await self.close()
+            await asyncio.wait_for(answered, within_s)
+        except asyncio.TimeoutError as error:
+            self.close()
+            raise ConnectionError(f"no end within {within_s:g} s") from error
+        except BaseException:
+            self.close()
+            raise
+        exchange = Exchange(sent_ns, tuple(wire.reads), wire.is_closed)
+        if not wire.is_reusable:
+            self.close()
+        if not exchange.reads:
+            raise ConnectionError("the server closed the connection without an answer")
+        return exchange
 
 
-class _Answer:
-    """Reads one HTTP/1.1 answer: plain, chunked or until the end of the connection."""
+class _Wire(asyncio.Protocol):
+    """Keeps what is read and when, and notices the end of an answer."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
+    def __init__(self) -> None:
+        self.reads: list[tuple[int, bytes]] = []
+        self.is_closed = False
         self.is_reusable = False
+        self._transport: asyncio.Transport | None = None
+        self._answered: asyncio.Future[None] | None = None
+        self._head: _Head | None = None
+        self._start = b""
+        self._body_bytes = 0
+        self._end = b""
 
-    async def read(self, sent_ns: int) -> Received:
-        status, headers = await self._head()
-        chunks = _Chunks() if headers.get("transfer-encoding", "").lower() == "chunked" else None
-        length = int(headers["content-length"]) if "content-length" in headers else None
-        is_stream = headers.get("content-type", "").startswith("text/event-stream")
-        parser, body = _Events(), bytearray()
-        events: list[tuple[int, dict[str, Any]]] = []
-        done_ns, is_whole = time.perf_counter_ns(), length == 0
-        while not is_whole:
-            data = await self._reader.read(_READ_BYTES)
-            now = time.perf_counter_ns()
-            if not data:
-                is_whole = chunks is None and length is None
-                break
-            done_ns = now
-            piece = chunks.feed(data) if chunks else data
-            if is_stream:
-                events += [(now, event) for event in parser.feed(piece)]
-            body += b"" if is_stream else piece
-            is_whole = chunks.is_done if chunks else (length is not None and len(body) >= length)
-            if is_stream and parser.is_done and chunks is None:
-                is_whole = True
-        self.is_reusable = is_whole and (chunks is not None or length is not None)
-        self.is_reusable &= headers.get("connection", "").lower() != "close"
-        if not is_stream:
-            events = _plain_event(bytes(body), done_ns)
-        error = _error_in([event for _, event in events], status)
-        is_complete = parser.is_done if is_stream else is_whole
-        return Received(status, sent_ns, tuple(events), done_ns, is_complete, error)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
 
-    async def _head(self) -> tuple[int, dict[str, str]]:
-        try:
-            head = await self._reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise ConnectionError("the server closed the connection without an answer") from error
-        lines = head.decode("latin-1").split("\r\n")
+    def expect(self) -> asyncio.Future[None]:
+        """A future that is done with the answer to the request that is sent next."""
+        self.reads, self._head, self._start, self._end, self._body_bytes = [], None, b"", b"", 0
+        self.is_reusable = False
+        self._answered = asyncio.get_running_loop().create_future()
+        if self.is_closed:
+            self._answered.set_result(None)
+        return self._answered
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None and not self.is_closed:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        self.is_closed = True
+
+    def data_received(self, data: bytes) -> None:
+        self.reads.append((time.perf_counter_ns(), data))
+        if self._head is not None:
+            self._body_bytes += len(data)
+        elif not self._has_head(data):
+            return
+        if self._head is not None and self._head.is_chunked:
+            # Almost always this is enough; whether the five bytes are the last chunk or text is looked at then.
+            self._end = self._end[-4:] + data[-5:]
+            if self._end.endswith(b"0\r\n\r\n") or self._body_bytes > _LARGEST_ANSWER_BYTES:
+                self._finish_chunked()
+        elif self._head is not None and self._head.length is not None:
+            if self._body_bytes >= self._head.length:
+                self._finish(is_reusable=True)
+        elif b"data: [DONE]" in (self._end[-16:] + data):
+            self._finish(is_reusable=False)
+        else:
+            self._end = data[-16:]
+
+    def eof_received(self) -> None:
+        self.is_closed = True
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.is_closed = True
+        self._finish(is_reusable=False)
+
+    def _has_head(self, data: bytes) -> bool:
+        """Whether the head is whole now; counts what comes after it."""
+        self._start += data
+        head, separator, body = self._start.partition(b"\r\n\r\n")
+        if not separator:
+            if len(self._start) > 65536:
+                self.close()
+                self._finish(is_reusable=False)
+            return False
+        self._head = _Head.of(head)
+        self._body_bytes = len(body)
+        if self._head is None:
+            self.close()
+            self._finish(is_reusable=False)
+            return False
+        return True
+
+    def _finish_chunked(self) -> None:
+        head, _, is_whole, _ = _split(Exchange(0, tuple(self.reads), is_closed=False))
+        if is_whole or self._body_bytes > _LARGEST_ANSWER_BYTES:
+            self._finish(is_reusable=is_whole and not head.closes)
+
+    def _finish(self, *, is_reusable: bool) -> None:
+        self.is_reusable = is_reusable and not self.is_closed and self._head is not None and not self._head.closes
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    status: int
+    is_chunked: bool
+    length: int | None
+    is_stream: bool  # server-sent events
+    closes: bool
+
+    @classmethod
+    def of(cls, data: bytes) -> _Head | None:
+        """None when this is not HTTP."""
+        lines = data.decode("latin-1").split("\r\n")
         parts = lines[0].split(" ", 2)
         if len(parts) < 2 or not parts[0].startswith("HTTP/") or not parts[1].isdigit():
-            raise ConnectionError("the server does not speak HTTP")
+            return None
         pairs = (line.partition(":") for line in lines[1:] if ":" in line)
-        return int(parts[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        length = headers.get("content-length", "")
+        return cls(
+            status=int(parts[1]),
+            is_chunked=headers.get("transfer-encoding", "").lower() == "chunked",
+            length=int(length) if length.isdigit() else None,
+            is_stream=headers.get("content-type", "").startswith("text/event-stream"),
+            closes=headers.get("connection", "").lower() == "close" or parts[0] == "HTTP/1.0",
+        )
 
 
-class _Chunks:
+def receive(exchange: Exchange) -> Received:
+    """Take the answer of `exchange` apart; raises ConnectionError when it is not HTTP."""
+    head, head_ns, is_whole, pieces = _split(exchange)
+    done_ns = exchange.reads[-1][0]
+    if head.is_stream:
+        parser = Events()
+        events = [(when, event) for when, data in pieces for event in parser.feed(data)]
+        # Not every server says [DONE]; one that ends its last chunk has meant to end.
+        is_complete = parser.is_done or (is_whole and head.is_chunked)
+    else:
+        body = b"".join(data for _, data in pieces)
+        events, is_complete = ([(done_ns, _parsed(body))] if body else []), is_whole
+    error = _error_in([event for _, event in events], head.status)
+    return Received(head.status, exchange.sent_ns, head_ns, tuple(events), done_ns, is_complete, error)
+
+
+def _split(exchange: Exchange) -> tuple[_Head, int, bool, list[tuple[int, bytes]]]:
+    """Head, when it was read, whether the body is whole, and the pieces of the body with their times."""
+    start, count, head_ns = b"", 0, 0
+    for when, data in exchange.reads:
+        start += data
+        count, head_ns = count + 1, when
+        if b"\r\n\r\n" in start:
+            break
+    head_bytes, separator, rest = start.partition(b"\r\n\r\n")
+    head = _Head.of(head_bytes) if separator else None
+    if head is None:
+        reason = "does not speak HTTP" if start else "closed the connection without an answer"
+        raise ConnectionError(f"the server {reason}")
+    pieces = [(head_ns, rest)] * bool(rest) + list(exchange.reads[count:])
+    if head.is_chunked:
+        chunks = Chunks()
+        try:
+            pieces = [(when, chunks.feed(data)) for when, data in pieces]
+        except ValueError as error:
+            raise ConnectionError("the server sends chunks that are none") from error
+        return head, head_ns, chunks.is_done, pieces
+    if head.length is not None:
+        return head, head_ns, sum(len(data) for _, data in pieces) >= head.length, pieces
+    return head, head_ns, exchange.is_closed, pieces
+
+
+class Chunks:
     """Takes the chunks of a transfer encoding apart, wherever reads cut them."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._left = 0  # bytes of the current chunk, its line end included
+        self._is_last = False
         self.is_done = False
 
     def feed(self, data: bytes) -> bytes:
-        """The content in `data`; what is not whole yet waits."""
+        """The content in `data`; what is not whole yet waits. Raises ValueError for what is no chunk."""
         self._rest += data
-        found = bytearray()
+        found = []
         while self._rest and not self.is_done:
             if self._left:
                 piece, self._rest = self._rest[: self._left], self._rest[self._left :]
                 self._left -= len(piece)
                 # The last two bytes of a chunk are its line end.
-                end = max(0, len(piece) - max(0, 2 - self._left))
-                found += piece[:end]
+                found.append(piece[: max(0, len(piece) - max(0, 2 - self._left))])
                 continue
             line, separator, after = self._rest.partition(b"\r\n")
             if not separator:
+                if len(self._rest) > 4096:
+                    raise ValueError("the size of a chunk is missing")
                 break
             self._rest = after
+            if self._is_last:
+                self.is_done = not line  # lines before the empty one are trailers
+                continue
             size = int(line.partition(b";")[0], 16)
-            self._left = size + 2
-            self.is_done = size == 0
-        return bytes(found)
+            self._left = size + 2 if size else 0
+            self._is_last = size == 0
+        return b"".join(found)
 
 
-class _Events:
+class Events:
     """Takes server-sent events apart, wherever reads cut them."""
 
     def __init__(self) -> None:
@@ -167,7 +337,7 @@ class _Events:
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The events that are whole now."""
-        self._rest += data.replace(b"\r\n", b"\n") if b"\r" in data else data
+        self._rest += data
         *lines, self._rest = self._rest.split(b"\n")
         found = []
         for line in lines:
@@ -181,19 +351,15 @@ class _Events:
         return found
 
 
-def _plain_event(body: bytes, done_ns: int) -> list[tuple[int, dict[str, Any]]]:
-    return [(done_ns, _parsed(body))] if body else []
-
-
 def _parsed(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"error": {"message": "the server sent something that is not JSON"}}
     return value if isinstance(value, dict) else {"error": {"message": "the server sent something unexpected"}}
 
 
-def _error_in(events: list[dict[str, Any]], status: int) -> str:
+def _error_in(events: Sequence[dict[str, Any]], status: int) -> str:
     for event in events:
         error = event.get("error")
         message = error.get("message") if isinstance(error, dict) else error

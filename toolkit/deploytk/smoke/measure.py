@@ -1,178 +1,221 @@
-"""Asks a server the requests of a workload, one after the other, and keeps what came when."""
+"""Asks a server the requests of a workload, and keeps what came when."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 from deploytk.bundle import Golden
 from deploytk.preview import Endpoint
 from deploytk.progress import Progress
-from deploytk.smoke.client import Connection, Received
-from deploytk.smoke.correctness import Answer, Finding, check_answers
+from deploytk.smoke.client import Connection, Exchange
+from deploytk.smoke.correctness import Answer, Finding, check_answers, check_counts, check_repeats
+from deploytk.smoke.counters import Counters, read_counters
+from deploytk.smoke.record import Outcome, Record, Request, to_record
+from deploytk.smoke.selfcheck import ClientCheck, check_client
+from deploytk.smoke.workload import Workload
 
-_PROMPTS = (
-    "Tell me a short story about a lighthouse.",
-    "Explain in a few sentences why the sky is blue.",
-    "请用几句话介绍一下你自己。",
-    "What is the capital of France, and what is it known for?",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What is asked: closed loop, one stream, greedy."""
-
-    requests: int = 30
-    warmup_requests: int = 3
-    output_tokens: int = 128
-    request_within_s: float = 120.0
-    total_within_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One request, timed; None where a figure is not defined. Definitions: docs/metrics.md."""
-
-    prompt: str
-    text: str
-    is_success: bool
-    error: str
-    ttft_ms: float | None  # first content event - send
-    tpot_ms: float | None  # (last - first content event) / (output tokens - 1)
-    e2e_ms: float | None  # end of the answer - send
-    chunk_gaps_ms: tuple[float, ...]  # between content events
-    prompt_tokens: int | None  # as the server counts
-    output_tokens: int | None
-    events: int  # with content
-    sent_ns: int
-    done_ns: int
-    finish_reason: str | None
+_GOLDEN_TOKENS = 1024
+_MOST_WARM_CONNECTIONS = 64
+_COUNTERS_WITHIN_S = 1.0
+_LEAD_S = 0.02  # before the first request of an open loop is due
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     endpoint: Endpoint
     workload: Workload
-    records: tuple[Record, ...]
+    records: tuple[Record, ...]  # in the order in which they were due
     findings: tuple[Finding, ...]
-    window_s: float  # from the first send to the last byte
+    counted: Counters | None  # what the server counted meanwhile; None when it does not
     client_cpu_share: float  # of one core, while measuring
+    client: ClientCheck | None  # None without a self-check
     has_ended_early: bool  # the time limit came before the last request
 
 
 def measure(endpoint: Endpoint, workload: Workload, golden: tuple[Golden, ...], progress: Progress) -> Measurement:
-    """Golden prompts first, then the timed requests; a request that fails is recorded, not raised."""
-    return asyncio.run(_measure(endpoint, workload, golden, progress))
+    """Golden prompts and warm-up first, then the timed requests; one that fails is recorded, not raised."""
+    client = check_client(workload.concurrency) if workload.has_self_check else None
+    asking = _Asking(endpoint, workload, progress)
+    return asyncio.run(asking.measure(golden, client))
 
 
-async def _measure(
-    endpoint: Endpoint, workload: Workload, golden: tuple[Golden, ...], progress: Progress
-) -> Measurement:
-    connection = Connection(endpoint.url)
-    deadline = time.monotonic() + workload.total_within_s
-    answers = []
-    try:
-        with progress.task("golden answers", len(golden), "steps") as advance:
+class _Asking:
+    """One run of a workload."""
+
+    def __init__(self, endpoint: Endpoint, workload: Workload, progress: Progress) -> None:
+        self._endpoint = endpoint
+        self._workload = workload
+        self._progress = progress
+        self._idle: list[Connection] = []
+        self._deadline = time.monotonic() + workload.total_within_s
+        self._characters = 0  # of a prompt of `input_tokens`
+
+    async def measure(self, golden: tuple[Golden, ...], client: ClientCheck | None) -> Measurement:
+        try:
+            answers = await self._ask_golden(golden)
+            await self._fit_length()
+            repeats = await self._warm_up()
+            before = await self._counters(None)
+            cpu, started = time.thread_time(), time.monotonic()
+            with self._progress.task("requests", self._workload.requests, "steps") as advance, _undisturbed():
+                run = self._closed_loop if self._workload.rate is None else self._open_loop
+                outcomes = await run(advance)
+            share = (time.thread_time() - cpu) / max(time.monotonic() - started, 1e-9)
+            # Only now, when nothing is timed any more, are the answers taken apart.
+            records = tuple(to_record(outcome) for outcome in outcomes)
+            counted = await self._counted(before, records)
+        finally:
+            for connection in self._idle:
+                connection.close()
+        good = [record for record in records if record.is_success]
+        answers += [Answer(record.prompt, record.text) for record in good]
+        findings = (*check_answers(answers), *check_counts(good, counted), *check_repeats(repeats))
+        has_ended_early = len(records) < self._workload.requests
+        return Measurement(self._endpoint, self._workload, records, findings, counted, share, client, has_ended_early)
+
+    async def _ask_golden(self, golden: tuple[Golden, ...]) -> list[Answer]:
+        answers = []
+        with self._progress.task("golden answers", len(golden), "steps") as advance:
             for one in golden:
-                record = await _ask(connection, endpoint.model, one.prompt, workload, golden=one)
+                request = Request(one.prompt, _GOLDEN_TOKENS, is_exact=False)
+                record = to_record(await self._ask(request, is_raw=one.is_raw))
                 answers.append(Answer(one.prompt, record.text, one))
                 advance(1)
-        for number in range(workload.warmup_requests):
-            await _ask(connection, endpoint.model, _prompt(number, "warm-up"), workload)
-        records: list[Record] = []
-        cpu, started = time.process_time(), time.monotonic()
-        with progress.task("requests", workload.requests, "steps") as advance:
-            for number in range(workload.requests):
-                if time.monotonic() > deadline:
-                    break
-                records.append(await _ask(connection, endpoint.model, _prompt(number, "request"), workload))
+        return answers
+
+    async def _fit_length(self) -> None:
+        """Find how many characters of our text are `input_tokens`, by the server's own count."""
+        wanted = self._workload.input_tokens
+        self._characters = (wanted or 0) * 4
+        for number in range(3 if wanted else 0):
+            prompt = self._workload.prompt(number, "fit", self._characters)
+            record = to_record(await self._ask(Request(prompt, 1, is_exact=False), is_raw=True))
+            if not record.input_tokens or record.input_tokens == wanted:
+                return
+            self._characters = max(1, round(self._characters * (wanted or 0) / record.input_tokens))
+
+    async def _warm_up(self) -> tuple[str, ...]:
+        """Requests like the timed ones; returns the answers to one that was asked twice."""
+        count = self._workload.warmup_requests
+        if self._workload.rate is None and self._workload.concurrency > 1 and count:
+            count = max(count, self._workload.concurrency)
+        numbers = [max(0, number - 1) for number in range(count)]  # the first one twice
+        first = [await self._ask(self._request(number, "warm-up")) for number in numbers[:2]]
+        limit = asyncio.Semaphore(max(1, min(self._workload.concurrency, _MOST_WARM_CONNECTIONS)))
+
+        async def ask(number: int) -> None:
+            async with limit:
+                await self._ask(self._request(number, "warm-up"))
+
+        await asyncio.gather(*(ask(number) for number in numbers[2:]))
+        return tuple(record.text for record in map(to_record, first) if record.is_success)
+
+    async def _closed_loop(self, advance: Callable[[int], None]) -> list[Outcome]:
+        """As many requests under way as the concurrency says, until all are done."""
+        outcomes: dict[int, Outcome] = {}
+        numbers = iter(range(self._workload.requests))
+        await self._open_connections(min(self._workload.concurrency, self._workload.requests))
+
+        async def work() -> None:
+            for number in numbers:
+                if time.monotonic() > self._deadline:
+                    return
+                outcomes[number] = await self._ask(self._request(number, "request"))
                 advance(1)
-        wall_s = max(time.monotonic() - started, 1e-9)
-        share = (time.process_time() - cpu) / wall_s
-    finally:
-        await connection.close()
-    answers += [Answer(record.prompt, record.text) for record in records if record.is_success]
-    window_s = (records[-1].done_ns - records[0].sent_ns) / 1e9 if records else 0.0
-    has_ended_early = len(records) < workload.requests
-    return Measurement(endpoint, workload, tuple(records), check_answers(answers), window_s, share, has_ended_early)
+
+        await asyncio.gather(*(work() for _ in range(self._workload.concurrency)))
+        return [outcomes[number] for number in sorted(outcomes)]
+
+    async def _open_loop(self, advance: Callable[[int], None]) -> list[Outcome]:
+        """Every request at its time, whatever became of those before."""
+        schedule = self._workload.schedule()
+        await self._open_connections(min(_MOST_WARM_CONNECTIONS, self._workload.requests))
+        start = time.perf_counter_ns() + int(_LEAD_S * 1e9)
+        tasks: list[asyncio.Task[Outcome]] = []
+        for number, at_s in enumerate(schedule):
+            due_ns = start + int(at_s * 1e9)
+            await asyncio.sleep((due_ns - time.perf_counter_ns()) / 1e9)
+            if time.monotonic() > self._deadline:
+                break
+            task = asyncio.ensure_future(self._ask(self._request(number, "request", due_ns)))
+            task.add_done_callback(lambda _: advance(1))
+            tasks.append(task)
+        return list(await asyncio.gather(*tasks))
+
+    def _request(self, number: int, purpose: str, scheduled_ns: int | None = None) -> Request:
+        prompt = self._workload.prompt(number, purpose, self._characters)
+        return Request(prompt, self._workload.output_tokens, self._workload.ignores_end, scheduled_ns)
+
+    async def _ask(self, request: Request, *, is_raw: bool | None = None) -> Outcome:
+        workload = self._workload
+        is_raw = workload.is_raw if is_raw is None else is_raw
+        body = workload.body(
+            self._endpoint.model,
+            request.prompt,
+            is_raw=is_raw,
+            output_tokens=request.output_tokens,
+            ignores_end=request.is_exact,
+        )
+        path = "/v1/completions" if is_raw else "/v1/chat/completions"
+        return await self._exchange(request, lambda wire: wire.post(path, body, workload.request_within_s))
+
+    async def _exchange(self, request: Request, ask: Callable[[Connection], Awaitable[Exchange]]) -> Outcome:
+        connection = self._idle.pop() if self._idle else Connection(self._endpoint.url)
+        before = connection.connect_ms
+        exchange, error = None, ""
+        asked_ns = time.perf_counter_ns()
+        try:
+            exchange = await ask(connection)
+        except (OSError, ValueError) as problem:
+            error = str(problem) or type(problem).__name__
+        connect_ms = connection.connect_ms if connection.connect_ms != before else None
+        self._idle.append(connection)
+        sent_ns = exchange.sent_ns if exchange else asked_ns
+        return Outcome(request, sent_ns, exchange, error, time.perf_counter_ns(), connect_ms)
+
+    async def _open_connections(self, count: int) -> None:
+        while len(self._idle) < count:
+            self._idle.append(Connection(self._endpoint.url))
+        with suppress(OSError):  # the request that needs it says so
+            await asyncio.gather(*(connection.open() for connection in self._idle))
+
+    async def _counters(self, connection: Connection | None) -> Counters | None:
+        wire = connection or Connection(self._endpoint.url)
+        try:
+            status, page = await wire.get("/metrics", _COUNTERS_WITHIN_S * 5)
+        except OSError:
+            return None
+        finally:
+            wire.close()
+        return read_counters(page.decode("utf-8", "replace")) if status == 200 else None
+
+    async def _counted(self, before: Counters | None, records: tuple[Record, ...]) -> Counters | None:
+        """What the server counted since; its counters may come a moment after the answer."""
+        if before is None:
+            return None
+        expected = sum(record.output_tokens or 0 for record in records)
+        deadline = time.monotonic() + _COUNTERS_WITHIN_S
+        while True:
+            now = await self._counters(None)
+            counted = now.since(before) if now else None
+            if counted is None or counted.generation >= expected or time.monotonic() > deadline:
+                return counted
+            await asyncio.sleep(0.1)
 
 
-def _prompt(number: int, purpose: str) -> str:
-    """One of the prompts, with a number in front, so that no prefix cache answers for it."""
-    return f"({purpose} {number}) {_PROMPTS[number % len(_PROMPTS)]}"
-
-
-async def _ask(
-    connection: Connection, model: str, prompt: str, workload: Workload, golden: Golden | None = None
-) -> Record:
-    body: dict[str, Any] = {
-        "model": model,
-        "temperature": 0,
-        "top_k": 1,
-        "max_tokens": 1024 if golden else workload.output_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    is_raw = golden is not None and golden.is_raw
-    path = "/v1/completions" if is_raw else "/v1/chat/completions"
-    body |= {"prompt": prompt} if is_raw else {"messages": [{"role": "user", "content": prompt}]}
-    sent_ns = time.perf_counter_ns()
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No garbage collection while something is timed."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
     try:
-        received = await asyncio.wait_for(connection.post(path, body), workload.request_within_s)
-    except asyncio.TimeoutError:
-        await connection.close()
-        return _failed(prompt, sent_ns, f"no end within {workload.request_within_s:.0f} s")
-    except (OSError, ValueError) as error:
-        await connection.close()
-        return _failed(prompt, sent_ns, str(error) or type(error).__name__)
-    return to_record(prompt, received)
-
-
-def to_record(prompt: str, received: Received) -> Record:
-    """The figures of one answer, as defined in docs/metrics.md."""
-    contents = [(when, text) for when, event in received.events if (text := _content(event))]
-    usage: dict[str, Any] = next((event["usage"] for _, event in reversed(received.events) if event.get("usage")), {})
-    output_tokens = usage.get("completion_tokens")
-    reasons = [c.get("finish_reason") for _, event in received.events for c in event.get("choices") or []]
-    finish_reason = next((reason for reason in reversed(reasons) if reason), None)
-    error = received.error or ("" if received.is_complete else "the answer broke off")
-    is_success = not error and bool(contents)
-    first, last = (contents[0][0], contents[-1][0]) if contents else (None, None)
-    times = [when for when, _ in contents]
-    tpot = None
-    if first and last and output_tokens and output_tokens > 1 and len(contents) > 1:
-        tpot = (last - first) / 1e6 / (output_tokens - 1)
-    return Record(
-        prompt=prompt,
-        text="".join(text for _, text in contents),
-        is_success=is_success,
-        error=error or ("" if contents else "the answer is empty"),
-        ttft_ms=(first - received.sent_ns) / 1e6 if first else None,
-        tpot_ms=tpot,
-        e2e_ms=(received.done_ns - received.sent_ns) / 1e6,
-        chunk_gaps_ms=tuple((b - a) / 1e6 for a, b in pairwise(times)),
-        prompt_tokens=usage.get("prompt_tokens"),
-        output_tokens=output_tokens,
-        events=len(contents),
-        sent_ns=received.sent_ns,
-        done_ns=received.done_ns,
-        finish_reason=finish_reason,
-    )
-
-
-def _content(event: dict[str, Any]) -> str:
-    """The text of an event: first token is first text, whatever role or empty events come before."""
-    parts = []
-    for choice in event.get("choices") or []:
-        delta = choice.get("delta") or choice.get("message") or choice
-        parts.append(delta.get("content") or delta.get("reasoning_content") or delta.get("text") or "")
-    return "".join(parts)
-
-
-def _failed(prompt: str, sent_ns: int, error: str) -> Record:
-    now = time.perf_counter_ns()
-    return Record(prompt, "", False, error, None, None, None, (), None, None, 0, sent_ns, now, None)
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,38 +1,54 @@
-"""Writes a report for others to read: JSON, or Markdown for a pull request."""
+"""Writes a report for others to read: JSON, Markdown for a pull request, JUnit XML for CI, HTML in one file."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 from deploytk.atomic import write_text
 from deploytk.errors import UsageError
 from deploytk.gpus import MIB
+from deploytk.smoke.html import html
+from deploytk.smoke.memory import VramReport
 from deploytk.smoke.report import Report
 from deploytk.smoke.statistics import Summary
 from deploytk.values import plain
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the report as what the ending of `path` says: .json or .md."""
+    """Write the report as what the ending of `path` says."""
     check_path(path)
-    text = markdown(report) if path.suffix == ".md" else json.dumps(plain(report), ensure_ascii=False, indent=2) + "\n"
-    write_text(path, text)
+    write_text(path, _FORMATS[path.suffix](report))
 
 
 def check_path(path: Path) -> None:
     """Raises UsageError when a report cannot be written to `path`; to be called before it is measured."""
-    if path.suffix not in (".json", ".md"):
-        raise UsageError(f"{path} does not end in .json or .md", hint="the ending chooses the format of the report")
+    if path.suffix not in _FORMATS:
+        raise UsageError(
+            f"{path} does not end in {', '.join(_FORMATS)}", hint="the ending chooses the format of the report"
+        )
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path.parent} is not a directory", hint="make it first")
+
+
+def read_report(path: Path) -> Report:
+    """A report that was written as JSON; raises UsageError for anything else."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Report).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"{path} is no report", hint="name a JSON file that smoke -o wrote") from error
 
 
 def markdown(report: Report) -> str:
     """The report as Markdown: verdict, figures, checks."""
     lines = [f"## Smoke test: {report.verdict.status}", ""]
-    lines += [f"- {reason}" for reason in report.verdict.reasons] + [""] * bool(report.verdict.reasons)
-    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows(report)), ""]
+    notes = report.verdict.reasons + tuple(d for d in report.verdict.inconclusive if d not in report.verdict.reasons)
+    lines += [f"- {_cell(note)}" for note in notes] + [""] * bool(notes)
+    lines += ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows(report)), ""]
     if report.checks:
         lines += ["| Budget | Limit | Measured | |", "|---|---|---|---|"]
         lines += [f"| {c.metric} | {c.op} {c.limit:g} | {_number(c.value)} | {c.status} |" for c in report.checks]
@@ -40,19 +56,77 @@ def markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
+def junit(report: Report) -> str:
+    """The report as JUnit XML: a test case per check of correctness and per budget."""
+    cases: list[tuple[str, str, str]] = [(f.check, f.status, f.detail) for f in report.correctness]
+    cases += [(f"{c.metric} {c.op} {c.limit:g}", c.status, f"{c.metric} is {_number(c.value)}") for c in report.checks]
+    failed = f"{report.counts.failed} of {report.counts.issued}: {', '.join(report.counts.errors)}"
+    cases.append(("requests answered", "fail" if report.counts.failed else "pass", failed))
+    if report.verdict.status == "inconclusive":
+        cases.append(("verdict", "inconclusive", "; ".join(report.verdict.reasons)))
+    suite = ElementTree.Element("testsuite", name="deploytk smoke", tests=str(len(cases)))
+    suite.set("failures", str(sum(status == "fail" for _, status, _ in cases)))
+    suite.set("errors", str(sum(status == "inconclusive" for _, status, _ in cases)))
+    suite.set("skipped", str(sum(status == "not run" for _, status, _ in cases)))
+    suite.set("time", f"{report.latency.window_s:.3f}")
+    suite.set("timestamp", report.created)
+    for name, status, detail in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname="smoke", name=_printable(name))
+        tag = {"fail": "failure", "inconclusive": "error", "not run": "skipped"}.get(status)
+        if tag:
+            ElementTree.SubElement(case, tag, message=_printable(detail))
+        else:
+            ElementTree.SubElement(case, "system-out").text = _printable(detail)
+    ElementTree.indent(suite)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
 def rows(report: Report) -> list[tuple[str, str]]:
     """What a person wants to know first, as names and values."""
-    throughput, vram = report.throughput, report.vram
+    identity, throughput = report.identity, report.throughput
+    engine = " ".join(filter(None, [identity.engine, identity.lmdeploy and f"(LMDeploy {identity.lmdeploy})"]))
     found = [
-        ("model", report.identity.model),
-        ("engine", report.identity.engine or "does not say"),
-        ("requests", f"{report.counts.success} of {report.counts.issued} answered"),
+        ("model", identity.model),
+        ("engine", engine or "does not say"),
+        ("weights, KV cache", f"{identity.weights}, {identity.kv_policy or 'none'}" if identity.weights else ""),
+        ("GPU", f"{identity.gpu.name}, driver {identity.gpu.driver}" if identity.gpu else ""),
+        ("requests", f"{report.counts.success} of {report.counts.issued} answered, {_load(report)}"),
         ("time to first token", _distribution(report.latency.ttft_ms, "ms")),
         ("time per output token", _distribution(report.latency.tpot_ms, "ms")),
         ("output", f"{_number(throughput.output_tps)} tokens/s, {_number(throughput.chars_per_s)} characters/s"),
-        ("VRAM", f"{(vram.peak_bytes - vram.baseline_bytes) / MIB:,.0f} MiB at the peak" if vram else "not measured"),
+        ("ready after", f"{report.load_s:.1f} s" if report.load_s is not None else ""),
+        ("VRAM", _vram(report.vram) if report.vram else "not measured: no GPU, or not of this machine"),
+        ("VRAM split", _split(report.vram) if report.vram else ""),
+        ("VRAM planned", _planned(report.vram) if report.vram else ""),
     ]
-    return found + [(finding.check, f"{finding.status}: {finding.detail}") for finding in report.correctness]
+    shown = [(name, value) for name, value in found if value]
+    return shown + [(finding.check, f"{finding.status}: {finding.detail}") for finding in report.correctness]
+
+
+def _load(report: Report) -> str:
+    workload = report.workload
+    if workload.rate:
+        return f"{workload.rate:g} per second"
+    return "one at a time" if workload.concurrency == 1 else f"{workload.concurrency} at a time"
+
+
+def _vram(vram: VramReport) -> str:
+    return f"{vram.ready_of_ours / MIB:,.0f} MiB ready, {vram.peak_of_ours / MIB:,.0f} MiB at the peak"
+
+
+def _split(vram: VramReport) -> str:
+    parts = vram.components
+    if parts.kv_pool_bytes is None or parts.weights_bytes is None or parts.overhead_bytes is None:
+        return ""
+    weights, pool, rest = (value / MIB for value in (parts.weights_bytes, parts.kv_pool_bytes, parts.overhead_bytes))
+    return f"{weights:,.0f} weights + {pool:,.0f} KV pool + {rest:,.0f} MiB other ({vram.method})"
+
+
+def _planned(vram: VramReport) -> str:
+    predicted = vram.predicted
+    if predicted is None or predicted.error_pct is None:
+        return ""
+    return f"{predicted.total_bytes / MIB:,.0f} MiB ({predicted.error_pct:+.1f} %)"
 
 
 def _distribution(summary: Summary, unit: str) -> str:
@@ -61,3 +135,24 @@ def _distribution(summary: Summary, unit: str) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.1f}"
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell: answers of a model can hold anything."""
+    escaped = "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in _printable(text))
+    return " ".join(escaped.split())
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _json(report: Report) -> str:
+    return json.dumps(plain(report), ensure_ascii=False, indent=2) + "\n"
+
+
+def _html(report: Report) -> str:
+    return html(report, rows(report))
+
+
+_FORMATS: dict[str, Callable[[Report], str]] = {".json": _json, ".md": markdown, ".xml": junit, ".html": _html}

@@ -1,31 +1,40 @@
-"""Judges a measurement: the report, and its JSON."""
+"""The report: what was measured, with what, and the verdict. Its JSON has these field names."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import hashlib
+import json
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 from deploytk.gpu import GpuMemory
-from deploytk.gpus import MIB
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
-from deploytk.smoke.measure import Measurement, Record, Workload
-from deploytk.smoke.statistics import Summary, summarize
+from deploytk.smoke.counters import Counters
+from deploytk.smoke.memory import VramReport
+from deploytk.smoke.selfcheck import ClientCheck
+from deploytk.smoke.statistics import Summary
+from deploytk.smoke.workload import Workload
 
 SCHEMA = "deploytk.report/1"
 
-_LEAST_SAMPLES = 11  # for a median that can be believed, MLPerf Inference
-_BUSIEST_CLIENT = 0.9  # of one core: beyond it the client may be what is slow
+Status = Literal["pass", "fail", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    status: Literal["pass", "fail", "inconclusive"]
+    status: Status
     exit_code: int  # 0 good, 1 wrong, 3 a budget was exceeded, 4 it cannot be told
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...]  # of a status that is not "pass"
+    inconclusive: tuple[str, ...]  # doubts about the figures, whatever the status
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIdentity:
+    transport: str
+    python: str
+    cpu: str
+    cores: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,38 +44,65 @@ class Identity:
     deploytk: str
     url: str
     model: str
-    engine: str | None
+    engine: str | None  # which serving engine really answered; None when nobody tells
+    lmdeploy: str | None
     package_digest: str | None
+    weights: str | None  # "fp16", "awq 4 bit"
+    kv_policy: str | None
+    settings: dict[str, str]  # of the server: session_len, max_batch_size, cache_max_entry_count, tp
     gpu: GpuMemory | None
+    client: ClientIdentity
+    baseline_key: str = ""  # equal for measurements that may be compared
 
-
-@dataclass(frozen=True, slots=True)
-class VramReport:
-    api: str
-    baseline_bytes: int  # before the server started; when we did not start it, 0
-    ready_bytes: int
-    peak_bytes: int
-    total_bytes: int
-    samples: int
+    def key(self, workload: Workload) -> str:
+        """A digest of everything that makes figures comparable: GPU, driver, engine, model, KV knob, work."""
+        gpu = self.gpu
+        what: dict[str, Any] = {
+            "gpu": [gpu.name, gpu.driver, gpu.total_bytes, gpu.power_limit_w] if gpu else None,
+            "cpu": None if gpu else [self.client.cpu, self.client.cores],
+            "server": [self.engine, self.lmdeploy, self.weights, self.kv_policy, sorted(self.settings.items())],
+            "model": self.package_digest or self.model,
+            "work": [
+                workload.prompt_set,
+                workload.output_tokens,
+                workload.concurrency,
+                workload.rate,
+                workload.ignores_end,
+            ],
+        }
+        return f"sha256:{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
     n: int
-    window_s: float
+    window_s: float  # from the first send to the last byte
     ttft_ms: Summary
+    ttft_sched_ms: Summary  # from when the request was due; open loop only
+    ttfo_ms: Summary  # first text that is no reasoning
     tpot_ms: Summary
+    ntpot_ms: Summary
     e2e_ms: Summary
+    e2e_content_ms: Summary
     chunk_gap_ms: Summary
+    dispatch_delay_ms: Summary
+    connect_ms: Summary
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
     output_tps: float | None  # output tokens of all successes / window
+    output_tps_steady: float | None  # the same while at least 95 % of the concurrency were under way
     decode_tps_p50: float | None  # 1000 / median TPOT
+    prefill_tps_p50: float | None  # input tokens / TTFT: no figure of the GPU, a bound
     request_rate: float | None  # successes / s
+    offered_rate: float | None  # requests / s that the schedule wanted; open loop only
+    achieved_send_rate: float | None
     chars_per_s: float | None
     chars_per_token: float | None
+    tokens_per_event: float | None
+    goodput_rps: float | None  # successes within the latency budgets / s; None without such budgets
+    goodput_fraction: float | None  # of all requests that were issued
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +112,10 @@ class Counts:
     failed: int
     errors: dict[str, int]
 
+    @property
+    def error_rate(self) -> float:
+        return self.failed / self.issued if self.issued else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -83,6 +123,16 @@ class Tokens:
     input: int | None
     output: int | None
     events: int
+    cached: int | None  # input tokens that the server did not compute
+    server_counter_delta: Counters | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientReport:
+    cpu_frac: float  # of one core, while measuring
+    check: ClientCheck | None  # None without a self-check
+    observed_events_s: float | None
+    headroom: float | None  # capacity / observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +141,17 @@ class BudgetCheck:
     op: Literal["<=", ">="]
     limit: float
     value: float | None
-    status: Literal["pass", "fail", "inconclusive"]
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     schema: str
-    kind: Literal["smoke"]
+    kind: Literal["smoke", "bench"]
     created: str
     verdict: Verdict
     identity: Identity
+    load_s: float | None  # from the start of the server to its first token; None when we did not start it
     vram: VramReport | None
     workload: Workload
     latency: Latency
@@ -108,111 +159,6 @@ class Report:
     counts: Counts
     tokens: Tokens
     correctness: tuple[Finding, ...]
-    client_cpu_share: float
+    client: ClientReport
+    budget: Budget
     checks: tuple[BudgetCheck, ...]
-
-
-def judge(measurement: Measurement, identity: Identity, vram: VramReport | None, budget: Budget) -> Report:
-    """The report of a measurement; it never fails, what is wrong is in its verdict."""
-    records = measurement.records
-    good = [record for record in records if record.is_success]
-    latency = Latency(
-        n=len(good),
-        window_s=measurement.window_s,
-        ttft_ms=summarize([r.ttft_ms for r in good if r.ttft_ms is not None]),
-        tpot_ms=summarize([r.tpot_ms for r in good if r.tpot_ms is not None]),
-        e2e_ms=summarize([r.e2e_ms for r in good if r.e2e_ms is not None]),
-        chunk_gap_ms=summarize([gap for r in good for gap in r.chunk_gaps_ms]),
-    )
-    throughput = _throughput(good, latency)
-    checks = tuple(_checks(latency, throughput, vram, budget))
-    errors = Counter(record.error for record in records if not record.is_success)
-    counts = Counts(len(records), len(good), len(records) - len(good), dict(errors))
-    return Report(
-        schema=SCHEMA,
-        kind="smoke",
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        verdict=_verdict(measurement, counts, checks),
-        identity=identity,
-        vram=vram,
-        workload=measurement.workload,
-        latency=latency,
-        throughput=throughput,
-        counts=counts,
-        tokens=_tokens(good),
-        correctness=measurement.findings,
-        client_cpu_share=measurement.client_cpu_share,
-        checks=checks,
-    )
-
-
-def _throughput(good: list[Record], latency: Latency) -> Throughput:
-    tokens = [record.output_tokens for record in good]
-    total = sum(count for count in tokens if count) if good and all(count is not None for count in tokens) else None
-    characters = sum(len(record.text) for record in good)
-    window = latency.window_s or None
-    decode = latency.tpot_ms.p50
-    return Throughput(
-        output_tps=total / window if total is not None and window else None,
-        decode_tps_p50=1000 / decode if decode else None,
-        request_rate=len(good) / window if window else None,
-        chars_per_s=characters / window if window else None,
-        chars_per_token=characters / total if total else None,
-    )
-
-
-def _tokens(good: list[Record]) -> Tokens:
-    has_usage = bool(good) and all(record.output_tokens is not None for record in good)
-    return Tokens(
-        source="usage" if has_usage else None,
-        input=sum(record.prompt_tokens or 0 for record in good) if has_usage else None,
-        output=sum(record.output_tokens or 0 for record in good) if has_usage else None,
-        events=sum(record.events for record in good),
-    )
-
-
-def _checks(latency: Latency, throughput: Throughput, vram: VramReport | None, budget: Budget) -> Iterator[BudgetCheck]:
-    enough = latency.n >= _LEAST_SAMPLES
-    vram_mib = (vram.peak_bytes - vram.baseline_bytes) / MIB if vram else None
-    yield from _check("vram.peak_mib", "<=", budget.max_vram_mib, vram_mib, True)
-    yield from _check("latency.ttft_ms.p50", "<=", budget.max_ttft_ms, latency.ttft_ms.p50, enough)
-    yield from _check("latency.tpot_ms.p50", "<=", budget.max_tpot_ms, latency.tpot_ms.p50, enough)
-    yield from _check("throughput.output_tps", ">=", budget.min_tokens_per_s, throughput.output_tps, enough)
-
-
-def _check(
-    metric: str, op: Literal["<=", ">="], limit: float | None, value: float | None, is_certain: bool
-) -> Iterator[BudgetCheck]:
-    if limit is None:
-        return
-    if value is None or not is_certain:
-        yield BudgetCheck(metric, op, limit, value, "inconclusive")
-        return
-    is_kept = value <= limit if op == "<=" else value >= limit
-    yield BudgetCheck(metric, op, limit, value, "pass" if is_kept else "fail")
-
-
-def _verdict(measurement: Measurement, counts: Counts, checks: tuple[BudgetCheck, ...]) -> Verdict:
-    wrong = [f"{finding.check}: {finding.detail}" for finding in measurement.findings if finding.status == "fail"]
-    if counts.failed:
-        first = next(iter(counts.errors))
-        wrong.append(f"{counts.failed} of {counts.issued} requests failed: {first}")
-    if wrong:
-        return Verdict("fail", 1, tuple(wrong))
-    exceeded = [f"{c.metric} is {c.value:.1f}, {c.op} {c.limit:g} asked for" for c in checks if c.status == "fail"]
-    if exceeded:
-        return Verdict("fail", 3, tuple(exceeded))
-    unclear = [_unclear(check, counts) for check in checks if check.status == "inconclusive"]
-    if checks and measurement.client_cpu_share > _BUSIEST_CLIENT:
-        unclear.append(f"the client itself was busy {measurement.client_cpu_share:.0%} of the time")
-    if measurement.has_ended_early and checks:
-        unclear.append(f"only {counts.issued} requests within {measurement.workload.total_within_s:.0f} s")
-    if unclear:
-        return Verdict("inconclusive", 4, tuple(unclear))
-    return Verdict("pass", 0, ())
-
-
-def _unclear(check: BudgetCheck, counts: Counts) -> str:
-    if check.value is None:
-        return f"{check.metric} could not be measured here"
-    return f"{check.metric} has {counts.success} samples, {_LEAST_SAMPLES} needed"

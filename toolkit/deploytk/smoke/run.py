@@ -2,32 +2,120 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import ipaddress
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
 from deploytk import __version__
+from deploytk.artifact import Artifact, read_artifact
 from deploytk.bundle import Golden, is_bundle, read_bundle
+from deploytk.errors import EndpointError
 from deploytk.gpu import GpuMemory, PeakSampler, read_memory
 from deploytk.preview import Endpoint, ServeOptions, open_endpoint
-from deploytk.progress import Progress
+from deploytk.progress import Progress, Silent
 from deploytk.smoke.budget import Budget
-from deploytk.smoke.measure import Workload, measure
-from deploytk.smoke.report import Identity, Report, VramReport, judge
+from deploytk.smoke.correctness import Finding
+from deploytk.smoke.engine_log import EngineLog, parse_engine_log, read_engine_log
+from deploytk.smoke.judge import Evidence, judge, now
+from deploytk.smoke.measure import Measurement, measure
+from deploytk.smoke.memory import (
+    SLACK_BYTES,
+    Components,
+    PlannedVram,
+    VramReport,
+    Watched,
+    check_vram,
+    report_vram,
+    two_point,
+)
+from deploytk.smoke.raw import write_raw
+from deploytk.smoke.report import ClientIdentity, Identity, Report
+from deploytk.smoke.workload import Workload
+from deploytk.vram import weights_bytes
+
+_RELEASE_WITHIN_S = 30.0
+_OTHER_SHARE = 1.5  # of the first start's, for the two-point method
+_LARGEST_SHARE = 0.9
+
+LOG_LEVEL = (("TM_LOG_LEVEL", "INFO"),)
+"""Environment in which TurboMind says what its KV pool is."""
 
 
-def smoke(source: str, options: ServeOptions, workload: Workload, budget: Budget, progress: Progress) -> Report:
+def smoke(
+    source: str,
+    options: ServeOptions,
+    workload: Workload,
+    budget: Budget,
+    progress: Progress,
+    *,
+    raw: Path | None = None,
+) -> Report:
     """Measure and judge the server at a URL, or the app of a bundle or model that is started for it.
 
-    Golden answers come from `options.golden`, else from the bundle. Raises EndpointError when nothing answers.
+    Golden answers come from `options.golden`, else from the bundle. With `raw`, every request is kept there as JSON
+    lines. Raises EndpointError when nothing answers.
     """
-    is_ours = not source.startswith(("http://", "https://"))
-    with PeakSampler() as sampler, open_endpoint(source, options, progress) as endpoint:
-        golden = options.golden or _golden(endpoint)
-        measurement = measure(endpoint, workload, golden, progress)
-        ready = read_memory()
-        identity = _identity(endpoint, ready)
+    evidence = gather(source, options, workload, progress)
+    if raw:
+        write_raw(evidence, budget, raw)
+    return judge(evidence, budget)
+
+
+def gather(source: str, options: ServeOptions, workload: Workload, progress: Progress) -> Evidence:
+    """What `smoke` judges: start or attach, measure, stop, and look at the GPU all the while."""
+    is_url = source.startswith(("http://", "https://"))
+    options = dataclasses.replace(options, environment=(*LOG_LEVEL, *options.environment))
+    started = time.monotonic()
+    with PeakSampler() as sampler:
+        with open_endpoint(source, options, progress) as endpoint:
+            load_s = None if is_url else time.monotonic() - started
+            sampler.slow_down()
+            _require_text(endpoint)
+            measurement = measure(endpoint, workload, options.golden or _golden(endpoint), progress)
+            gpu = read_memory() if _is_here(endpoint, is_url) else None
+            log = read_engine_log(endpoint.engine_log) if endpoint.engine_log else parse_engine_log("")
+            served = _Served.of(endpoint)
+            identity = _identity(endpoint, served, log, gpu)
+        after = None if is_url or sampler.first is None else _released(sampler.first.used_bytes)
     vram = None
-    if ready and sampler.first and endpoint.engine != "cpu":
-        baseline = sampler.first.used_bytes if is_ours else 0
-        vram = VramReport(ready.api, baseline, ready.used_bytes, sampler.peak_bytes, ready.total_bytes, sampler.samples)
-    return judge(measurement, identity, vram, budget)
+    if gpu and sampler.first:
+        vram = report_vram(
+            Watched(sampler.first, gpu, sampler, not is_url, after), log, served.planned, measurement.records
+        )
+        vram = _split_by_two_starts(vram, source, options, served, progress)
+    findings = (*measurement.findings, *_engine(endpoint, log), *(check_vram(vram, served.planned) if vram else ()))
+    return _evidence(measurement, identity, findings, vram, load_s)
+
+
+def _evidence(
+    measurement: Measurement,
+    identity: Identity,
+    findings: tuple[Finding, ...],
+    vram: VramReport | None,
+    load_s: float | None,
+) -> Evidence:
+    return Evidence(
+        kind="smoke",
+        created=now(),
+        identity=identity,
+        workload=measurement.workload,
+        records=measurement.records,
+        findings=findings,
+        counted=measurement.counted,
+        client_cpu_share=measurement.client_cpu_share,
+        client=measurement.client,
+        has_ended_early=measurement.has_ended_early,
+        vram=vram,
+        load_s=load_s,
+    )
 
 
 def _golden(endpoint: Endpoint) -> tuple[Golden, ...]:
@@ -39,12 +127,159 @@ def _golden(endpoint: Endpoint) -> tuple[Golden, ...]:
     return tuple(Golden(entry["prompt"], entry["answer"], entry["raw"]) for entry in entries)
 
 
-def _identity(endpoint: Endpoint, gpu: GpuMemory | None) -> Identity:
+def _require_text(endpoint: Endpoint) -> None:
+    """Ready is who answers a real completion; raises EndpointError for others."""
+    one = Workload(requests=1, warmup_requests=0, output_tokens=1, has_self_check=False)
+    record = measure(endpoint, one, (), Silent()).records[0]
+    # A first token can be without a text of its own: half a character, or the end.
+    if record.error and record.error != "the answer is empty":
+        raise EndpointError(
+            f"{endpoint.url} lists the model {endpoint.model!r} and completes nothing: {record.error}",
+            hint="look at the server's own log; a server that is still loading needs more time",
+        )
+
+
+def _is_here(endpoint: Endpoint, is_url: bool) -> bool:
+    """Whether the GPUs of this machine say anything about the server."""
+    if endpoint.engine == "cpu":
+        return False
+    host = urlsplit(endpoint.url).hostname or ""
+    try:
+        return not is_url or host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _released(baseline_bytes: int) -> int | None:
+    """What is in use once the server's memory is free again, or at the end of our patience."""
+    deadline = time.monotonic() + _RELEASE_WITHIN_S
+    while True:
+        memory = read_memory()
+        if memory is None:
+            return None
+        if memory.used_bytes <= baseline_bytes + SLACK_BYTES or time.monotonic() > deadline:
+            return memory.used_bytes
+        time.sleep(0.2)
+
+
+def _engine(endpoint: Endpoint, log: EngineLog) -> tuple[Finding, ...]:
+    """Whether the engine that was planned is the one that answered."""
+    if endpoint.bundle is None:
+        return ()
+    if log.has_fallen_back and endpoint.engine == "turbomind":
+        detail = "LMDeploy could not load TurboMind and serves with its PyTorch engine"
+        return (Finding("serving engine", "fail", detail),)
+    findings = [Finding("serving engine", "pass", str(endpoint.engine))]
+    findings += [Finding("engine log", "warn", problem) for problem in log.problems]
+    return tuple(findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What a bundle says about what it serves; of other servers nothing is known."""
+
+    planned: PlannedVram | None
+    plan: dict[str, Any]
+    weights: str | None
+    digest: str | None
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> _Served:
+        if endpoint.bundle is None:
+            return cls(None, {}, None, None)
+        bundle = read_bundle(endpoint.bundle)
+        plan: dict[str, Any] = bundle.manifest["plan"]  # type: ignore[assignment]
+        artifact = read_artifact(endpoint.bundle)
+        return cls(_planned(artifact, plan), plan, weights_name(artifact), bundle.digest)
+
+
+def weights_name(artifact: Artifact) -> str:
+    """The weight format in words: fp16, awq 4 bit."""
+    names = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+    if not artifact.is_quantized:
+        return names[artifact.weight_dtype]
+    return f"{artifact.weight_format} {artifact.weight_bits} bit"
+
+
+def _planned(artifact: Artifact, plan: dict[str, Any]) -> PlannedVram | None:
+    if plan["engine"] == "cpu":
+        return None
+    return planned_vram(
+        artifact,
+        plan["vram"],
+        version=plan["lmdeploy"],
+        ranks=plan["tensor_parallel"],
+        sessions=(plan["kv_bytes_per_token"], plan["session_len"], plan["max_batch_size"]),
+    )
+
+
+def planned_vram(
+    artifact: Artifact, vram: dict[str, int], *, version: str, ranks: int, sessions: tuple[int, int, int]
+) -> PlannedVram:
+    """What a plan says; `sessions` are bytes per token, tokens per session and sessions."""
+    plain = dataclasses.replace(artifact, weight_format="none", weight_bits=16, group_size=None)
+    return PlannedVram(
+        weights_bytes=vram["weights_bytes"],
+        kv_pool_bytes=vram["kv_pool_bytes"],
+        overhead_bytes=vram["overhead_bytes"],
+        kv_bytes_per_token=sessions[0],
+        session_len=sessions[1],
+        max_batch_size=sessions[2],
+        is_quantized=artifact.is_quantized,
+        fp16_weights_bytes=weights_bytes(plain, version, ranks),
+    )
+
+
+def _identity(endpoint: Endpoint, served: _Served, log: EngineLog, gpu: GpuMemory | None) -> Identity:
+    names = ("session_len", "max_batch_size", "cache_max_entry_count", "tensor_parallel")
+    engine = "pytorch" if log.has_fallen_back else endpoint.engine
     return Identity(
         deploytk=__version__,
         url=endpoint.url,
         model=endpoint.model,
-        engine=endpoint.engine,
-        package_digest=read_bundle(endpoint.bundle).digest if endpoint.bundle else None,
+        engine=engine,
+        lmdeploy=installed_lmdeploy() if endpoint.bundle and engine != "cpu" else None,
+        package_digest=served.digest,
+        weights=served.weights,
+        kv_policy=served.plan.get("kv_policy"),
+        settings={name: str(served.plan[name]) for name in names if name in served.plan},
         gpu=gpu,
+        client=client_identity(),
     )
+
+
+def installed_lmdeploy() -> str | None:
+    """The version that a server started from here runs; None when there is none."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("lmdeploy")
+    return None
+
+
+def client_identity() -> ClientIdentity:
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    return ClientIdentity("asyncio, standard library", platform.python_version(), cpu, os.cpu_count() or 1)
+
+
+def _split_by_two_starts(
+    vram: VramReport, source: str, options: ServeOptions, served: _Served, progress: Progress
+) -> VramReport:
+    """Where the engine's log does not tell its pool, a second start with a larger one does."""
+    share = served.plan.get("cache_max_entry_count") or 0
+    is_possible = served.planned is not None and 0 < share * _OTHER_SHARE < _LARGEST_SHARE
+    if vram.method is not None or not is_possible or is_bundle(Path(source)):
+        return vram
+    progress.note("the engine's log does not tell its KV pool: start once more with a larger one")
+    other = dataclasses.replace(options.request, cache_max_entry_count=share * _OTHER_SHARE)
+    with open_endpoint(source, dataclasses.replace(options, request=other), progress) as endpoint:
+        _require_text(endpoint)
+        memory = read_memory()
+    if memory is None or memory.used_bytes <= vram.ready_bytes:
+        return vram
+    used = (vram.ready_of_ours, memory.used_bytes - vram.baseline_bytes)
+    pool, rest = two_point(share, used[0], share * _OTHER_SHARE, used[1])
+    weights = vram.components.weights_bytes
+    components = Components(weights, pool, rest - weights if weights is not None else None)
+    return dataclasses.replace(vram, method="two_point", components=components)

@@ -1,0 +1,177 @@
+"""Judges a measurement against a budget: pure, from values to a report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal
+
+from deploytk.gpus import MIB
+from deploytk.smoke.budget import Budget
+from deploytk.smoke.correctness import Finding
+from deploytk.smoke.counters import Counters
+from deploytk.smoke.figures import counts_of, latency_of, throughput_of, tokens_of
+from deploytk.smoke.memory import VramReport
+from deploytk.smoke.record import Record
+from deploytk.smoke.report import (
+    SCHEMA,
+    BudgetCheck,
+    ClientReport,
+    Counts,
+    Identity,
+    Latency,
+    Report,
+    Throughput,
+    Tokens,
+    Verdict,
+)
+from deploytk.smoke.selfcheck import ClientCheck
+from deploytk.smoke.workload import Workload
+
+_LEAST_SAMPLES = 11  # for a median that can be believed, MLPerf Inference
+_LEAST_HEADROOM = 3.0  # what the client could do, against what it had to do
+_MOST_TTFT_ERROR_MS = 5.0
+_MOST_GAP_ERROR_MS = 3.0
+_MOST_DISPATCH_DELAY_MS = 10.0
+_BUSIEST_CLIENT = 0.9  # of one core
+_MEMORY = ("vram.peak_mib",)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that was measured and observed; with it, a report can be computed again at any time."""
+
+    kind: Literal["smoke", "bench"]
+    created: str
+    identity: Identity
+    workload: Workload
+    records: tuple[Record, ...]
+    findings: tuple[Finding, ...]
+    counted: Counters | None
+    client_cpu_share: float
+    client: ClientCheck | None
+    has_ended_early: bool
+    vram: VramReport | None
+    load_s: float | None
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def judge(evidence: Evidence, budget: Budget) -> Report:
+    """The report of what was measured; it never fails, what is wrong is in its verdict."""
+    records, workload = evidence.records, evidence.workload
+    latency = latency_of(records, workload)
+    throughput = throughput_of(records, workload, latency, budget)
+    counts, tokens = counts_of(records), tokens_of(records, evidence.counted)
+    client = _client(evidence, tokens, latency)
+    identity = dataclasses.replace(evidence.identity, baseline_key=evidence.identity.key(workload))
+    checks = tuple(_checks(latency, throughput, evidence.vram, budget))
+    doubts = tuple(_doubts(evidence, client, latency))
+    return Report(
+        schema=SCHEMA,
+        kind=evidence.kind,
+        created=evidence.created,
+        verdict=_verdict(evidence, counts, checks, doubts, _stranger(identity, budget)),
+        identity=identity,
+        load_s=evidence.load_s,
+        vram=evidence.vram,
+        workload=workload,
+        latency=latency,
+        throughput=throughput,
+        counts=counts,
+        tokens=tokens,
+        correctness=evidence.findings,
+        client=client,
+        budget=budget,
+        checks=checks,
+    )
+
+
+def _client(evidence: Evidence, tokens: Tokens, latency: Latency) -> ClientReport:
+    observed = tokens.events / latency.window_s if latency.window_s else None
+    headroom = evidence.client.capacity_events_s / observed if evidence.client and observed else None
+    return ClientReport(evidence.client_cpu_share, evidence.client, observed, headroom)
+
+
+def _checks(latency: Latency, throughput: Throughput, vram: VramReport | None, budget: Budget) -> Iterator[BudgetCheck]:
+    enough = latency.n >= _LEAST_SAMPLES
+    vram_mib = vram.peak_of_ours / MIB if vram else None
+    yield from _check("vram.peak_mib", "<=", budget.max_vram_mib, vram_mib, True)
+    yield from _check("latency.ttft_ms.p50", "<=", budget.max_ttft_ms, latency.ttft_ms.p50, enough)
+    yield from _check("latency.tpot_ms.p50", "<=", budget.max_tpot_ms, latency.tpot_ms.p50, enough)
+    yield from _check("throughput.output_tps", ">=", budget.min_tokens_per_s, throughput.output_tps, enough)
+
+
+def _check(
+    metric: str, op: Literal["<=", ">="], limit: float | None, value: float | None, is_certain: bool
+) -> Iterator[BudgetCheck]:
+    if limit is None:
+        return
+    if value is None or not is_certain:
+        yield BudgetCheck(metric, op, limit, value, "inconclusive")
+        return
+    is_kept = value <= limit if op == "<=" else value >= limit
+    yield BudgetCheck(metric, op, limit, value, "pass" if is_kept else "fail")
+
+
+def _doubts(evidence: Evidence, client: ClientReport, latency: Latency) -> Iterator[str]:
+    """What speaks against believing the times."""
+    if client.headroom is not None and client.headroom < _LEAST_HEADROOM:
+        yield f"the client can read only {client.headroom:.1f} times as fast as the server answered"
+    if client.cpu_frac > _BUSIEST_CLIENT:
+        yield f"the client itself was busy {client.cpu_frac:.0%} of the time"
+    if client.check and client.check.ttft_error_ms > _MOST_TTFT_ERROR_MS:
+        yield f"the client saw first tokens {client.check.ttft_error_ms:.1f} ms late in its self-check"
+    if client.check and client.check.gap_error_p99_ms > _MOST_GAP_ERROR_MS:
+        yield f"the client was off by {client.check.gap_error_p99_ms:.1f} ms in its self-check"
+    delay = latency.dispatch_delay_ms
+    late = delay.p99 if delay.n >= 100 else delay.p90
+    if evidence.workload.rate and late is not None and late > _MOST_DISPATCH_DELAY_MS:
+        yield f"requests were sent {late:.0f} ms after they were due"
+    slowed = evidence.identity.gpu.slowed_by if evidence.identity.gpu else ()
+    if slowed:
+        yield f"the GPU was slowed down: {', '.join(slowed)}"
+
+
+def _stranger(identity: Identity, budget: Budget) -> str:
+    """Why a baseline says nothing about this measurement, "" when it does."""
+    if budget.baseline_key is None or budget.baseline_key == identity.baseline_key:
+        return ""
+    return "the baseline was measured with another GPU, driver, engine, model, KV cache or workload"
+
+
+def _verdict(
+    evidence: Evidence, counts: Counts, checks: tuple[BudgetCheck, ...], doubts: tuple[str, ...], stranger: str
+) -> Verdict:
+    wrong = [f"{finding.check}: {finding.detail}" for finding in evidence.findings if finding.status == "fail"]
+    if counts.failed:
+        first = next(iter(counts.errors))
+        wrong.append(f"{counts.failed} of {counts.issued} requests failed: {first}")
+    if wrong:
+        return Verdict("fail", 1, tuple(wrong), doubts)
+    unclear = [stranger] * bool(stranger and checks)
+    if evidence.vram and evidence.vram.foreign_processes:
+        unclear.append(f"{evidence.vram.foreign_processes} other process(es) computed on the GPU")
+    # A slow client excuses times, not memory.
+    exceeded = [c for c in checks if c.status == "fail" and not unclear and (c.metric in _MEMORY or not doubts)]
+    if exceeded:
+        reasons = (f"{check.metric} is {check.value:.1f}, {check.op} {check.limit:g} asked for" for check in exceeded)
+        return Verdict("fail", 3, tuple(reasons), doubts)
+    unclear += [_unclear(check, counts) for check in checks if check.status == "inconclusive"]
+    if checks and evidence.has_ended_early:
+        unclear.append(f"only {counts.issued} requests within {evidence.workload.total_within_s:.0f} s")
+    # Without a budget nobody relies on the times, and the answers were right.
+    unclear += doubts if checks else ()
+    if unclear:
+        return Verdict("inconclusive", 4, tuple(unclear), doubts)
+    return Verdict("pass", 0, (), doubts)
+
+
+def _unclear(check: BudgetCheck, counts: Counts) -> str:
+    if check.value is None:
+        return f"{check.metric} could not be measured here"
+    return f"{check.metric} has {counts.success} samples, {_LEAST_SAMPLES} needed"

@@ -1,0 +1,47 @@
+"""Keeps the raw data of a measurement as JSON lines, from which every figure can be computed again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from deploytk.atomic import write_text
+from deploytk.errors import UsageError
+from deploytk.smoke.budget import Budget
+from deploytk.smoke.judge import Evidence
+from deploytk.smoke.record import Record
+from deploytk.values import plain
+
+SCHEMA = "deploytk.requests/1"
+
+
+def write_raw(evidence: Evidence, budget: Budget, path: Path) -> None:
+    """One line with everything but the requests, then one line per request."""
+    facts = {name: value for name, value in _fields(evidence).items() if name != "records"}
+    head = {"schema": SCHEMA, "evidence": plain(facts), "budget": plain(budget)}
+    lines = [head, *(plain(record) for record in evidence.records)]
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_raw(path: Path) -> tuple[Evidence, Budget]:
+    """What `write_raw` wrote; raises UsageError for anything else."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        if head["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {head['schema']!r}")
+        records = TypeAdapter(tuple[Record, ...]).validate_python(lines)
+        evidence = TypeAdapter(Evidence).validate_python({**head["evidence"], "records": ()})
+        budget = TypeAdapter(Budget).validate_python(head["budget"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{path} holds no raw data of a measurement: {reason}", hint=f"name a file that starts with {SCHEMA!r}"
+        ) from error
+    return dataclasses.replace(evidence, records=records), budget
+
+
+def _fields(evidence: Evidence) -> dict[str, object]:
+    return {field.name: getattr(evidence, field.name) for field in dataclasses.fields(evidence)}
