@@ -1,10 +1,11 @@
 """The app of a bundle with real LMDeploy on a GPU: right answers through the gateway, and what it costs under load.
 
-    python benchmarks/gpu/gateway.py MODEL [--streams 32] [--tokens 256] [--dialogs tests/models/dialogs.json] [-o OUT]
+    python benchmarks/gpu/gateway.py MODEL [--streams 32] [--tokens 256] [--dialogs DIALOGS [--page]] [-o OUT]
 
 Needs `lmdeploy` on the path and a GPU. With --dialogs every answer must be the golden one, whole and streamed, through
-plain HTTP and, where it is installed, through the openai client. The load runs in turn against the engine alone (its
-own port on loopback) and against the gateway in front of it.
+plain HTTP and, where it is installed, through the openai client; with --page (needs gradio) also through what the chat
+page calls when a person writes a message. The load runs in turn against the engine alone (its own port on loopback) and
+against the gateway in front of it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,30 @@ def _streamed(endpoint: Endpoint, body: dict[str, Any]) -> str:
                 choices = json.loads(line[6:])["choices"]
                 text += "".join(choice["delta"].get("content") or "" for choice in choices)
     return text
+
+
+def right_answers_on_the_page(endpoint: Endpoint, dialogs: list[dict[str, str]]) -> int:
+    """Answers as Gradio's queue gives them to the browser, with the page's settings at their greedy end."""
+    with httpx.Client(base_url=endpoint.url, timeout=120, trust_env=False) as http:
+        functions = {entry["api_name"]: entry["id"] for entry in http.get("/config").json()["dependencies"]}
+        right = 0
+        for dialog in dialogs:
+            session = uuid.uuid4().hex
+            _call_page(http, session, functions["_clear_and_save_textbox"], [dialog["prompt"]])
+            _, history, _ = _call_page(http, session, functions["_submit_fn"], [None, [], "", 0, 1, 512])
+            right += history[-1]["content"][0]["text"] == dialog["answer"]
+    return right
+
+
+def _call_page(http: httpx.Client, session: str, function: int, values: list[object]) -> list[Any]:
+    joining = {"fn_index": function, "data": values, "session_hash": session}
+    http.post("/gradio_api/queue/join", json=joining).raise_for_status()
+    with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as events:
+        for line in events.iter_lines():
+            event = json.loads(line[5:]) if line.startswith("data:") else {}
+            if event.get("msg") == "process_completed":
+                return list(event["output"]["data"])
+    raise RuntimeError("the page's queue ended without an answer")
 
 
 async def stream(port: int, model: str, tokens: int) -> tuple[float, int]:
@@ -144,12 +170,17 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--session-len", type=int, default=1024)
     parser.add_argument("--dialogs", type=Path)
+    parser.add_argument("--page", action="store_true", help="with the chat page; needs gradio")
     parser.add_argument("--output", "-o", type=Path)
     options = parser.parse_args()
     request = PlanRequest(session_len=options.session_len, max_batch_size=options.streams)
-    with open_endpoint(options.model, ServeOptions(engine="turbomind", request=request), Silent()) as endpoint:
+    kind = "gradio" if options.page else "api"
+    serve = ServeOptions(engine="turbomind", app=kind, request=request)
+    with open_endpoint(options.model, serve, Silent()) as endpoint:
         dialogs = json.loads(options.dialogs.read_text(encoding="utf-8")) if options.dialogs else []
         answers = right_answers(endpoint, dialogs) if dialogs else {}
+        if options.page and dialogs:
+            answers["page"] = right_answers_on_the_page(endpoint, dialogs)
         load_figures = compare(endpoint, options.streams, options.tokens, options.rounds)
         engine = endpoint.engine
     figures = {

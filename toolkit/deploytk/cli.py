@@ -242,6 +242,7 @@ def smoke(
     ] = None,
     max_vram_mib: Annotated[float | None, typer.Option(help="Most VRAM, in MiB.")] = None,
     max_ttft_ms: Annotated[float | None, typer.Option(help="Longest median time to first token.")] = None,
+    max_tpot_ms: Annotated[float | None, typer.Option(help="Longest median time per output token.")] = None,
     min_tokens_per_s: Annotated[float | None, typer.Option(help="Fewest tokens per second.")] = None,
     golden: Golden = None,
     engine: Engine = "auto",
@@ -249,12 +250,21 @@ def smoke(
     session_len: SessionLen = None,
     max_batch_size: MaxBatch = None,
     kv: Kv = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Measured requests.")] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Measured requests.")] = 30,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 1,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests per second, at random times, instead of --concurrency.")
+    ] = None,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer, at most.")] = 128,
     wait: Annotated[
         str, typer.Option(metavar="DURATION", help="How long a server at a URL may take to be ready: 60s, 30m.")
     ] = "60s",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json or .md")
+        Path | None,
+        typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json, .md, .html or .xml (JUnit)"),
+    ] = None,
+    raw: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep every request, as JSON lines for `deploytk report`.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -267,7 +277,12 @@ def smoke(
 
     if output:
         check_path(output)
-    flags = {"max_vram_mib": max_vram_mib, "max_ttft_ms": max_ttft_ms, "min_tokens_per_s": min_tokens_per_s}
+    flags = {
+        "max_vram_mib": max_vram_mib,
+        "max_ttft_ms": max_ttft_ms,
+        "max_tpot_ms": max_tpot_ms,
+        "min_tokens_per_s": min_tokens_per_s,
+    }
     limits = Budget(**dataclasses.asdict(_Session.settings.budget))
     limits = limits.beaten_by(read_budget(budget)) if budget else limits
     given = {name: value for name, value in flags.items() if value is not None}
@@ -275,8 +290,8 @@ def smoke(
     request = _request(gpu, session_len, max_batch_size, kv, None, "auto")
     known = read_golden(golden) if golden else ()
     options = ServeOptions(engine=engine, golden=known, request=request, attach_within_s=_seconds(wait))
-    workload = Workload(requests=requests) if requests else Workload()
-    report = run_smoke(source, options, workload, limits, _Session.progress)
+    workload = Workload(requests=requests, concurrency=concurrency, rate=rate, output_tokens=output_tokens)
+    report = run_smoke(source, options, workload, limits, _Session.progress, raw=raw)
     if output:
         write_report(report, output)
     _show(report, as_json, "show_report")

@@ -116,8 +116,9 @@ def _not_degenerate(answers: Sequence[Answer]) -> Finding:
     is_proven = any(answer.golden and answer.text.strip() == answer.golden.answer.strip() for answer in answers)
     share = None if is_proven else _common_share("\n".join(answer.text for answer in answers))
     if share is not None and share < _COMMON_SHARE:
+        # Code and lists of names have few of them too, so this alone fails nothing.
         detail = f"{share:.1%} of the words are common ones of any language known here, in {answers[0].text[:60]!r}"
-        return Finding("answers are language", "fail", detail)
+        return Finding("answers are language", "warn", detail)
     return Finding("answers are language", "pass", "no repetition, no broken or mixed characters")
 
 
