@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,11 +27,14 @@ _BLOCK_COUNT = re.compile(r"\[BlockManager\] max_block_count = (\d+)")
 _CONFIG = re.compile(r"(?:updated|input) (?:backend_config|backend=\w+, backend_config)=(\w+)\((.*)\)")
 _FIELD = re.compile(r"(\w+)=('[^']*'|\[[^\]]*\]|[^,()]+)")
 _PROBLEMS = (
-    ("out of memory", re.compile(r"out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation", re.IGNORECASE)),
+    (
+        "out of memory",
+        re.compile(r"CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation", re.IGNORECASE),
+    ),
     ("no checkpoint was found", re.compile(r"Failed to find valid checkpoint")),
-    ("warm-up failed", re.compile(r"Warm-up for (\d+) tokens failed")),
     ("session_len was made smaller", re.compile(r"session_len. is too large|truncated to \d+ tokens")),
 )
+_WARM_UP = re.compile(r"Warm-up for (\d+) tokens failed")
 _FALLBACK = re.compile(r"fall\s?back to pytorch engine", re.IGNORECASE)
 
 
@@ -72,6 +76,7 @@ def parse_engine_log(text: str) -> EngineLog:
         parser, block = "block_manager", int(float(sizes[1]) * MIB)
         pool = block * int(counts[1])
     session_len = settings.get("session_len", "")
+    longest = int(session_len) if session_len.isdigit() else None
     return EngineLog(
         parser=parser,
         engine=engine,
@@ -79,10 +84,18 @@ def parse_engine_log(text: str) -> EngineLog:
         pool_bytes=pool,
         free_bytes=free,
         block_bytes=block,
-        session_len=int(session_len) if session_len.isdigit() else None,
+        session_len=longest,
         settings=tuple(sorted(settings.items())),
-        problems=tuple(name for name, pattern in _PROBLEMS if pattern.search(text)),
+        problems=tuple(_problems(text, longest)),
     )
+
+
+def _problems(text: str, session_len: int | None) -> Iterator[str]:
+    yield from (name for name, pattern in _PROBLEMS if pattern.search(text))
+    # Warming up goes beyond the session length, where it fails on every healthy server.
+    failed = sorted(int(tokens) for tokens in _WARM_UP.findall(text))
+    if failed and failed[0] <= (session_len or 0):
+        yield f"warm-up with {failed[0]} tokens failed"
 
 
 def _settings(text: str) -> tuple[dict[str, str], Literal["turbomind", "pytorch"] | None]:
