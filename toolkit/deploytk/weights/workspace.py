@@ -68,7 +68,11 @@ class _Workspace:
         stored = "output.weight" if self.files.is_ini else "output.0.weight"
         is_whole = self.files.is_ini or (self.files.ranks == 1 and not _is_output_transposed(self.artifact))
         source = Source(self.files.directory / stored, 0) if is_whole else None
-        yield copied(name, self.files.dtype, (vocab, hidden), lambda: _output_of(self.artifact, self.files), source)
+
+        def fill(out: Array) -> None:
+            _fill_output(self.artifact, self.files, out.view(np.uint16))
+
+        yield Tensor(name, self.files.dtype, (vocab, hidden), fill, source)
 
     def _layer(self, index: int, *, dequantize: bool) -> Iterator[Tensor]:
         artifact, family = self.artifact, self.family
@@ -216,20 +220,27 @@ def _embeddings_of(artifact: Artifact, files: Files) -> Array:
     return parts[0][:vocab] if ranks == 1 else np.concatenate([part[:vocab] for part in parts], axis=1)
 
 
-def _output_of(artifact: Artifact, files: Files) -> Array:
-    """The output, [vocabulary, hidden], as 16 bits each."""
-    hidden, vocab, ranks = artifact.hidden_size, artifact.vocab_size, files.ranks
-    rows = -(-vocab // ranks)
+def _output_part(artifact: Artifact, files: Files, rank: int) -> Array:
+    """A rank's part of the output, [rows, hidden], as 16 bits each, mapped; the last one ends with padding."""
+    hidden, ranks = artifact.hidden_size, files.ranks
+    rows = -(-artifact.vocab_size // ranks)
     if files.is_ini:
-        return files.open("output.weight", np.uint16, rows * ranks, hidden)[:vocab]
-    names = [f"output.{rank}.weight" for rank in range(ranks)]
+        return files.open("output.weight", np.uint16, rows * ranks, hidden)[rank * rows : (rank + 1) * rows]
     if _is_output_transposed(artifact):
-        out: Array = np.empty((rows * ranks, hidden), np.uint16)
-        for rank, name in enumerate(names):
-            matrices.transpose(files.open(name, np.uint16, hidden, rows), out[rank * rows : (rank + 1) * rows])
-        return out[:vocab]
-    parts = [files.open(name, np.uint16, rows, hidden) for name in names]
-    return parts[0][:vocab] if ranks == 1 else np.concatenate(parts)[:vocab]
+        return files.open(f"output.{rank}.weight", np.uint16, hidden, rows).T
+    return files.open(f"output.{rank}.weight", np.uint16, rows, hidden)
+
+
+def _fill_output(artifact: Artifact, files: Files, out: Array) -> None:
+    """Put the output, [vocabulary, hidden], into `out`, 16 bits each."""
+    rows = -(-artifact.vocab_size // files.ranks)
+    for rank in range(files.ranks):
+        target = out[rank * rows : (rank + 1) * rows]
+        part = _output_part(artifact, files, rank)[: len(target)]
+        if _is_output_transposed(artifact):
+            matrices.transpose(part.T, target)
+        else:
+            target[...] = part
 
 
 def _is_output_transposed(artifact: Artifact) -> bool:
@@ -240,12 +251,11 @@ def _is_output_transposed(artifact: Artifact) -> bool:
 def _is_output_embedding(artifact: Artifact, files: Files) -> bool:
     """Whether output and embedding are the same; where they are not, the first row tells, and little is read."""
     embedding = _embeddings_of(artifact, files)
-    if _is_output_transposed(artifact):
-        rows = -(-artifact.vocab_size // files.ranks)
-        stored = files.open("output.0.weight", np.uint16, artifact.hidden_size, rows)
-        if not np.array_equal(stored[:, 0], embedding[0]):
-            return False
-    return _are_equal(embedding, _output_of(artifact, files))
+    if not np.array_equal(_output_part(artifact, files, 0)[0], embedding[0]):
+        return False
+    output: Array = np.empty(embedding.shape, np.uint16)
+    _fill_output(artifact, files, output)
+    return _are_equal(embedding, output)
 
 
 def _are_equal(first: Array, second: Array) -> bool:
