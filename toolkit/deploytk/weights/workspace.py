@@ -227,7 +227,8 @@ def _output_part(artifact: Artifact, files: Files, rank: int) -> Array:
     if files.is_ini:
         return files.open("output.weight", np.uint16, rows * ranks, hidden)[rank * rows : (rank + 1) * rows]
     if _is_output_transposed(artifact):
-        return files.open(f"output.{rank}.weight", np.uint16, hidden, rows).T
+        transposed: Array = files.open(f"output.{rank}.weight", np.uint16, hidden, rows).T
+        return transposed
     return files.open(f"output.{rank}.weight", np.uint16, rows, hidden)
 
 
