@@ -78,6 +78,11 @@ def hash_files(
     return digests
 
 
+def cache_directory() -> Path:
+    """Where what can be made again is kept; it need not exist yet."""
+    return Path(os.environ.get("DEPLOYTK_CACHE_DIR") or platformdirs.user_cache_path("deploytk"))
+
+
 def hash_file(path: Path, advance: Advance = lambda _: None) -> str:
     """The SHA-256 of one file, in hexadecimal, read now."""
     digest = hashlib.sha256()
@@ -148,8 +153,7 @@ class _Memory:
 @contextlib.contextmanager
 def _remembered() -> Iterator[_Memory]:
     """The memory of this user; a damaged one is started anew, one that cannot be written is done without."""
-    directory = Path(os.environ.get("DEPLOYTK_CACHE_DIR") or platformdirs.user_cache_path("deploytk"))
-    connection = _open(directory / "digests.sqlite")
+    connection = _open(cache_directory() / "digests.sqlite")
     memory = _Memory(connection)
     try:
         yield memory

@@ -25,6 +25,7 @@ class Layer:
     media_type: str
     created_by: str  # one line for the image's history
     read: Read
+    repository: str | None = None  # HOST/NAME of a registry that has the blob: another one there can mount it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Base:
     image_id: str  # sha256:... of its config
     layers: tuple[Layer, ...]
     config: Mapping[str, object]  # its image config: architecture, os, config {Env, User, ...}, history
+    packages: tuple[tuple[str, str], ...] = ()  # name and version of what pip installed, for SBOM and lock file
 
 
 @dataclass(frozen=True, slots=True)
