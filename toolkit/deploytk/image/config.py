@@ -1,0 +1,169 @@
+"""Image config and manifest, written by hand: the same inputs give the same image ID on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, cast
+
+from deploytk.bundle import MANIFEST, Bundle
+from deploytk.digests import hash_file
+from deploytk.errors import ImageError
+from deploytk.image.layers import make_layers
+from deploytk.image.sbom import lock_of, sbom_of
+from deploytk.image.value import Base, BuildOptions, ImagePlan, Layer, WeightsMode
+from deploytk.progress import Progress
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+
+SBOM = ".deploytk/sbom.cdx.json"
+LOCK = ".deploytk/deploytk.lock"
+
+LABELS = "ai.deploytk."
+"""Before the name of every label that is our own."""
+
+_USER = "10001:10001"
+_ENVIRONMENT = {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}  # noqa: S108 (the container's)
+_PROBE = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/ready', timeout=4)"
+_NS = 10**9
+_MOST_LAYERS = 127  # that Docker stacks
+
+# What loading takes at least, whatever the size; and how fast weights come from a slow disk, and from a hub.
+_START_S = 120
+_READ_BYTES_PER_S: dict[WeightsMode, float] = {"layers": 50e6, "mount": 50e6, "download": 5e6}
+
+
+def plan_image(bundle: Bundle, base: Base, options: BuildOptions, progress: Progress) -> ImagePlan:
+    """The image of a verified bundle on a base: layers, config and manifest, with nothing sent anywhere.
+
+    Raises ImageError when a file of the bundle, or the base, cannot be in an image that runs.
+    """
+    _check_base(base)
+    extras = {SBOM: sbom_of(bundle, base), LOCK: lock_of(bundle, base)}
+    layers = (*base.layers, *make_layers(bundle, options.weights, progress, extras))
+    if len(layers) > _MOST_LAYERS:
+        hint = "build the base anew in fewer steps"
+        raise ImageError(f"{len(layers)} layers are more than the {_MOST_LAYERS} that Docker stacks", hint=hint)
+    config = _to_bytes(_config(bundle, base, options, layers))
+    image_id = content_digest(config)
+    described = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers]
+    manifest = _to_bytes(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": {"mediaType": CONFIG_TYPE, "digest": image_id, "size": len(config)},
+            "layers": described,
+            "annotations": labels_of(bundle, base, options),
+        }
+    )
+    return ImagePlan(layers, config, manifest, image_id, content_digest(manifest))
+
+
+def labels_of(bundle: Bundle, base: Base, options: BuildOptions) -> dict[str, str]:
+    """What can be known about an image without pulling it."""
+    model, plan = (cast(dict[str, Any], bundle.manifest[key]) for key in ("model", "plan"))
+    card = cast(dict[str, Any], bundle.manifest["card"])
+    quantization = f"{model.get('weight_format')}-{model.get('weight_bits')}bit"
+    labels = {
+        "org.opencontainers.image.title": bundle.name,
+        "org.opencontainers.image.version": bundle.digest.removeprefix("sha256:")[:12],
+        "org.opencontainers.image.revision": hash_file(bundle.path / MANIFEST),
+        "org.opencontainers.image.licenses": card.get("license"),
+        "org.opencontainers.image.created": created(),
+        "org.opencontainers.image.base.name": base.reference,
+        # Its image ID: the digest of its manifest depends on where it was taken from, and ours would then as well.
+        "org.opencontainers.image.base.digest": base.image_id,
+        f"{LABELS}model": model.get("architecture"),
+        f"{LABELS}base-model": card.get("base_model"),
+        f"{LABELS}quantization": "none" if model.get("weight_format") == "none" else quantization,
+        f"{LABELS}lmdeploy": plan.get("lmdeploy"),
+        f"{LABELS}set-digest": bundle.digest,
+        f"{LABELS}weights": options.weights,
+        f"{LABELS}min-vram-mib": _mib(plan.get("vram")),
+    }
+    return {key: str(value) for key, value in labels.items() if value}
+
+
+def created() -> str:
+    """The time that images bear: that of SOURCE_DATE_EPOCH, 1970 without it; never now."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH") or "0"
+    try:
+        return datetime.fromtimestamp(int(epoch), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError) as error:
+        hint = "set it to seconds since 1970, or unset it"
+        raise ImageError(f"SOURCE_DATE_EPOCH is {epoch[:40]!r}, not a time", hint=hint) from error
+
+
+def start_period_s(bundle: Bundle, weights: WeightsMode) -> int:
+    """How long a container may take until it is ready, in whole minutes: what loading the weights takes at worst."""
+    weights_bytes = sum(file.size for file in bundle.files if file.kind == "weights")
+    return 60 * math.ceil((_START_S + weights_bytes / _READ_BYTES_PER_S[weights]) / 60)
+
+
+def _check_base(base: Base) -> None:
+    if base.config.get("os", "linux") != "linux":
+        hint = "name a Linux image with --base"
+        raise ImageError(f"{base.reference} is an image for {base.config.get('os')}", hint=hint)
+    if not base.layers:
+        raise ImageError(f"{base.reference} has no layers", hint="name an image with Python and LMDeploy with --base")
+
+
+def _config(bundle: Bundle, base: Base, options: BuildOptions, layers: Sequence[Layer]) -> dict[str, object]:
+    inherited = base.config.get("config") or {}
+    run = dict(cast(Mapping[str, Any], inherited))
+    port = cast(dict[str, Any], bundle.manifest["app"])["port"]
+    offline = {} if options.weights == "download" else {"HF_HUB_OFFLINE": "1"}
+    environment = dict(entry.partition("=")[::2] for entry in run.get("Env") or ()) | _ENVIRONMENT | offline
+    run |= {
+        "User": _USER,
+        "WorkingDir": "/bundle",
+        "Env": [f"{name}={value}" for name, value in environment.items()],
+        "Entrypoint": ["python", "app.py"],
+        "Cmd": None,
+        "ExposedPorts": {f"{port}/tcp": {}},
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {
+            "Test": ["CMD", "python", "-c", _PROBE.format(port=port)],
+            "Interval": 10 * _NS,
+            "Timeout": 5 * _NS,
+            "StartPeriod": start_period_s(bundle, options.weights) * _NS,
+            "Retries": 3,
+        },
+        "Labels": (run.get("Labels") or {}) | labels_of(bundle, base, options),
+    }
+    return {
+        "architecture": base.config.get("architecture", "amd64"),
+        "os": "linux",
+        "created": created(),
+        "config": {key: value for key, value in run.items() if value is not None},
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+        "history": _history(base, layers),
+    }
+
+
+def _history(base: Base, layers: Sequence[Layer]) -> list[object]:
+    """A line per layer; that of the base is kept when it fits the layers."""
+    theirs = cast(list[dict[str, Any]], base.config.get("history") or [])
+    if sum(not line.get("empty_layer") for line in theirs) != len(base.layers):
+        theirs = [{"created": created(), "created_by": layer.created_by} for layer in base.layers]
+    ours = [{"created": created(), "created_by": layer.created_by} for layer in layers[len(base.layers) :]]
+    last = {"created": created(), "created_by": "deploytk: user, health check, entry point", "empty_layer": True}
+    return [*theirs, *ours, last]
+
+
+def _mib(vram: object) -> str | None:
+    total = vram.get("total_bytes") if isinstance(vram, dict) else None
+    return str(math.ceil(total / 2**20)) if isinstance(total, (int, float)) else None
+
+
+def _to_bytes(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def content_digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,0 +1,100 @@
+"""What is in an image, as data: a CycloneDX bill of materials, and the lock file."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from typing import Any, cast
+from urllib.parse import quote
+
+from deploytk import __version__
+from deploytk.bundle import Bundle
+from deploytk.image.layers import GROUP_BYTES, MOST_LAYERS, SHARD_BYTES
+from deploytk.image.value import Base
+
+_LOCK_FORMAT = 1
+
+
+def sbom_of(bundle: Bundle, base: Base) -> bytes:
+    """A CycloneDX 1.6 document in JSON: the model with a digest per weight file, and the Python environment.
+
+    It has no time and its serial number follows from its content: the same image has the same document.
+    """
+    card = cast(dict[str, Any], bundle.manifest["card"])
+    model: dict[str, object] = {
+        "type": "machine-learning-model",
+        "bom-ref": "model",
+        "name": bundle.name,
+        "version": bundle.digest,
+        "components": [
+            {
+                "type": "file",
+                "bom-ref": f"file:{file.path}",
+                "name": file.path,
+                "hashes": [{"alg": "SHA-256", "content": file.sha256}],
+            }
+            for file in bundle.files
+            if file.kind in ("weights", "model")
+        ],
+    }
+    if card.get("license"):
+        model["licenses"] = [{"license": {"name": str(card["license"])}}]
+    if card.get("base_model"):
+        model["pedigree"] = {"ancestors": [{"type": "machine-learning-model", "name": str(card["base_model"])}]}
+    runtime = {
+        "type": "container",
+        "bom-ref": "runtime",
+        "name": base.reference,
+        "version": base.image_id,
+        "hashes": [{"alg": "SHA-256", "content": base.image_id.removeprefix("sha256:")}],
+    }
+    packages = [
+        {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+        for name, version in sorted(set(base.packages))
+        for purl in [_purl(name, version)]
+    ]
+    document: dict[str, object] = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "tools": {"components": [{"type": "application", "name": "deploytk", "version": __version__}]},
+            "component": {"type": "container", "bom-ref": "image", "name": bundle.name, "version": bundle.digest},
+        },
+        "components": [model, runtime, *packages],
+        "dependencies": [
+            {"ref": "image", "dependsOn": ["model", "runtime"]},
+            {"ref": "runtime", "dependsOn": [package["bom-ref"] for package in packages]},
+        ],
+    }
+    content = json.dumps(document, sort_keys=True)
+    serial = {"serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, content)}"}
+    return _to_bytes(document | serial)
+
+
+def lock_of(bundle: Bundle, base: Base) -> bytes:
+    """`deploytk.lock`: all that an image is made of, by digest and version, so that it can be made again."""
+    plan = cast(dict[str, Any], bundle.manifest["plan"])
+    return _to_bytes(
+        {
+            "format": _LOCK_FORMAT,
+            "deploytk": __version__,
+            "base": {"name": base.reference, "image_id": base.image_id},
+            "lmdeploy": plan.get("lmdeploy"),
+            "packages": dict(sorted(set(base.packages))),
+            "bundle": {"name": bundle.name, "digest": bundle.digest},
+            "files": {file.path: file.sha256 for file in bundle.files},
+            "layers": {"shard_bytes": SHARD_BYTES, "group_bytes": GROUP_BYTES, "most": MOST_LAYERS, "tar": "pax"},
+        }
+    )
+
+
+def _purl(name: str, version: str) -> str:
+    """The package URL: names as PyPI normalizes them, versions percent-encoded where a URL needs it."""
+    return f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{quote(version, safe='.-')}"
+
+
+def _to_bytes(value: object) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
