@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,17 @@ def test_a_broken_model_ends_the_engine_with_two_lines(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "holds no model" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_batch_gives_the_same_answers_as_one_at_a_time(tmp_path: Path) -> None:
+    with _engine(MODELS / "hf-fp16", tmp_path / "log", "--model-name", "tiny", "--max-batch-size", "8") as client:
+
+        def ask(dialog: dict[str, str], **options: Any) -> Any:
+            return _ask(client, dialog["prompt"], **options).choices[0].message.content
+
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(ask, DIALOGS))
+            lengths = list(threads.map(lambda count: _ask(client, "hi", max_tokens=count).usage, range(1, 9)))
+
+    assert answers == [dialog["answer"] for dialog in DIALOGS]
+    assert [usage.completion_tokens for usage in lengths] == list(range(1, 9))

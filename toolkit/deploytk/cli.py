@@ -299,6 +299,78 @@ def smoke(
         raise typer.Exit(report.verdict.exit_code)
 
 
+@app.command(epilog="Example:  deploytk bench ./fp16 ./awq --kv none,int8 --concurrency 1,8,32 -o ./results")
+def bench(
+    models: Annotated[
+        list[Path] | None, typer.Argument(metavar="MODEL...", help="Model directories to compare.")
+    ] = None,
+    matrix: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TOML with the dimensions, by the options' names.")
+    ] = None,
+    engines: Annotated[
+        str | None, typer.Option(metavar="LIST", help="turbomind, pytorch, huggingface, cpu; with commas between.")
+    ] = None,
+    kv: Annotated[str | None, typer.Option(metavar="LIST", help="KV caches: none, int8, int4.")] = None,
+    concurrency: Annotated[str | None, typer.Option(metavar="LIST", help="Requests at once.")] = None,
+    input_tokens: Annotated[str | None, typer.Option(metavar="LIST", help="Tokens per prompt.")] = None,
+    output_tokens: Annotated[str | None, typer.Option(metavar="LIST", help="Tokens per answer, exactly.")] = None,
+    repetitions: Annotated[int | None, typer.Option(min=1, help="Rounds over the whole matrix.")] = None,
+    session_len: SessionLen = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", metavar="NAME|SIZE", help="The GPU to recommend for; the one here by default."),
+    ] = None,
+    objective: Annotated[
+        Literal["throughput", "latency"], typer.Option(help="What the recommendation is to be good at.")
+    ] = "throughput",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go, and are resumed from.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure engines x weights x KV caches x loads, and recommend one. Run again to resume."""
+    from deploytk.bench import BenchOptions, make_matrix, read_matrix, run_bench
+
+    if not models or output is None:
+        raise UsageError("bench needs models and a directory for results", hint="deploytk bench MODEL -o DIR")
+    given = {"engines": _list(engines), "kv": _list(kv), "repetitions": repetitions, "session_len": session_len}
+    given |= {"concurrency": _list(concurrency), "input_tokens": _list(input_tokens)}
+    given |= {"output_tokens": _list(output_tokens)}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    wanted = make_matrix((read_matrix(matrix) if matrix else {}) | chosen)
+    options = BenchOptions(wanted, gpu, objective)
+    result = run_bench(models, options, output, _Session.progress)
+    _show(result, as_json, "show_bench")
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example:  deploytk report raw.jsonl -o report.html")
+def report(
+    source: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Raw data or a report of smoke, or bench's DIR.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json, .md, .html or .xml (JUnit)"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute every figure again from raw data, and show it."""
+    from deploytk.smoke import write_report
+    from deploytk.smoke.render import check_path, read_any
+
+    if output:
+        check_path(output)
+    if source.is_dir():
+        from deploytk.bench import read_result
+
+        _show(read_result(source, None, "throughput"), as_json, "show_bench")
+        return
+    found = read_any(source)
+    if output:
+        write_report(found, output)
+    _show(found, as_json, "show_report")
+
+
 @templates.command("export", epilog="Example:  deploytk template export ./my-templates")
 def export(output: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")]) -> None:
     """Write the shipped templates, to be changed and given to --template."""
@@ -409,6 +481,10 @@ def _bundle(source: Path, request: PlanRequest, options: BundleOptions) -> Bundl
             raise UsageError(f"{source} is a bundle already and is published as it is", hint=hint)
         return read_bundle(source)
     return _package(source, request, options, bundle_place(source, options.name))
+
+
+def _list(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _seconds(duration: str) -> float:

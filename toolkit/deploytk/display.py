@@ -15,6 +15,7 @@ from deploytk.values import plain
 
 if TYPE_CHECKING:
     from deploytk.artifact import Artifact
+    from deploytk.bench import Result
     from deploytk.bundle import Bundle
     from deploytk.demo import Demo
     from deploytk.doctor import Checkup
@@ -220,6 +221,14 @@ def show_report(report: Report) -> None:
     for check in report.checks:
         value = "-" if check.value is None else f"{check.value:,.1f}"
         _console().print(Text(f"{check.status}: {check.metric} {value}, {check.op} {check.limit:g}"))
+
+
+def show_bench(result: Result) -> None:
+    from rich.markdown import Markdown
+
+    from deploytk.bench.report import markdown
+
+    _console().print(Markdown(markdown(result)))
 
 
 def show_demo(demo: Demo) -> None:

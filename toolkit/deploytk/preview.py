@@ -125,12 +125,12 @@ def _attach_when_ready(url: str, limit_s: float) -> Endpoint:
             if time.monotonic() > deadline:
                 raise
         else:
-            if time.monotonic() > deadline or _completes(endpoint):
+            if time.monotonic() > deadline or completes(endpoint):
                 return endpoint
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic()) + 0.05))
 
 
-def _completes(endpoint: Endpoint) -> bool:
+def completes(endpoint: Endpoint) -> bool:
     """Whether the server gives one token; a list of models alone may come long before."""
     body = {"model": endpoint.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
     try:

@@ -17,6 +17,8 @@ def main() -> int:
     parser.add_argument("--server-port", type=int, default=23333)
     parser.add_argument("--model-name")
     parser.add_argument("--session-len", type=int)
+    parser.add_argument("--max-batch-size", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="of torch; others than cpu are for comparisons")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
     try:
@@ -30,13 +32,13 @@ def main() -> int:
         return 1
     try:
         artifact = read_artifact(options.model)
-        loaded = load_model(artifact)
+        loaded = load_model(artifact, options.device)
     except DeployError as error:
         print(f"error: {error}\n hint: {error.hint}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     session_len = min(options.session_len or artifact.session_len, artifact.session_len)
     name = options.model_name or artifact.root.resolve().name
-    app = make_app(loaded, name, session_len)
+    app = make_app(loaded, name, session_len, options.max_batch_size)
     uvicorn.run(
         app, host=options.server_name, port=options.server_port, log_level="warning", timeout_graceful_shutdown=5
     )

@@ -1,12 +1,14 @@
-"""Runs one generation at a time in a thread, and hands its text over as it comes."""
+"""Runs generations in a thread, one batch at a time, and hands their text over as it comes."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -16,6 +18,7 @@ from tokenizers.decoders import DecodeStream
 from deploytk.cpu_engine.load import LoadedModel
 
 _COLDEST = 1e-3
+_COLLECT_S = 0.02  # how long a batch waits for more requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +43,44 @@ class Piece:
     finish_reason: Literal["stop", "length"] | None = None
 
 
-class Generator:
-    """Generates with one model, one request at a time; others wait."""
+@dataclass(slots=True)
+class _Job:
+    """A request that waits or is generated; `put` takes its tokens, then None or what went wrong."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    prompt: list[int]
+    sampling: Sampling
+    put: Callable[[int | BaseException | None], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class Generator:
+    """Generates with one model: so many requests at once as fit into a batch, while others wait.
+
+    Requests that come within 20 ms, and choose tokens alike, make a batch; it is full until its last answer ends.
+    """
+
+    def __init__(self, loaded: LoadedModel, max_batch_size: int = 1) -> None:
         self._loaded = loaded
+        self._max_batch_size = max_batch_size
+        self._waiting: deque[_Job] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
 
     async def stream(self, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
         """The pieces of the answer to `prompt`; closing the iterator early stops the generation."""
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[int | BaseException | None] = asyncio.Queue()
-        cancelled = threading.Event()
 
         def put(item: int | BaseException | None) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
-        future = self._thread.submit(self._generate, prompt, sampling, put, cancelled)
-        future.add_done_callback(lambda done: put(done.exception()))
+        job = _Job(prompt, sampling, put)
+        self._waiting.append(job)
+        self._thread.submit(self._work)
         try:
             async for piece in self._pieces(queue, sampling):
                 yield piece
         finally:
-            cancelled.set()
-            future.cancel()
+            job.cancelled.set()
 
     async def _pieces(self, queue: asyncio.Queue[Any], sampling: Sampling) -> AsyncIterator[Piece]:
         decode = DecodeStream(skip_special_tokens=True)
@@ -92,9 +109,33 @@ class Generator:
                 yield Piece(held[: len(held) - keep], count)
                 held = held[len(held) - keep :]
 
-    def _generate(self, prompt: list[int], sampling: Sampling, put: Any, cancelled: threading.Event) -> None:
-        if cancelled.is_set():
+    def _work(self) -> None:
+        """Generate the next batch; every request asks for one, and most find theirs done."""
+        jobs = self._next_batch()
+        if not jobs:
             return
+        try:
+            self._generate(jobs)
+        except BaseException as error:  # noqa: BLE001 (who waits for the answers gets it)
+            for job in jobs:
+                job.put(error)
+        for job in jobs:
+            job.put(None)
+
+    def _next_batch(self) -> list[_Job]:
+        if self._max_batch_size > 1 and self._waiting:
+            time.sleep(_COLLECT_S)
+        jobs: list[_Job] = []
+        while self._waiting and len(jobs) < self._max_batch_size:
+            if jobs and not _are_alike(jobs[0].sampling, self._waiting[0].sampling):
+                break
+            job = self._waiting.popleft()
+            if not job.cancelled.is_set():
+                jobs.append(job)
+        return jobs
+
+    def _generate(self, jobs: Sequence[_Job]) -> None:
+        sampling = jobs[0].sampling
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
         # So near zero the logits overflow; what would be chosen is the likeliest token anyway.
@@ -104,47 +145,67 @@ class Generator:
         )
         # Without an end of its own a configuration takes the model's; no token is -1.
         ends = [-1] if sampling.ignores_end else sorted(self._loaded.end_ids)
+        padding = self._loaded.tokenizer.pad_token_id or 0
         config = transformers.GenerationConfig(
-            max_new_tokens=sampling.max_tokens,
+            max_new_tokens=max(job.sampling.max_tokens for job in jobs),
             do_sample=not is_greedy,
             eos_token_id=ends,
-            pad_token_id=self._loaded.tokenizer.pad_token_id or 0,
+            pad_token_id=padding,
             **({} if is_greedy else chosen),
         )
-        inputs = torch.tensor([prompt])
+        longest = max(len(job.prompt) for job in jobs)
+        device = self._loaded.model.device
+        inputs = torch.tensor([[padding] * (longest - len(job.prompt)) + job.prompt for job in jobs], device=device)
+        mask = torch.tensor([[0] * (longest - len(job.prompt)) + [1] * len(job.prompt) for job in jobs], device=device)
         with torch.inference_mode():
             self._loaded.model.generate(
                 inputs,
-                attention_mask=torch.ones_like(inputs),
+                attention_mask=mask,
                 generation_config=config,
-                streamer=_Tokens(put),
-                stopping_criteria=transformers.StoppingCriteriaList([_Cancelled(cancelled)]),
+                streamer=_Tokens(jobs),
+                stopping_criteria=transformers.StoppingCriteriaList([_Ends(jobs, longest)]),
             )
 
 
-class _Tokens(transformers.generation.streamers.BaseStreamer):
-    """Passes every generated token on; the first call brings the prompt."""
+def _are_alike(first: Sampling, second: Sampling) -> bool:
+    """Whether two requests can share a batch."""
+    names = ("temperature", "top_p", "top_k", "ignores_end")
+    return first.seed is second.seed is None and all(getattr(first, n) == getattr(second, n) for n in names)
 
-    def __init__(self, put: Any) -> None:
-        self._put = put
-        self._is_prompt = True
+
+class _Tokens(transformers.generation.streamers.BaseStreamer):
+    """Passes every generated token on; the first call brings the prompts."""
+
+    def __init__(self, jobs: Sequence[_Job]) -> None:
+        self._jobs = jobs
+        self._count = -1
 
     def put(self, value: torch.Tensor) -> None:
-        if not self._is_prompt:
-            for token in value.flatten().tolist():
-                self._put(int(token))
-        self._is_prompt = False
+        self._count += 1
+        if self._count == 0:
+            return
+        for job, token in zip(self._jobs, value.flatten().tolist(), strict=True):
+            # A row that has ended is padded until the whole batch ends.
+            if self._count <= job.sampling.max_tokens and not job.cancelled.is_set():
+                job.put(int(token))
+                if self._count == job.sampling.max_tokens:
+                    job.put(None)
 
     def end(self) -> None:
         pass
 
 
-class _Cancelled(transformers.StoppingCriteria):
-    def __init__(self, cancelled: threading.Event) -> None:
-        self._cancelled = cancelled
+class _Ends(transformers.StoppingCriteria):
+    """Rows that nobody waits for, or that have as many tokens as they were to get."""
+
+    def __init__(self, jobs: Sequence[_Job], prompt_tokens: int) -> None:
+        self._jobs = jobs
+        self._prompt_tokens = prompt_tokens
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self._cancelled.is_set(), dtype=torch.bool)
+        done = input_ids.shape[1] - self._prompt_tokens
+        ended = [job.cancelled.is_set() or done >= job.sampling.max_tokens for job in self._jobs]
+        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
 
 
 def _possible_start(text: str, stops: tuple[str, ...]) -> int:

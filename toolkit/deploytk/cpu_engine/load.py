@@ -29,14 +29,16 @@ class LoadedModel:
     end_ids: frozenset[int]  # tokens that end an answer
 
 
-def load_model(artifact: Artifact) -> LoadedModel:
-    """The model and its tokenizer, in fp32 where memory allows, else in bfloat16; nothing of it is executed.
+def load_model(artifact: Artifact, device: str = "cpu") -> LoadedModel:
+    """The model and its tokenizer; nothing of it is executed.
+
+    On the CPU in fp32 where memory allows, else in bfloat16; elsewhere in the 16 bits that it was stored in.
 
     Raises ArtifactError, WeightsError or EndpointError when it cannot be read.
     """
     artifact.require_usable()
-    dtype = torch.float32 if artifact.parameters * 4 < _free_bytes() // 2 else torch.bfloat16
-    logger.info("loading %s as %s", artifact.root, dtype)
+    dtype = _dtype(artifact, device)
+    logger.info("loading %s as %s on %s", artifact.root, dtype, device)
     try:
         model = _load_weights(artifact, dtype)
         tokenizer = _load_tokenizer(artifact)
@@ -45,8 +47,14 @@ def load_model(artifact: Artifact) -> LoadedModel:
         raise EndpointError(
             f"transformers cannot load {artifact.root}: {message}", hint="serve it with LMDeploy on a GPU instead"
         ) from error
-    model.eval()
+    model.to(device).eval()
     return LoadedModel(model, tokenizer, _end_ids(artifact, model, tokenizer))
+
+
+def _dtype(artifact: Artifact, device: str) -> torch.dtype:
+    if device != "cpu":
+        return torch.bfloat16 if artifact.weight_dtype == "bfloat16" else torch.float16
+    return torch.float32 if artifact.parameters * 4 < _free_bytes() // 2 else torch.bfloat16
 
 
 def _free_bytes() -> int:

@@ -72,10 +72,10 @@ class _RefusedError(Exception):
         self.status, self.code, self.message = status, code, message
 
 
-def make_app(loaded: LoadedModel, model_name: str, session_len: int) -> FastAPI:
+def make_app(loaded: LoadedModel, model_name: str, session_len: int, max_batch_size: int = 1) -> FastAPI:
     """The API for one model: it never serves another than `model_name`."""
     app = FastAPI(title="deploytk CPU engine", docs_url=None, redoc_url=None)
-    generator = Generator(loaded)
+    generator = Generator(loaded, max_batch_size)
 
     @app.exception_handler(_RefusedError)
     async def refused(_: Request, error: _RefusedError) -> JSONResponse:

@@ -11,7 +11,9 @@ from deploytk.atomic import write_text
 from deploytk.errors import UsageError
 from deploytk.gpus import MIB
 from deploytk.smoke.html import html
+from deploytk.smoke.judge import judge
 from deploytk.smoke.memory import VramReport
+from deploytk.smoke.raw import read_raw
 from deploytk.smoke.report import Report
 from deploytk.smoke.statistics import Summary
 from deploytk.values import plain
@@ -33,6 +35,13 @@ def check_path(path: Path) -> None:
         raise UsageError(f"{path.parent} is not a directory", hint="make it first")
 
 
+def read_any(path: Path) -> Report:
+    """The report in `path`: written as JSON, or computed from raw data; raises UsageError for anything else."""
+    if path.suffix == ".jsonl":
+        return judge(*read_raw(path))
+    return read_report(path)
+
+
 def read_report(path: Path) -> Report:
     """A report that was written as JSON; raises UsageError for anything else."""
     from pydantic import TypeAdapter, ValidationError
@@ -40,7 +49,8 @@ def read_report(path: Path) -> Report:
     try:
         return TypeAdapter(Report).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise UsageError(f"{path} is no report", hint="name a JSON file that smoke -o wrote") from error
+        hint = "name a JSON file that smoke -o wrote, or a .jsonl file of smoke --raw"
+        raise UsageError(f"{path} is no report", hint=hint) from error
 
 
 def markdown(report: Report) -> str:

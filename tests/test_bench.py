@@ -1,0 +1,260 @@
+"""The matrix, the rows, and what is recommended; and a whole bench on the CPU."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import MODELS
+from test_smoke_report import EVIDENCE, GPU, IDENTITY, VRAM
+
+from deploytk.bench import BenchOptions, Matrix, Row, make_matrix, read_matrix, read_result, recommend, run_bench
+from deploytk.bench.matrix import Load, expand
+from deploytk.bench.report import markdown, write_results
+from deploytk.bench.table import to_row
+from deploytk.errors import UsageError
+from deploytk.gpus import Gpu, find_gpu
+from deploytk.progress import Silent
+from deploytk.smoke import Budget, judge, write_raw
+
+ROW = Row(
+    model="internlm",
+    weights="fp16",
+    engine="turbomind",
+    kv_policy="none",
+    input_tokens=128,
+    output_tokens=256,
+    concurrency=1,
+    repetitions=3,
+    output_tps=190.0,
+    output_tps_ci95=(189.0, 191.0),
+    decode_tps=193.0,
+    chars_per_s=700.0,
+    ttft_ms=12.8,
+    tpot_ms=5.2,
+    seconds=1.3,
+    load_s=15.0,
+    vram_mib=15500.0,
+    vram_peak_mib=16300.0,
+    weights_mib=13965.0,
+    kv_pool_mib=269.0,
+    overhead_mib=1266.0,
+    planned_mib=15513.0,
+    planned_error_pct=0.1,
+    doubts=(),
+)
+W4 = replace(
+    ROW, weights="awq 4 bit", output_tps=139.0, output_tps_ci95=(138.0, 140.0), decode_tps=141.0, vram_peak_mib=8889.0
+)
+
+
+def test_loads_are_all_combinations() -> None:
+    matrix = Matrix(concurrency=(1, 8), input_tokens=(64, 128), output_tokens=(32,))
+
+    assert matrix.loads() == (Load(64, 32, 1), Load(64, 32, 8), Load(128, 32, 1), Load(128, 32, 8))
+    assert matrix.tokens_per_session == 256  # 128 + 32 + 64 of slack = 224, in whole blocks of 64
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"engines": ["vllm"]}, "engines"),
+        ({"concurrency": [0]}, "below 1"),
+        ({"concurrency": []}, "empty"),
+        ({"concurrency": ["many"]}, "concurrency"),
+        ({"kv": ["int2"]}, "kv"),
+        ({"colour": 1}, "colour"),
+        ({"session_len": 100, "input_tokens": [64], "output_tokens": [64]}, "shorter"),
+    ],
+)
+def test_a_matrix_that_makes_no_sense_is_refused(values: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        make_matrix(values)
+
+
+def test_a_matrix_comes_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "matrix.toml").write_text('engines = ["cpu"]\nconcurrency = [1, 4]\n')
+
+    matrix = make_matrix(read_matrix(tmp_path / "matrix.toml") | {"concurrency": ("2",)})
+
+    assert (matrix.engines, matrix.concurrency) == (("cpu",), (2,))
+
+
+def test_what_is_not_possible_is_named_with_its_reason() -> None:
+    matrix = Matrix(engines=("turbomind", "huggingface", "cpu"), kv=("none", "int8"))
+
+    deployments, skipped = expand([MODELS / "hf-awq"], matrix, None)
+
+    assert [deployment.name for deployment in deployments] == ["hf-awq.cpu.kv-none"]
+    reasons = {one.name: one.reason for one in skipped}
+    assert "no GPU is here" in reasons["hf-awq.turbomind.kv-none"]
+    assert "dequantized" in reasons["hf-awq.huggingface.kv-none"]
+    assert "does not quantize" in reasons["hf-awq.cpu.kv-int8"]
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(MODELS / "hf-fp16", tmp_path / "hf-awq")
+
+    with pytest.raises(UsageError, match="two models are called hf-awq"):
+        expand([MODELS / "hf-awq", tmp_path / "hf-awq"], Matrix(engines=("cpu",)), None)
+
+
+def test_the_fastest_is_recommended_even_where_it_is_not_quantized() -> None:
+    found = recommend([ROW, W4], find_gpu("H200"), "latency")
+
+    assert found is not None
+    assert (found.weights, found.tokens_per_s) == ("fp16", 193)
+    assert "141 (-27%)" in found.reason  # 141 / 193 - 1 = -26.9 %
+
+
+def test_what_does_not_fit_is_not_recommended() -> None:
+    found = recommend([ROW, W4], Gpu("12G", 12 * 2**30, 0, None), "latency")
+
+    assert found is not None
+    assert found.weights == "awq 4 bit"
+    assert "would not fit" in found.reason
+
+
+def test_nothing_is_recommended_where_nothing_fits_or_is_sure() -> None:
+    assert recommend([ROW], Gpu("4G", 4 * 2**30, 0, None), "throughput") is None
+    assert recommend([replace(ROW, doubts=("a foreign process",))], None, "throughput") is None
+    assert recommend([], None, "latency") is None
+
+
+def test_of_two_that_cannot_be_told_apart_the_smaller_wins() -> None:
+    equal = replace(W4, output_tps=189.5, output_tps_ci95=(188.0, 191.0))
+
+    found = recommend([ROW, equal], None, "throughput")
+
+    assert found is not None
+    assert found.weights == "awq 4 bit"
+    assert "not measurably less" in found.reason
+
+
+def test_throughput_looks_at_every_concurrency_and_latency_at_the_lowest() -> None:
+    crowd = replace(W4, concurrency=32, output_tps=4000.0, output_tps_ci95=None, decode_tps=125.0)
+
+    throughput, latency = recommend([ROW, crowd], None, "throughput"), recommend([ROW, crowd], None, "latency")
+
+    assert throughput is not None
+    assert latency is not None
+    assert (throughput.concurrency, latency.concurrency) == (32, 1)
+
+
+def _results(out: Path) -> None:
+    """Three repetitions of one cell on a GPU, the times of each a little longer."""
+    (out / "cells").mkdir(parents=True)
+    for repetition in range(3):
+        records = tuple(replace(one, done_ns=one.done_ns + repetition * 10**7) for one in EVIDENCE.records)
+        vram = replace(VRAM, ready_bytes=VRAM.ready_bytes + repetition * 2**20)
+        evidence = replace(EVIDENCE, identity=replace(IDENTITY, gpu=GPU), records=records, vram=vram)
+        write_raw(evidence, Budget(), out / "cells" / f"m.turbomind.kv-none.c1.i0.o128.r{repetition}.jsonl")
+
+
+def test_a_row_is_the_median_of_its_repetitions(tmp_path: Path) -> None:
+    _results(tmp_path)
+
+    (row,) = read_result(tmp_path, None, "throughput").rows
+
+    assert row.repetitions == 3
+    # 12 requests of 5 tokens from 0 to 1161, 1171 and 1181 ms
+    assert row.output_tps == pytest.approx(60 / 1.171)
+    assert row.vram_mib == 5001  # 5500 - 500 + (0, 1, 2)
+    assert row.kv_pool_mib == 1000
+
+
+def test_results_are_written_for_people_and_programs(tmp_path: Path) -> None:
+    _results(tmp_path)
+    result = read_result(tmp_path, find_gpu("H200"), "throughput")
+
+    write_results(result, tmp_path, Silent())
+
+    found = json.loads((tmp_path / "results.json").read_text())
+    with (tmp_path / "results.csv").open() as file:
+        (line,) = csv.DictReader(file)
+    text = (tmp_path / "report.md").read_text()
+    assert found["schema"] == "deploytk.bench/1"
+    assert found["rows"][0]["model"] == line["model"] == "m"
+    assert "| m (fp16), turbomind, KV none | 3,000 | 1,000 | 1,000 | 5,001 | - | - | 5,500 |" in text
+    assert "**Recommended for throughput:**" in text
+
+
+def test_plots_are_the_same_for_the_same_results(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from deploytk.bench.plots import draw
+
+    _results(tmp_path)
+    result = read_result(tmp_path, None, "throughput")
+
+    names = draw(result, tmp_path / "plots")
+    first = [(tmp_path / name).read_bytes() for name in names]
+    draw(result, tmp_path / "plots")
+
+    assert names == ["plots/vram.svg", "plots/throughput.svg", "plots/latency.svg"]
+    assert [(tmp_path / name).read_bytes() for name in names] == first
+
+
+def test_requests_that_failed_make_a_row_doubtful() -> None:
+    broken = replace(EVIDENCE.records[0], error="the answer broke off")
+
+    row = to_row([judge(replace(EVIDENCE, records=(broken, *EVIDENCE.records[1:])), Budget())])
+
+    assert row.doubts == ("1 requests failed: the answer broke off",)
+    assert recommend([row], None, "throughput") is None
+
+
+@pytest.mark.engine
+def test_a_bench_resumes_and_refuses_to_mix_machines(tmp_path: Path) -> None:
+    matrix = Matrix(engines=("cpu",), concurrency=(1, 2), input_tokens=(16,), output_tokens=(8,), repetitions=1)
+    options = BenchOptions(matrix)
+    out = tmp_path / "results"
+
+    first = run_bench([MODELS / "hf-fp16"], options, out, Silent())
+    cells = {path.name: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    next(iter((out / "cells").glob("*.c2.*"))).unlink()
+    again = run_bench([MODELS / "hf-fp16"], options, out, Silent())
+
+    assert [(row.concurrency, row.engine) for row in first.rows] == [(1, "cpu"), (2, "cpu")]
+    assert all(row.output_tps and row.output_tokens == 8 for row in again.rows)
+    kept = next(name for name in cells if ".c1." in name)
+    assert (out / "cells" / kept).stat().st_mtime_ns == cells[kept]  # not measured again
+    assert "hf-fp16" in markdown(again)
+    machine = json.loads((out / "machine.json").read_text())
+    (out / "machine.json").write_text(json.dumps(machine | {"gpu": ["NVIDIA A10", "535"]}))
+    with pytest.raises(UsageError, match="another gpu"):
+        run_bench([MODELS / "hf-fp16"], options, out, Silent())
+
+
+def test_a_directory_with_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+
+    with pytest.raises(UsageError, match="not empty"):
+        run_bench([MODELS / "hf-fp16"], BenchOptions(Matrix(engines=("turbomind",))), tmp_path, Silent())
+
+
+def test_report_computes_figures_again(tmp_path: Path) -> None:
+    write_raw(EVIDENCE, Budget(max_ttft_ms=19), tmp_path / "raw.jsonl")
+    command = [sys.executable, "-m", "deploytk", "report", str(tmp_path / "raw.jsonl"), "--json"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert json.loads(done.stdout)["latency"]["ttft_ms"]["p50"] == 20
+
+
+@pytest.mark.parametrize("name", ["missing.json", "empty.json", "empty.jsonl", "directory"])
+def test_what_is_no_report_is_refused_in_two_lines(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "directory").mkdir()
+    command = [sys.executable, "-m", "deploytk", "report", str(tmp_path / name)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == ["error", "hint"]

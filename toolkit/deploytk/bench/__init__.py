@@ -1,0 +1,19 @@
+"""Stage 9: models × engines × KV caches × loads -> tables, plots and a recommendation."""
+
+from deploytk.bench.matrix import Matrix, make_matrix, read_matrix
+from deploytk.bench.recommend import Recommendation, Row, recommend
+from deploytk.bench.run import BenchOptions, run_bench
+from deploytk.bench.table import Result, read_result
+
+__all__ = [
+    "BenchOptions",
+    "Matrix",
+    "Recommendation",
+    "Result",
+    "Row",
+    "make_matrix",
+    "read_matrix",
+    "read_result",
+    "recommend",
+    "run_bench",
+]

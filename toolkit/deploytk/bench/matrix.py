@@ -1,0 +1,173 @@
+"""What is measured: every model with every engine, KV cache and load that is possible."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deploytk.artifact import Artifact, KvPolicy, read_artifact
+from deploytk.errors import DeployError, UsageError
+from deploytk.plan import PlanRequest, ServingPlan, plan_serving
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BenchEngine = Literal["turbomind", "pytorch", "huggingface", "cpu"]
+
+_SLACK_TOKENS = 64  # prompts are fitted to a length by the server's count, which may be off by a few
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """The dimensions beside the models."""
+
+    engines: tuple[BenchEngine, ...] = ("turbomind",)
+    kv: tuple[KvPolicy, ...] = ("none",)
+    concurrency: tuple[int, ...] = (1, 8, 32)
+    input_tokens: tuple[int, ...] = (128,)
+    output_tokens: tuple[int, ...] = (256,)
+    repetitions: int = 3
+    session_len: int | None = None  # None: as long as the longest load needs
+
+    def loads(self) -> tuple[Load, ...]:
+        return tuple(
+            itertools.starmap(Load, itertools.product(self.input_tokens, self.output_tokens, self.concurrency))
+        )
+
+    @property
+    def tokens_per_session(self) -> int:
+        longest = max(self.input_tokens) + max(self.output_tokens)
+        return self.session_len or -(-(longest + _SLACK_TOKENS) // 64) * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many requests at once, of one length."""
+
+    input_tokens: int
+    output_tokens: int
+    concurrency: int
+
+    @property
+    def name(self) -> str:
+        return f"c{self.concurrency}.i{self.input_tokens}.o{self.output_tokens}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One way to serve one model."""
+
+    artifact: Artifact
+    engine: BenchEngine
+    kv_policy: KvPolicy
+    plan: ServingPlan | None  # None for Hugging Face, which plans nothing
+
+    @property
+    def model(self) -> str:
+        return self.artifact.root.resolve().name
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}.{self.engine}.kv-{self.kv_policy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A deployment that is not possible, and why."""
+
+    name: str
+    reason: str
+
+
+def read_matrix(path: Path) -> dict[str, object]:
+    """The dimensions in a TOML file, unchecked, for `make_matrix`; raises UsageError when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", hint="write for example: concurrency = [1, 8]") from error
+
+
+def make_matrix(values: Mapping[str, object]) -> Matrix:
+    """A matrix of dimensions by name; raises UsageError for unknown names and for values that make no sense."""
+    from pydantic import ConfigDict, ValidationError, with_config
+    from pydantic.type_adapter import TypeAdapter
+
+    try:
+        matrix = TypeAdapter(with_config(ConfigDict(extra="forbid"))(Matrix)).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where}: {first['msg']}", hint="see `deploytk bench --help`") from error
+    for name in ("engines", "kv", "concurrency", "input_tokens", "output_tokens"):
+        if not getattr(matrix, name):
+            raise UsageError(f"{name} is empty", hint="give at least one value")
+    numbers = (*matrix.concurrency, *matrix.input_tokens, *matrix.output_tokens, matrix.repetitions)
+    if min(numbers) < 1:
+        raise UsageError("a number of the matrix is below 1", hint="take whole numbers from 1 on")
+    if matrix.tokens_per_session < max(matrix.input_tokens) + max(matrix.output_tokens):
+        raise UsageError(
+            f"a session of {matrix.session_len} tokens is shorter than input and output together",
+            hint="leave --session-len out, or make it longer",
+        )
+    return matrix
+
+
+def expand(models: Sequence[Path], matrix: Matrix, gpu: str | None) -> tuple[list[Deployment], list[Skipped]]:
+    """Everything that can be deployed, in the order of the models, and what cannot.
+
+    Raises UsageError for two models of one name, ArtifactError for a broken one.
+    """
+    artifacts = [read_artifact(model) for model in models]
+    names = [artifact.root.resolve().name for artifact in artifacts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"two models are called {twice[0]}", hint="rename one of the directories: rows need names")
+    deployments, skipped = [], []
+    for artifact in artifacts:
+        artifact.require_usable()
+        for engine, kv_policy in itertools.product(matrix.engines, matrix.kv):
+            found = Deployment(artifact, engine, kv_policy, None)
+            reason = "; ".join(_obstacles(found, has_gpu=gpu is not None))
+            if reason:
+                skipped.append(Skipped(found.name, reason))
+                continue
+            try:
+                plan = _plan(found, matrix, gpu)
+            except DeployError as error:
+                skipped.append(Skipped(found.name, str(error)))
+                continue
+            deployments.append(Deployment(artifact, engine, kv_policy, plan))
+    return deployments, skipped
+
+
+def _obstacles(deployment: Deployment, *, has_gpu: bool) -> Iterator[str]:
+    """Why an engine cannot do this here, as far as no plan says it."""
+    if deployment.engine != "cpu" and not has_gpu:
+        yield "no GPU is here"
+    if deployment.engine in ("turbomind", "pytorch") and shutil.which("lmdeploy") is None:
+        yield "lmdeploy is not installed here"
+    if deployment.engine == "huggingface" and deployment.kv_policy != "none":
+        yield "transformers needs quanto or hqq to quantize its KV cache"
+    if deployment.engine == "huggingface" and deployment.artifact.is_quantized:
+        yield "transformers has no kernels for these weights: it would run them dequantized"
+
+
+def _plan(deployment: Deployment, matrix: Matrix, gpu: str | None) -> ServingPlan | None:
+    if deployment.engine == "huggingface":
+        return None
+    is_on_cpu = deployment.engine == "cpu"
+    request = PlanRequest(
+        gpu=None if is_on_cpu else gpu,
+        session_len=min(matrix.tokens_per_session, deployment.artifact.session_len),
+        max_batch_size=None if is_on_cpu else max(matrix.concurrency),
+        kv_policy=deployment.kv_policy,
+        serving_engine=deployment.engine,
+    )
+    return plan_serving(deployment.artifact, request)

@@ -1,0 +1,219 @@
+"""Measures every cell of a matrix, and goes on where an earlier run stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+from deploytk import __version__
+from deploytk.atomic import disk_errors, locked, write_text
+from deploytk.bench.engines import running_engine
+from deploytk.bench.matrix import Deployment, Load, Matrix, expand
+from deploytk.bench.report import write_results
+from deploytk.bench.table import Failed, Result, read_result
+from deploytk.errors import EndpointError, UsageError
+from deploytk.gpu import GpuMemory, PeakSampler, read_memory
+from deploytk.gpus import MIB, Gpu, find_gpu
+from deploytk.preview import Endpoint
+from deploytk.progress import Progress
+from deploytk.smoke import Budget, Evidence, Workload, measure, write_raw
+from deploytk.smoke.engine_log import read_engine_log
+from deploytk.smoke.judge import now
+from deploytk.smoke.memory import PlannedVram, VramReport, Watched, check_vram, report_vram
+from deploytk.smoke.report import Identity
+from deploytk.smoke.run import client_identity, installed_lmdeploy, planned_vram, weights_name
+from deploytk.values import plain
+
+_MACHINE = "machine.json"
+_LEAST_REQUESTS = 12  # one more than a median needs
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    matrix: Matrix = field(default_factory=Matrix)
+    gpu: str | None = None  # the GPU to recommend for; None: the one that is here
+    objective: Literal["throughput", "latency"] = "throughput"
+    requests_per_stream: int = 3
+    ready_within_s: float = 600.0
+    cell_within_s: float = 600.0
+
+
+def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress: Progress) -> Result:
+    """Measure what `out` does not hold yet, and write results.json, results.csv, report.md and plots there.
+
+    Repetitions are the outermost loop, so that what changes over time changes for every cell alike. A deployment that
+    does not start is in the result with its reason; the others go on. Raises UsageError when `out` holds results of
+    another machine or of other models, TryAgainError while another bench writes there.
+    """
+    target = find_gpu(options.gpu) if options.gpu else None
+    here = read_memory()
+    deployments, skipped = expand(models, options.matrix, _gpu_name(here))
+    failed: dict[str, str] = {}
+    with disk_errors(out, UsageError):
+        out.mkdir(parents=True, exist_ok=True)
+        with locked(out / ".lock", str(out)):
+            _claim(out, deployments, here)
+            for directory in ("cells", "logs"):
+                (out / directory).mkdir(exist_ok=True)
+            for repetition in range(options.matrix.repetitions):
+                for deployment in deployments:
+                    loads = [
+                        load for load in options.matrix.loads() if not _cell(out, deployment, load, repetition).exists()
+                    ]
+                    if not loads or deployment.name in failed:
+                        continue
+                    progress.note(f"{deployment.name}, repetition {repetition + 1} of {options.matrix.repetitions}")
+                    try:
+                        _measure(deployment, loads, repetition, options, out, progress)
+                    except EndpointError as error:
+                        failed[deployment.name] = str(error)
+                        progress.note(f"{deployment.name} failed: {str(error).splitlines()[0]}")
+            reasons = tuple(Failed(name, reason) for name, reason in failed.items())
+            result = Result(out, None, (), None)
+            if any((out / "cells").iterdir()):
+                result = read_result(out, target or _gpu(here), options.objective)
+            result = dataclasses.replace(result, skipped=tuple(skipped), failed=reasons)
+            write_results(result, out, progress)
+    return result
+
+
+def _measure(
+    deployment: Deployment, loads: Sequence[Load], repetition: int, options: BenchOptions, out: Path, progress: Progress
+) -> None:
+    """Start the deployment once, and put every load on it."""
+    log = out / "logs" / f"{deployment.name}.r{repetition}.log"
+    log.unlink(missing_ok=True)
+    batch = max(options.matrix.concurrency)
+    started = time.monotonic()
+    with PeakSampler() as sampler, running_engine(deployment, batch, log, options.ready_within_s) as endpoint:
+        load_s = time.monotonic() - started
+        sampler.slow_down()
+        for load in loads:
+            workload = _workload(load, repetition, options)
+            measurement = measure(endpoint, workload, (), progress)
+            gpu = None if deployment.engine == "cpu" else read_memory()
+            planned = _planned(deployment)
+            vram: VramReport | None = None
+            if gpu and sampler.first:
+                seen = Watched(sampler.first, gpu, sampler, True, None)
+                vram = report_vram(seen, read_engine_log(log), planned, measurement.records)
+            evidence = Evidence(
+                kind="bench",
+                created=now(),
+                identity=_identity(deployment, endpoint, gpu),
+                workload=workload,
+                records=measurement.records,
+                findings=(*measurement.findings, *(check_vram(vram, planned) if vram else ())),
+                counted=measurement.counted,
+                client_cpu_share=measurement.client_cpu_share,
+                client=measurement.client,
+                has_ended_early=measurement.has_ended_early,
+                vram=vram,
+                load_s=load_s,
+            )
+            write_raw(evidence, Budget(), _cell(out, deployment, load, repetition))
+
+
+def _cell(out: Path, deployment: Deployment, load: Load, repetition: int) -> Path:
+    return out / "cells" / f"{deployment.name}.{load.name}.r{repetition}.jsonl"
+
+
+def _workload(load: Load, repetition: int, options: BenchOptions) -> Workload:
+    return Workload(
+        requests=max(_LEAST_REQUESTS, options.requests_per_stream * load.concurrency),
+        warmup_requests=2,
+        output_tokens=load.output_tokens,
+        input_tokens=load.input_tokens,
+        concurrency=load.concurrency,
+        ignores_end=True,
+        seed=repetition,
+        request_within_s=options.cell_within_s,
+        total_within_s=options.cell_within_s,
+    )
+
+
+def _planned(deployment: Deployment) -> PlannedVram | None:
+    plan = deployment.plan
+    if plan is None or plan.engine == "cpu":
+        return None
+    return planned_vram(
+        deployment.artifact,
+        cast(dict[str, int], plain(plan.vram)),
+        version=str(plan.lmdeploy),
+        ranks=plan.tensor_parallel,
+        sessions=(plan.kv_bytes_per_token, plan.session_len, plan.max_batch_size),
+    )
+
+
+def _identity(deployment: Deployment, endpoint: Endpoint, gpu: GpuMemory | None) -> Identity:
+    plan = deployment.plan
+    names = ("session_len", "max_batch_size", "cache_max_entry_count", "tensor_parallel")
+    return Identity(
+        deploytk=__version__,
+        url=endpoint.url,
+        model=deployment.model,
+        engine=deployment.engine,
+        lmdeploy=installed_lmdeploy() if deployment.engine in ("turbomind", "pytorch") else None,
+        package_digest=None,
+        weights=weights_name(deployment.artifact),
+        kv_policy=deployment.kv_policy,
+        settings={name: str(getattr(plan, name)) for name in names} if plan else {},
+        gpu=gpu,
+        client=client_identity(),
+    )
+
+
+def _claim(out: Path, deployments: Sequence[Deployment], here: GpuMemory | None) -> None:
+    """Bind `out` to this machine and these models, or refuse what another one left there."""
+    digests = {deployment.model: _digest(deployment) for deployment in deployments}
+    machine = {
+        "gpu": [here.name, here.driver] if here else None,
+        "cpu": plain(client_identity()),
+        "lmdeploy": installed_lmdeploy(),
+        "models": digests,
+    }
+    path = out / _MACHINE
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            differing = [name for name in ("gpu", "cpu", "lmdeploy") if found[name] != machine[name]]
+            models = found["models"]
+            differing += [f"model {name}" for name, digest in digests.items() if models.get(name, digest) != digest]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path} cannot be read", hint="choose a new directory with -o") from error
+        if differing:
+            hint = "choose a new directory with -o: figures of two machines do not mix"
+            raise UsageError(f"{out} holds results with another {', another '.join(differing)}", hint=hint)
+        machine["models"] = models | digests
+    elif any(entry.name != ".lock" for entry in out.iterdir()):
+        raise UsageError(f"{out} is not empty and holds no results", hint="choose a new directory with -o")
+    write_text(path, json.dumps(machine, indent=1, ensure_ascii=False) + "\n")
+
+
+def _digest(deployment: Deployment) -> str:
+    """What tells two models of one name apart without reading their weights."""
+    lines = sorted(f"{file.path} {file.bytes}" for file in deployment.artifact.files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _gpu_name(here: GpuMemory | None) -> str | None:
+    """The GPU as `plan` takes it: by its name where that is known, else by its size."""
+    if here is None:
+        return None
+    name = here.name.removeprefix("NVIDIA ")
+    try:
+        find_gpu(name)
+    except UsageError:
+        return f"{here.total_bytes // MIB}MiB"
+    return name
+
+
+def _gpu(here: GpuMemory | None) -> Gpu | None:
+    name = _gpu_name(here)
+    return find_gpu(name) if name else None

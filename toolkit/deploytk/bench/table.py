@@ -1,0 +1,113 @@
+"""One row per cell, out of the raw data of its repetitions."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deploytk.bench.matrix import Skipped
+from deploytk.bench.recommend import Recommendation, Row, recommend
+from deploytk.errors import UsageError
+from deploytk.gpus import MIB, Gpu
+from deploytk.smoke import Report, judge, read_raw
+from deploytk.smoke.report import Identity
+from deploytk.smoke.statistics import mean_interval
+
+_LEAST_REPETITIONS = 3  # of two, the interval is wider than anything it could tell
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A deployment that did not start or did not last."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a directory of results holds."""
+
+    path: Path
+    identity: Identity | None  # of the first cell: machine, GPU, versions; None when there is none
+    rows: tuple[Row, ...]
+    recommendation: Recommendation | None  # None when nothing that was measured fits
+    skipped: tuple[Skipped, ...] = ()
+    failed: tuple[Failed, ...] = ()
+
+
+def read_reports(out: Path) -> dict[str, list[Report]]:
+    """Cell -> reports of its repetitions, computed from the raw data; raises UsageError where there are none."""
+    reports: dict[str, list[Report]] = {}
+    for path in sorted((out / "cells").glob("*.jsonl")):
+        cell, _, _ = path.stem.rpartition(".r")
+        reports.setdefault(cell, []).append(judge(*read_raw(path)))
+    if not reports:
+        raise UsageError(f"{out} holds no results", hint="name a directory that `deploytk bench -o` wrote")
+    return reports
+
+
+def read_result(out: Path, gpu: Gpu | None, objective: Literal["throughput", "latency"]) -> Result:
+    """The rows of `out`, and what they recommend for `gpu`; raises UsageError where there are none."""
+    reports = read_reports(out)
+    rows = tuple(sorted((to_row(cell) for cell in reports.values()), key=_order))
+    identity = next(iter(reports.values()))[0].identity
+    return Result(out, identity, rows, recommend(rows, gpu, objective))
+
+
+def to_row(reports: Sequence[Report]) -> Row:
+    """The medians over the repetitions of one cell."""
+    first, identity = reports[0], reports[0].identity
+    speeds = [report.throughput.output_tps for report in reports if report.throughput.output_tps is not None]
+    vram = [report.vram for report in reports if report.vram]
+    predicted = [one.predicted for one in vram if one.predicted]
+    doubts = dict.fromkeys(doubt for report in reports for doubt in report.verdict.inconclusive)
+    failed = sum(report.counts.failed for report in reports)
+    if failed:
+        doubts[f"{failed} requests failed: {', '.join(reports[0].counts.errors)}"] = None
+    return Row(
+        model=identity.model,
+        weights=identity.weights or "",
+        engine=identity.engine or "",
+        kv_policy=identity.kv_policy or "none",
+        input_tokens=first.workload.input_tokens or 0,
+        output_tokens=first.workload.output_tokens,
+        concurrency=first.workload.concurrency,
+        repetitions=len(reports),
+        output_tps=_median(speeds),
+        output_tps_ci95=mean_interval(speeds) if len(speeds) >= _LEAST_REPETITIONS else None,
+        decode_tps=_median(report.throughput.decode_tps_p50 for report in reports),
+        chars_per_s=_median(report.throughput.chars_per_s for report in reports),
+        ttft_ms=_median(report.latency.ttft_ms.p50 for report in reports),
+        tpot_ms=_median(report.latency.tpot_ms.p50 for report in reports),
+        seconds=_median(report.latency.e2e_ms.p50 and report.latency.e2e_ms.p50 / 1000 for report in reports),
+        load_s=_median(report.load_s for report in reports),
+        vram_mib=_mib(one.ready_of_ours for one in vram),
+        vram_peak_mib=_mib(one.peak_of_ours for one in vram),
+        weights_mib=_mib(one.components.weights_bytes for one in vram),
+        kv_pool_mib=_mib(one.components.kv_pool_bytes for one in vram),
+        overhead_mib=_mib(one.components.overhead_bytes for one in vram),
+        planned_mib=_mib(one.total_bytes for one in predicted),
+        planned_error_pct=_median(one.error_pct for one in predicted),
+        doubts=tuple(doubts),
+    )
+
+
+def _order(row: Row) -> tuple[object, ...]:
+    engines = ("turbomind", "pytorch", "huggingface", "cpu")
+    kv = ("none", "int8", "int4")
+    place = engines.index(row.engine) if row.engine in engines else len(engines)
+    return (row.input_tokens, row.output_tokens, row.concurrency, place, row.model, kv.index(row.kv_policy))
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _mib(values: Iterable[int | None]) -> float | None:
+    middle = _median(values)
+    return middle / MIB if middle is not None else None
