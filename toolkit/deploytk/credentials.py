@@ -18,19 +18,18 @@ class Credential:
 
 _VARIABLES = {
     "huggingface": ("HF_TOKEN",),
-    "openxlab": ("OPENXLAB_AK", "OPENXLAB_SK"),
+    "openxlab": ("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN"),
     "modelscope": ("MODELSCOPE_API_TOKEN",),
 }
 
 _FILES = {
     "huggingface": "~/.cache/huggingface/token",
-    "openxlab": "~/.openxlab/config.json",
     "modelscope": "~/.modelscope/credentials/git_token",
 }
 
 _HINTS = {
     "huggingface": "set HF_TOKEN, or run: hf auth login",
-    "openxlab": "set OPENXLAB_AK and OPENXLAB_SK (OpenXLab, account, key management)",
+    "openxlab": "set OPENXLAB_USERNAME and OPENXLAB_GIT_TOKEN (account, key management, a Git token that may write)",
     "modelscope": "set MODELSCOPE_API_TOKEN (ModelScope, account, access token)",
 }
 
@@ -44,4 +43,10 @@ def _source(target: str) -> str | None:
     variables = _VARIABLES[target]
     if all(os.environ.get(name) for name in variables):
         return f"the environment, {' and '.join(variables)}"
-    return f"the file {_FILES[target]}" if Path(_FILES[target]).expanduser().is_file() else None
+    place = _FILES.get(target)
+    return f"the file {place}" if place and Path(place).expanduser().is_file() else None
+
+
+def openxlab_account() -> tuple[str, str]:
+    """User name and Git access token of OpenXLab, each "" when it is not set."""
+    return os.environ.get("OPENXLAB_USERNAME", ""), os.environ.get("OPENXLAB_GIT_TOKEN", "")

@@ -1,0 +1,195 @@
+"""A git server with LFS on loopback, made of dulwich's two: one address, accounts, faults on demand, a record.
+
+with git_server(directory) as server:
+    server.create("me/tiny")
+    server.url            # http://127.0.0.1:PORT
+    server.faults["PUT"] = [503, "cut"]     # what the next requests of that kind meet
+    server.stored         # LFS object ids in the order in which they arrived whole
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import threading
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from wsgiref.handlers import SimpleHandler
+
+from dulwich.lfs import LFSStore
+from dulwich.lfs_server import LFSRequestHandler
+from dulwich.repo import Repo
+from dulwich.server import DictBackend
+from dulwich.web import HTTPGitApplication
+
+WRITER, READER = ("me", "w0rd-that-may-write"), ("me", "w0rd-that-may-read")
+
+
+class GitServer(ThreadingHTTPServer):
+    daemon_threads = True
+    log_requests = False
+
+    def __init__(self, root: Path, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.root = root
+        store = root / "lfs"
+        root.mkdir(parents=True, exist_ok=True)
+        self.lfs_store = LFSStore(str(store)) if store.exists() else LFSStore.create(str(store))
+        self.repositories: dict[str, Repo] = {}
+        self.git = HTTPGitApplication(DictBackend(self.repositories))
+        self.public: set[str] = set()
+        self.faults: dict[str, list[int | str]] = {}
+        self.requests: list[str] = []
+        self.stored: list[str] = []
+        self.put_bytes = 0
+        self.lock = threading.Lock()
+        for place in root.glob("*/*.git"):
+            self._open(place)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def create(self, repo: str, *, public: bool = False) -> Path:
+        place = self.root / f"{repo}.git"
+        place.mkdir(parents=True)
+        made = Repo.init_bare(str(place), default_branch=b"main")
+        made.close()
+        self._open(place)
+        if public:
+            self.public.add(f"/{repo}.git")
+        return place
+
+    def _open(self, place: Path) -> None:
+        self.repositories[f"/{place.relative_to(self.root)}"] = Repo(str(place))
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is nothing to talk about."""
+
+
+class _Handler(LFSRequestHandler):
+    """Sends /OWNER/NAME.git/info/lfs/... to the LFS handler above, all else to git."""
+
+    server: GitServer
+    timeout = 20
+
+    @property
+    def lfs_server(self) -> Any:
+        return self.server
+
+    def send_json_response(self, status_code: int, data: Any) -> None:
+        for item in data.get("objects", []):
+            for action in item.get("actions", {}).values():
+                action["href"] = f"{self.server.url}{self._repo}/info/lfs{urlsplit(action['href']).path}"
+                action.setdefault("header", {})["Authorization"] = self.headers["Authorization"]
+        super().send_json_response(status_code, data)
+
+    def do_GET(self) -> None:  # noqa: N802
+        self._answer("GET")
+
+    def do_POST(self) -> None:  # noqa: N802
+        self._answer("POST")
+
+    def do_PUT(self) -> None:  # noqa: N802
+        self._answer("PUT")
+
+    def _answer(self, method: str) -> None:
+        path = urlsplit(self.path).path
+        self._repo = path[: path.find(".git") + 4]
+        body = self._body()
+        kind = "batch" if path.endswith("/objects/batch") else "push" if path.endswith("/git-receive-pack") else method
+        with self.server.lock:
+            self.server.requests.append(f"{method} {self.path}")
+            waiting = self.server.faults.get(kind, [])
+            fault = waiting.pop(0) if waiting else None
+        if fault == "cut":
+            self.close_connection = True
+        elif isinstance(fault, int):
+            self._refuse(fault)
+        elif (status := self._refusal(kind)) or self._repo not in self.server.repositories:
+            self._refuse(status or 404)
+        elif "/info/lfs/" in path:
+            self.path = path.partition("/info/lfs")[2]
+            self.rfile = io.BytesIO(body)  # type: ignore[assignment]
+            self._lfs(method, len(body))
+        else:
+            self._git(method, path, body, lose_answer=fault == "lose")
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _refusal(self, kind: str) -> int | None:
+        scheme, _, given = (self.headers.get("Authorization") or "").partition(" ")
+        account = tuple(base64.b64decode(given).decode().split(":", 1)) if scheme == "Basic" else None
+        if account in (WRITER, READER):
+            is_writing = kind == "PUT" or "receive-pack" in self.path
+            return 403 if account == READER and is_writing else None
+        return None if kind == "GET" and self._repo in self.server.public and "upload-pack" in self.path else 401
+
+    def _refuse(self, status: int) -> None:
+        self.send_response(status)
+        if status == 401:
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _lfs(self, method: str, size: int) -> None:
+        before = self.rfile
+        # Two threads at once may make the same directory of dulwich's store, and one fails.
+        with self.server.lock:
+            getattr(super(), f"do_{method}")()
+            if method == "PUT":
+                self.server.stored.append(self.path.rpartition("/")[2])
+                self.server.put_bytes += size
+        self.rfile = before
+
+    def _git(self, method: str, path: str, body: bytes, *, lose_answer: bool) -> None:
+        environ = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": path,
+            "QUERY_STRING": urlsplit(self.path).query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": str(self.server.server_address[1]),
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            **({"HTTP_CONTENT_ENCODING": found} if (found := self.headers.get("Content-Encoding")) else {}),
+            **({"HTTP_GIT_PROTOCOL": found} if (found := self.headers.get("Git-Protocol")) else {}),
+        }
+        out = io.BytesIO() if lose_answer else self.wfile
+        handler = SimpleHandler(io.BytesIO(body), out, io.StringIO(), environ)
+        handler.http_version = "1.1"
+        handler.origin_server = True
+        handler.run(_gunzipping(self.server.git))
+        self.close_connection = True
+
+
+def _gunzipping(application: Any) -> Any:
+    from dulwich.web import GunzipFilter, LimitedInputFilter
+
+    return LimitedInputFilter(GunzipFilter(application))
+
+
+@contextlib.contextmanager
+def git_server(root: Path, port: int = 0) -> Iterator[GitServer]:
+    server = GitServer(root, port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        for repository in server.repositories.values():
+            repository.close()
