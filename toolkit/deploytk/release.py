@@ -61,6 +61,7 @@ class PublishOptions:
     is_private: bool = True
     with_app: bool = False
     wait_s: float = 0.0  # how long to wait for the app to run
+    app_remote: str | None = None  # a git repository to push the app to, where the hub takes it from one
 
 
 class Target(Protocol):

@@ -20,6 +20,7 @@ from deploytk.bundle import Bundle
 from deploytk.errors import ReleaseError, TryAgainError
 from deploytk.progress import Progress, Silent
 from deploytk.release import Change, PublishOptions, Release, ReleasePlan
+from deploytk.targets.openxlab.app_repository import app_place, push_app, steps_left, write_app
 from deploytk.targets.openxlab.git import PATIENCE_S, Git
 from deploytk.targets.openxlab.lfs import present_objects, send_objects
 from deploytk.targets.openxlab.place import Place, find_place, is_loopback
@@ -82,6 +83,11 @@ class OpenXLab:
                 _verify(git, place, entries, commit)
         sent = [change for change in changes if change.status in ("new", "changed")]
         steps = [] if options.is_private or is_public else [f"make it public on its settings page: {place.page}"]
+        if options.with_app:
+            app = write_app(bundle, app_place(bundle), place.url, commit)
+            if options.app_remote:
+                push_app(app, options.app_remote)
+            steps += steps_left(bundle, place, app, options.app_remote, is_private=not is_public)
         return Release(
             target=self.name,
             repo=place.repo,

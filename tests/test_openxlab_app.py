@@ -1,0 +1,245 @@
+"""The app repository for OpenXLab: whole, deterministic, and it really fetches, checks and serves the model."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from apps import STUB, App, running_app, wait_for
+from bundles import make_bundle
+from conftest import MODELS
+from git_server import READER, WRITER, GitServer, git_server
+
+from deploytk.bundle import Bundle, BundleOptions
+from deploytk.digests import hash_file
+from deploytk.errors import ReleaseError, UsageError
+from deploytk.progress import Silent
+from deploytk.release import PublishOptions, Release, publish_bundle
+from deploytk.targets.openxlab import OpenXLab
+from deploytk.targets.openxlab.app_repository import app_place, push_app, write_app
+
+REPO = "me/tiny"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
+    if not shutil.which("git-lfs"):
+        if os.environ.get("CI"):
+            pytest.fail("git-lfs is not installed")
+        pytest.skip("needs git-lfs")
+    with git_server(tmp_path / "server") as server:
+        server.create(REPO)
+        monkeypatch.setenv("OPENXLAB_GIT_ENDPOINT", server.url)
+        monkeypatch.setenv("OPENXLAB_USERNAME", WRITER[0])
+        monkeypatch.setenv("OPENXLAB_GIT_TOKEN", WRITER[1])
+        yield server
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
+
+
+def _publish(bundle: Bundle, remote: str | None = None) -> Release:
+    options = PublishOptions(repo=REPO, with_app=True, app_remote=remote)
+    return publish_bundle(bundle, OpenXLab(2.0), options, Silent())
+
+
+def _fetch(app: Path, token: str = READER[1]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OPENXLAB_USERNAME": "me", "OPENXLAB_GIT_TOKEN": token, "HOME": "/nonexistent"}
+    return subprocess.run(
+        [sys.executable, "fetch_model.py"], cwd=app, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def _tree(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_the_form_is_spelt_out(server: GitServer, bundle: Bundle) -> None:
+    release = _publish(bundle)
+
+    push, form, resume, _ = release.steps_left
+    assert str(app_place(bundle)) in push
+    assert "start file app.py" in form
+    assert "0.8 GiB of GPU memory" in form  # 878 565 888 bytes / 2**30 = 0.82
+    assert "OPENXLAB_GIT_TOKEN" in form
+    assert "--app-url" in resume
+
+
+def test_the_app_repository_holds_all_but_the_model(server: GitServer, bundle: Bundle) -> None:
+    _publish(bundle)
+
+    files = {path.name for path in app_place(bundle).iterdir()}
+    assert {"app.py", "fetch_model.py", "deploytk.json", "deploytk_app.py", "chat.html", "README.md"} <= files
+    assert not {"triton_models", "Dockerfile"} & files
+    assert (app_place(bundle) / "packages.txt").read_text() == "git\ngit-lfs\n"
+    assert (app_place(bundle) / "requirements.txt").read_text() == "lmdeploy==0.4.2\nuvicorn==0.30.6\n"
+
+
+def test_the_same_bundle_gives_the_same_app(bundle: Bundle, tmp_path: Path) -> None:
+    first = write_app(bundle, tmp_path / "a", "https://x/y.git", "0" * 40)
+
+    second = write_app(bundle, tmp_path / "b", "https://x/y.git", "0" * 40)
+
+    assert _tree(first) == _tree(second)
+
+
+def test_something_else_in_its_place_is_left_alone(bundle: Bundle) -> None:
+    app_place(bundle).mkdir()
+    (app_place(bundle) / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(ReleaseError, match="no app repository"):
+        write_app(bundle, app_place(bundle), "https://x/y.git", "0" * 40)
+
+
+def test_every_file_of_it_is_python_3_8(bundle: Bundle, tmp_path: Path) -> None:
+    app = write_app(bundle, tmp_path / "app", "https://x/y.git", "0" * 40)
+
+    for path in app.glob("*.py"):
+        ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+def test_it_fetches_the_model_whole(server: GitServer, bundle: Bundle) -> None:
+    _publish(bundle)
+    app = app_place(bundle)
+
+    done = _fetch(app)
+
+    assert done.returncode == 0, done.stderr
+    for file in bundle.files:
+        if file.kind in ("weights", "model"):
+            assert hash_file(app / file.path) == file.sha256
+    assert not (app / ".model.git").exists()
+
+
+def test_it_fetches_only_what_is_missing_or_damaged(server: GitServer, bundle: Bundle) -> None:
+    _publish(bundle)
+    app = app_place(bundle)
+    _fetch(app)
+    server.requests.clear()
+
+    assert _fetch(app).returncode == 0
+    assert server.requests == []
+
+    weights = max((file for file in bundle.files if file.kind == "weights"), key=lambda file: file.size)
+    (app / weights.path).write_bytes(bytes(weights.size))
+    done = _fetch(app)
+
+    assert "fetching 1 files" in done.stderr
+    assert hash_file(app / weights.path) == weights.sha256
+
+
+def test_an_object_that_the_server_lost_is_named(server: GitServer, bundle: Bundle, tmp_path: Path) -> None:
+    _publish(bundle)
+    app = app_place(bundle)
+    fetch = app / "fetch_model.py"
+    fetch.write_text(fetch.read_text().replace("PAUSE_S = 5.0", "PAUSE_S = 0.0"))
+    shutil.rmtree(tmp_path / "server" / "lfs" / "objects")
+
+    done = _fetch(app)
+
+    assert done.returncode == 1
+    assert "could not be fetched" in done.stderr
+
+
+def test_a_private_model_without_a_token_says_what_to_set(server: GitServer, bundle: Bundle) -> None:
+    _publish(bundle)
+    fetch = app_place(bundle) / "fetch_model.py"
+    fetch.write_text(fetch.read_text().replace("PAUSE_S = 5.0", "PAUSE_S = 0.0"))
+
+    done = _fetch(app_place(bundle), token="")
+
+    assert "set OPENXLAB_USERNAME and OPENXLAB_GIT_TOKEN" in done.stderr
+
+
+def test_without_git_lfs_it_names_packages_txt(
+    server: GitServer, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(bundle)
+    place = tmp_path / "bin"
+    place.mkdir()
+    (place / "git").symlink_to(str(shutil.which("git")))
+    monkeypatch.setenv("PATH", str(place))
+
+    assert "packages.txt must name git and git-lfs" in _fetch(app_place(bundle)).stderr
+
+
+@contextlib.contextmanager
+def _run(app: Path, tmp_path: Path) -> Iterator[App]:
+    program = app.parent / "bin" / "lmdeploy"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{STUB}" "$@"\n')
+    program.chmod(0o755)
+    with running_app(app, tmp_path / "app.log", {"OPENXLAB_GIT_TOKEN": READER[1], "HOME": "/nonexistent"}) as running:
+        yield running
+
+
+def test_it_answers_at_once_fetches_and_serves(server: GitServer, bundle: Bundle, tmp_path: Path) -> None:
+    _publish(bundle)
+    with _run(app_place(bundle), tmp_path) as running:
+        first = running.get("/")
+        state = running.wait("ready", "failed", within_s=40)
+
+        assert first.status_code == 200
+        assert "phases" in first.text
+        assert state["state"] == "ready", running.output
+        wait_for(lambda: "chat/completions" in running.get("/").text, 10)
+        assert running.chat().status_code == 200
+        assert '"title": "tiny"' in running.get("/").text
+
+
+def test_a_pointer_file_in_place_of_weights_is_replaced(server: GitServer, bundle: Bundle) -> None:
+    _publish(bundle)
+    app = app_place(bundle)
+    weights = next(file for file in bundle.files if file.kind == "weights" and file.size)
+    (app / weights.path).parent.mkdir(parents=True)
+    (app / weights.path).write_text("version https://git-lfs.github.com/spec/v1\n")
+
+    _fetch(app)
+
+    assert hash_file(app / weights.path) == weights.sha256
+
+
+def test_the_app_is_pushed_as_one_commit_and_only_when_it_changed(
+    server: GitServer, bundle: Bundle, tmp_path: Path
+) -> None:
+    remote = tmp_path / "app.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(remote)], check=True)
+
+    release = _publish(bundle, remote=str(remote))
+    again = push_app(app_place(bundle), str(remote))
+
+    head = (remote / "refs/heads/main").read_text().strip()
+    assert head == again
+    assert str(remote) in release.steps_left[0]
+    (app_place(bundle) / "README.md").write_text("changed")
+    assert push_app(app_place(bundle), str(remote)) != head
+    counted = subprocess.run(["git", "rev-list", "--count", "main"], cwd=remote, capture_output=True, text=True)
+    assert counted.stdout.strip() == "2"
+
+
+def test_a_remote_that_does_not_answer_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    app = write_app(bundle, tmp_path / "app", "https://x/y.git", "0" * 40)
+
+    with pytest.raises(ReleaseError, match="git ls-remote failed for the app"):
+        push_app(app, str(tmp_path / "nothing.git"))
+    with pytest.raises(UsageError, match="holds a password"):
+        push_app(app, "https://me:secret@example.com/x.git")
+
+
+def test_an_api_app_has_no_page(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "api", BundleOptions(name="tiny", app="api"))
+
+    app = write_app(bundle, tmp_path / "app", "https://x/y.git", "0" * 40)
+
+    assert not list(app.glob("chat*"))
+    assert json.loads((app / "model_source.json").read_text())["url"] == "https://x/y.git"
