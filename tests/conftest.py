@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -46,6 +47,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount a tmpfs")
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def hub_port() -> Iterator[None]:
+    """One test at a time may try an app on port 7860, whatever other processes run tests here."""
+    lock = Path(tempfile.gettempdir()) / "deploytk-tests-7860.lock"
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

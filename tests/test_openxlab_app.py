@@ -243,3 +243,31 @@ def test_an_api_app_has_no_page(tmp_path: Path) -> None:
 
     assert not list(app.glob("chat*"))
     assert json.loads((app / "model_source.json").read_text())["url"] == "https://x/y.git"
+
+
+def _command(bundle: Bundle, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deploytk", "publish", str(bundle.path), "--target", "openxlab", "--repo", REPO]
+    return subprocess.run([*command, "--json", *more], capture_output=True, text=True, timeout=90)
+
+
+@pytest.mark.usefixtures("hub_port")
+def test_an_app_that_still_queues_ends_the_command_with_75(server: GitServer, bundle: Bundle) -> None:
+    done = _command(bundle, "--app-url", f"{server.url}/nothing-here", "--wait", "0.2s")
+
+    assert done.returncode == 75, done.stderr
+    assert json.loads(done.stdout)["verified"] is True
+    assert "the queue is the platform's" in done.stderr
+
+
+@pytest.mark.usefixtures("hub_port")
+def test_an_app_that_cannot_run_is_refused_before_anything_is_sent(server: GitServer, tmp_path: Path) -> None:
+    template = tmp_path / "mine"
+    (template / "app").mkdir(parents=True)
+    (template / "app" / "app.py").write_text("raise SystemExit('broken on purpose')\n")
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", template=template))
+
+    done = _command(bundle, "--app")
+
+    assert done.returncode == 1
+    assert "pre-flight: it ended with code 1" in done.stderr
+    assert server.requests == []

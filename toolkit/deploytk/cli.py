@@ -175,6 +175,12 @@ def publish(
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would change, change nothing.")] = False,
     public: Annotated[bool, typer.Option("--public", help="Visible to everybody; private by default.")] = False,
     with_app: Annotated[bool, typer.Option("--app", help="Create or update the hub's app as well.")] = False,
+    app_remote: Annotated[
+        str | None, typer.Option(metavar="URL", help="openxlab: the git repository to push the app to.")
+    ] = None,
+    app_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="openxlab: where the app runs, once you have created it.")
+    ] = None,
     wait: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for the app: 90s, 30m, 1h.")] = "30m",
     name: Name = None,
     base_model: BaseModel = None,
@@ -195,11 +201,49 @@ def publish(
     request = _request(gpu, session_len, max_batch_size, kv, tp, "auto")
     options = _bundle_options(source, name, base_model, license_, app_kind, golden, template)
     bundle = _bundle(source, request, options)
-    where = PublishOptions(repo=repo, is_private=not public, with_app=with_app, wait_s=_seconds(wait))
+    has_app = with_app or app_remote is not None or app_url is not None
+    where = PublishOptions(
+        repo=repo,
+        is_private=not public,
+        with_app=has_app,
+        wait_s=_seconds(wait),
+        app_remote=app_remote,
+        app_url=app_url,
+    )
     if plan_only:
         _show(find_target(target).preview(bundle, where), as_json, "show_release_plan")
-    else:
-        _show(publish_bundle(bundle, find_target(target), where, _Session.progress), as_json, "show_release")
+        return
+    if target == "openxlab" and has_app:
+        from deploytk.preflight import PreflightOptions, preflight, require_passed
+
+        require_passed(preflight(bundle.path, PreflightOptions(gpu=gpu), _Session.progress))
+    _show(publish_bundle(bundle, find_target(target), where, _Session.progress), as_json, "show_release")
+    if app_url:
+        from deploytk.preflight import await_app
+
+        running = await_app(app_url, where.wait_s, _Session.progress, preflight_passed=target == "openxlab")
+        _Session.progress.note(f"{running.url} serves {running.model}")
+
+
+@app.command("preflight", epilog="Example:  deploytk preflight ./bundle --gpu A10")
+def check_app(
+    source: Annotated[Path, typer.Argument(metavar="BUNDLE|APP", help="A bundle, or the directory of an app.")],
+    gpu: GpuOption = None,
+    start: Annotated[str, typer.Option(metavar="FILE", help="The start file, as the hub's form names it.")] = "app.py",
+    within: Annotated[str, typer.Option(metavar="DURATION", help="Longest time until the first answer.")] = "30s",
+    network: Annotated[
+        bool, typer.Option("--network", help="Let pip resolve the requirements, on the package index.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start an app as OpenXLab will, and name what would keep it queueing: 0 it can run, 1 it cannot."""
+    from deploytk.preflight import PreflightOptions, preflight
+
+    options = PreflightOptions(start=start, gpu=gpu, within_s=_seconds(within), with_network=network)
+    found = preflight(source, options, _Session.progress)
+    _show(found, as_json, "show_preflight")
+    if not found.passed:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example:  deploytk serve ./internlm-chat-7b-awq --engine cpu --port 7860")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deploytk.demo import Demo
     from deploytk.doctor import Checkup
     from deploytk.plan import ServingPlan
+    from deploytk.preflight import Preflight
     from deploytk.preview import Endpoint
     from deploytk.release import Release, ReleasePlan
     from deploytk.smoke import Report
@@ -221,6 +222,24 @@ def show_report(report: Report) -> None:
     for check in report.checks:
         value = "-" if check.value is None else f"{check.value:,.1f}"
         _console().print(Text(f"{check.status}: {check.metric} {value}, {check.op} {check.limit:g}"))
+
+
+def show_preflight(found: Preflight) -> None:
+    for finding in found.findings:
+        style = "bold red" if finding.level == "error" else "yellow"
+        _console().print(Text(f"{finding.level}: {finding.message}", style=style))
+        _console().print(Text(f"  {finding.hint}", style="dim"))
+    answer = "none" if found.first_answer_s is None else f"after {found.first_answer_s:.1f} s"
+    asked = "" if found.resolved_by_pip else "; --network lets pip resolve the requirements"
+    _show_rows(
+        [
+            ("first answer", answer),
+            ("listens on", ", ".join(found.listens_on) or "nothing"),
+            ("ran", "; ".join(found.ran) or "no slow program"),
+            ("Python", f"{found.python_here} here, {found.python_there} on {found.platform}{asked}"),
+            ("pre-flight", "passed" if found.passed else "not passed"),
+        ]
+    )
 
 
 def show_bench(result: Result) -> None:

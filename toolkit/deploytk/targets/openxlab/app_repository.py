@@ -101,7 +101,7 @@ def steps_left(bundle: Bundle, place: Place, app: Path, remote: str | None, *, i
     return (
         *push,
         f"open {SITE}/apps, 创建应用 (create), Gradio: name {bundle.name}, task Text Generation, code {code}, "
-        f"start file app.py, hardware with {gib:.1f} GiB of GPU memory or more (ask for it at {SITE}/apps/apply-hardware)."
+        f"start file app.py, hardware with {gib:.1f} GiB of GPU memory or more ({SITE}/apps/apply-hardware)."
         + (secrets if is_private else ""),
         "when the app has an address: deploytk publish with the same options and --app-url ADDRESS --wait 2h",
         f"once it runs, 公开 (make it public) on the app's page; the model repository is {place.page}",

@@ -87,7 +87,8 @@ class OpenXLab:
             app = write_app(bundle, app_place(bundle), place.url, commit)
             if options.app_remote:
                 push_app(app, options.app_remote)
-            steps += steps_left(bundle, place, app, options.app_remote, is_private=not is_public)
+            left = steps_left(bundle, place, app, options.app_remote, is_private=not is_public)
+            steps += left[-1:] if options.app_url else left
         return Release(
             target=self.name,
             repo=place.repo,
