@@ -85,6 +85,14 @@ def test_the_app_repository_holds_all_but_the_model(server: GitServer, bundle: B
     assert (app_place(bundle) / "requirements.txt").read_text() == "lmdeploy==0.4.2\nuvicorn==0.30.6\n"
 
 
+def test_a_model_planned_for_a_newer_lmdeploy_gets_the_newest_that_the_hubs_python_has(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    app = write_app(bundle, tmp_path / "app", "https://x/y.git", "0" * 40)
+
+    assert (app / "requirements.txt").read_text().startswith("lmdeploy==0.10.2\n")
+
+
 def test_the_same_bundle_gives_the_same_app(bundle: Bundle, tmp_path: Path) -> None:
     first = write_app(bundle, tmp_path / "a", "https://x/y.git", "0" * 40)
 

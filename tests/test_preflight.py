@@ -156,6 +156,7 @@ def test_no_gpu_tool_is_there_and_home_is_empty(tmp_path: Path) -> None:
         ("gradio>=3", "unpinned"),
         ("git+https://example.com/x.git", "unpinned"),
         ("gradio==6.1.0", "needs-newer-python"),
+        ("lmdeploy==0.18.0", "needs-newer-python"),
         ("gradio = 3", "malformed"),
         ("two words", "malformed"),
     ],
@@ -297,3 +298,14 @@ def test_an_app_that_says_it_failed_is_an_error() -> None:
 
     with _hosted(states) as url, pytest.raises(EndpointError, match="git-lfs pointer"):
         await_app(url, 5, Silent(), preflight_passed=True)
+
+
+@pytest.mark.network
+@pytest.mark.timeout(400)
+def test_pip_can_install_what_the_app_of_a_bundle_asks_for(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+
+    found = _check(bundle.path, within_s=20, with_network=True)
+
+    assert found.findings == ()
+    assert found.resolved_by_pip

@@ -25,7 +25,12 @@ _BUILT = {
 }
 
 # The first versions that need a Python newer than 3.9, by their package metadata.
-_NEWER_PYTHON = {"gradio": ("5", (3, 10)), "uvicorn": ("0.40", (3, 10)), "transformers": ("5", (3, 10))}
+_NEWER_PYTHON = {
+    "gradio": ("5", (3, 10)),
+    "lmdeploy": ("0.11", (3, 10)),
+    "transformers": ("5", (3, 10)),
+    "uvicorn": ("0.40", (3, 10)),
+}
 
 
 def check_requirements(app: Path, platform: Platform) -> list[Finding]:

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, cast
 
+from deploytk import lmdeploy
 from deploytk.atomic import disk_errors, staged_directory
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.errors import ReleaseError, UsageError
@@ -18,7 +19,8 @@ from deploytk.shipped import shipped
 from deploytk.targets.openxlab.place import SITE, Place
 
 UVICORN = "uvicorn==0.30.6"
-"""The newest that OpenXLab's Python 3.9 and Python 3.8 can have."""
+LMDEPLOY = "0.10.2"
+"""The newest for OpenXLab's Python 3.9: from 0.11.0 on there are wheels for 3.10 and later only."""
 
 _LIMIT_S = 300.0
 _DATE = "2024-01-01T00:00:00+0000"
@@ -38,7 +40,6 @@ def write_app(bundle: Bundle, out: Path, url: str, revision: str) -> Path:
 
     The same bundle, url and revision give the same files. Raises ReleaseError when `out` is something else.
     """
-    plan = cast(dict[str, Any], bundle.manifest["plan"])
     kind = cast(dict[str, Any], bundle.manifest["app"])["kind"]
     template = shipped("templates") / "openxlab"
     texts = {source.name: source.read_bytes() for source in template.iterdir() if source.is_file()}
@@ -49,7 +50,7 @@ def write_app(bundle: Bundle, out: Path, url: str, revision: str) -> Path:
             texts[file.path] = (bundle.path / file.path).read_bytes()
     texts["deploytk_app.py"] = (bundle.path / "app.py").read_bytes()
     texts[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
-    texts["requirements.txt"] = f"lmdeploy=={plan['lmdeploy']}\n{UVICORN}\n".encode()
+    texts["requirements.txt"] = f"lmdeploy=={hosted_lmdeploy(bundle)}\n{UVICORN}\n".encode()
     texts["model_source.json"] = (json.dumps({"url": url, "revision": revision}, indent=1) + "\n").encode()
     texts[".gitignore"] = b".askpass\n.model.git/\n*.partial\n__pycache__/\n"
     if out.exists() and not (out / "model_source.json").is_file() and any(out.iterdir()):
@@ -58,6 +59,21 @@ def write_app(bundle: Bundle, out: Path, url: str, revision: str) -> Path:
         for path, text in texts.items():
             (staging / path).write_bytes(text)
     return out
+
+
+def hosted_lmdeploy(bundle: Bundle) -> str:
+    """The LMDeploy that the app installs: the planned one, or the newest for the hub's Python that serves it alike."""
+    plan = cast(dict[str, Any], bundle.manifest["plan"])
+    borders = cast(dict[str, Any], bundle.manifest["model"])["lmdeploy"]
+    planned = str(plan["lmdeploy"])
+    try:
+        has_wheel = lmdeploy.age(planned) <= lmdeploy.age(LMDEPLOY)
+        serves = lmdeploy.age(borders["min"]) <= lmdeploy.age(LMDEPLOY)
+        flags = [word for word in plan["argv"] if word.startswith("--")]
+        takes = all(lmdeploy.has_flag(LMDEPLOY, flag) for flag in flags)
+    except (ValueError, KeyError, TypeError):  # a version or flag that this deploytk does not know
+        return planned
+    return LMDEPLOY if not has_wheel and serves and takes else planned
 
 
 def push_app(app: Path, remote: str) -> str:
