@@ -128,7 +128,7 @@ def test_nothing_is_recommended_where_nothing_fits_or_is_sure() -> None:
 
 
 def test_of_two_that_cannot_be_told_apart_the_smaller_wins() -> None:
-    equal = replace(W4, output_tps=189.5, output_tps_ci95=(188.0, 191.0))
+    equal = replace(W4, output_tps=189.5, output_tps_ci95=(188.0, 191.0), decode_tps=192.0)
 
     found = recommend([ROW, equal], None, "throughput")
 

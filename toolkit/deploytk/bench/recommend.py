@@ -10,6 +10,8 @@ from deploytk.gpus import MIB, Gpu
 
 Objective = Literal["throughput", "latency"]
 
+_NOISE = 0.03  # what two starts of the same server differ by
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -103,14 +105,13 @@ def _fits(row: Row, gpu: Gpu | None) -> bool:
 
 
 def _is_equal(row: Row, fastest: Row, objective: Objective) -> bool:
-    """Whether the repetitions leave open which of the two is faster, at the same load."""
-    if objective == "latency" or row.concurrency != fastest.concurrency:
-        return _known_speed(row, objective) == _known_speed(fastest, objective)
-    if row.output_tps_ci95 is None or fastest.output_tps_ci95 is None:
+    """Whether the measurements leave open which of the two is faster, at the same load."""
+    if row.concurrency != fastest.concurrency:
         return False
-    return row.output_tps_ci95[1] >= fastest.output_tps_ci95[0] and (row.output_tps or 0) >= 0.98 * (
-        fastest.output_tps or 0
-    )
+    if _known_speed(row, objective) < (1 - _NOISE) * _known_speed(fastest, objective):
+        return False
+    a, b = row.output_tps_ci95, fastest.output_tps_ci95
+    return a is None or b is None or a[1] >= b[0]
 
 
 def _reason(
@@ -130,5 +131,5 @@ def _reason(
         text += f"; it takes {chosen.vram_peak_mib:,.0f} MiB"
         text += f" of {gpu.total_bytes / MIB:,.0f} ({gpu.name})" if gpu else ""
     if too_large:
-        text += f"; {too_large} faster or slower row{'s' * (too_large > 1)} would not fit there"
+        text += f"; {too_large} of the rows would not fit there"
     return f"{text}."

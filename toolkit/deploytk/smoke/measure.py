@@ -91,7 +91,7 @@ class _Asking:
     async def _fit_length(self) -> None:
         """Find how many characters of our text are `input_tokens`, by the server's own count."""
         wanted = self._workload.input_tokens
-        self._characters = (wanted or 0) * 4
+        self._characters = wanted or 0  # no token is shorter than a letter: never too long for the server
         for number in range(3 if wanted else 0):
             prompt = self._workload.prompt(number, "fit", self._characters)
             record = to_record(await self._ask(Request(prompt, 1, is_exact=False), is_raw=True))
