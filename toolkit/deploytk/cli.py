@@ -175,6 +175,9 @@ def publish(
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would change, change nothing.")] = False,
     public: Annotated[bool, typer.Option("--public", help="Visible to everybody; private by default.")] = False,
     with_app: Annotated[bool, typer.Option("--app", help="Create or update the hub's app as well.")] = False,
+    via: Annotated[
+        Literal["git", "sdk"], typer.Option("--via", help="openxlab: sdk is the hub's own package, for flat bundles.")
+    ] = "git",
     app_remote: Annotated[
         str | None, typer.Option(metavar="URL", help="openxlab: the git repository to push the app to.")
     ] = None,
@@ -207,6 +210,7 @@ def publish(
         is_private=not public,
         with_app=has_app,
         wait_s=_seconds(wait),
+        via=via,
         app_remote=app_remote,
         app_url=app_url,
     )
@@ -370,9 +374,21 @@ def bench(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go, and are resumed from.")
     ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="A B", help="Measure nothing; judge directory B against A: 0 not worse, 3 worse, 4 unclear."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure engines x weights x KV caches x loads, and recommend one. Run again to resume."""
+    if compare:
+        from deploytk.bench import compare as compare_benches
+
+        comparison = compare_benches(*compare)
+        _show(comparison, as_json, "show_comparison")
+        raise typer.Exit(comparison.exit_code)
     from deploytk.bench import BenchOptions, make_matrix, read_matrix, run_bench
 
     if not models or output is None:

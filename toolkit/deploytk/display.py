@@ -15,7 +15,7 @@ from deploytk.values import plain
 
 if TYPE_CHECKING:
     from deploytk.artifact import Artifact
-    from deploytk.bench import Result
+    from deploytk.bench import Comparison, Result
     from deploytk.bundle import Bundle
     from deploytk.demo import Demo
     from deploytk.doctor import Checkup
@@ -248,6 +248,22 @@ def show_bench(result: Result) -> None:
     from deploytk.bench.report import markdown
 
     _console().print(Markdown(markdown(result)))
+
+
+def show_comparison(comparison: Comparison) -> None:
+    table = Table("cell", "metric", "B / A", "95 %", "", box=None)
+    for change in comparison.changes:
+        ratio = "-" if change.ratio is None else f"{change.ratio:.3f}"
+        interval = "-" if change.low is None else f"{change.low:.3f} to {change.high:.3f}"
+        table.add_row(change.cell, change.metric, ratio, interval, change.judgement)
+    for memory in comparison.memory:
+        if memory.mib is not None:
+            judgement = "more" if memory.is_more else "same"
+            table.add_row(memory.cell, "VRAM", f"{memory.mib:+,.0f} MiB", "", judgement)
+    _console().print(Text(f"B against A: {comparison.status}", style="bold"))
+    _console().print(table)
+    for cell in comparison.only_in_one:
+        _console().print(Text(f"only in one of them: {cell}"))
 
 
 def show_demo(demo: Demo) -> None:

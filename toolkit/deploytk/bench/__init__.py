@@ -1,5 +1,6 @@
 """Stage 9: models × engines × KV caches × loads -> tables, plots and a recommendation."""
 
+from deploytk.bench.compare import Comparison, compare
 from deploytk.bench.matrix import Matrix, make_matrix, read_matrix
 from deploytk.bench.recommend import Recommendation, Row, recommend
 from deploytk.bench.run import BenchOptions, run_bench
@@ -7,10 +8,12 @@ from deploytk.bench.table import Result, read_result
 
 __all__ = [
     "BenchOptions",
+    "Comparison",
     "Matrix",
     "Recommendation",
     "Result",
     "Row",
+    "compare",
     "make_matrix",
     "read_matrix",
     "read_result",

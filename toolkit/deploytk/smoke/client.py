@@ -304,21 +304,24 @@ class Chunks:
 
     def feed(self, data: bytes) -> bytes:
         """The content in `data`; what is not whole yet waits. Raises ValueError for what is no chunk."""
-        self._rest += data
-        found = []
-        while self._rest and not self.is_done:
+        data, at, found = self._rest + data, 0, []
+        self._rest = b""
+        while at < len(data) and not self.is_done:
             if self._left:
-                piece, self._rest = self._rest[: self._left], self._rest[self._left :]
-                self._left -= len(piece)
+                stop = min(at + self._left, len(data))
+                self._left -= stop - at
                 # The last two bytes of a chunk are its line end.
-                found.append(piece[: max(0, len(piece) - max(0, 2 - self._left))])
+                found.append(data[at : max(at, stop - max(0, 2 - self._left))])
+                at = stop
                 continue
-            line, separator, after = self._rest.partition(b"\r\n")
-            if not separator:
+            line_end = data.find(b"\r\n", at)
+            if line_end < 0:
+                self._rest = data[at:]
                 if len(self._rest) > 4096:
                     raise ValueError("the size of a chunk is missing")
                 break
-            self._rest = after
+            line = data[at:line_end]
+            at = line_end + 2
             if self._is_last:
                 self.is_done = not line  # lines before the empty one are trailers
                 continue
@@ -353,7 +356,7 @@ class Events:
 
 def _parsed(content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content)
+        value = json.loads(content.decode())  # of bytes it would guess the encoding
     except (ValueError, RecursionError):
         return {"error": {"message": "the server sent something that is not JSON"}}
     return value if isinstance(value, dict) else {"error": {"message": "the server sent something unexpected"}}

@@ -1,0 +1,98 @@
+"""Whether a change is a change: simulated benches with a known truth, and real files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_smoke_report import EVIDENCE, VRAM
+
+from deploytk.bench import compare
+from deploytk.bench.compare import judge_rounds
+from deploytk.errors import UsageError
+from deploytk.smoke import Budget, write_raw
+
+TRIALS, ROUNDS, REQUESTS = 200, 5, 60
+
+
+def _simulated(random: np.random.Generator, effect: float) -> list[tuple[list[float], list[float]]]:
+    """Interleaved rounds: a spread of 6 % and 5 % outliers of 1.5 times, and a drift of 2 % between starts."""
+
+    def values(middle: float) -> list[float]:
+        drawn = middle * random.lognormal(0, 0.06, REQUESTS) * random.normal(1, 0.02)
+        drawn[random.random(REQUESTS) < 0.05] *= 1.5
+        return [float(value) for value in drawn]
+
+    return [(values(10.0), values(10.0 * effect)) for _ in range(ROUNDS)]
+
+
+def test_at_most_one_false_alarm_in_a_hundred() -> None:
+    random = np.random.default_rng(1)
+
+    judgements = [judge_rounds(_simulated(random, 1.0))[0] for _ in range(TRIALS)]
+
+    assert sum(judgement in ("slower", "faster") for judgement in judgements) <= TRIALS // 100
+
+
+def test_a_true_fifteen_per_cent_is_found_in_ninety_five_of_a_hundred() -> None:
+    random = np.random.default_rng(2)
+
+    judgements = [judge_rounds(_simulated(random, 1.15))[0] for _ in range(TRIALS)]
+
+    assert judgements.count("slower") >= 0.95 * TRIALS
+
+
+def test_less_time_is_faster() -> None:
+    assert judge_rounds(_simulated(np.random.default_rng(3), 0.8))[0] == "faster"
+
+
+def test_too_few_rounds_or_values_judge_nothing() -> None:
+    assert judge_rounds(_simulated(np.random.default_rng(4), 2.0)[:2])[0] == "inconclusive"
+    assert judge_rounds([([], [1.0])] * 5) == ("inconclusive", None, None, None)
+
+
+def _bench(out: Path, factor: float, used: int = 0, repetitions: int = 3) -> Path:
+    (out / "cells").mkdir(parents=True)
+    for repetition in range(repetitions):
+        records = []
+        for number, record in enumerate(EVIDENCE.records):
+            slower = factor * (1 + 0.001 * ((number * 7 + repetition) % 5))
+            events = tuple(int(record.sent_ns + (when - record.sent_ns) * slower) for when in record.event_ns)
+            records.append(replace(record, event_ns=events))
+        vram = replace(VRAM, ready_bytes=VRAM.ready_bytes + used)
+        evidence = replace(EVIDENCE, records=tuple(records), vram=vram)
+        write_raw(evidence, Budget(), out / "cells" / f"m.turbomind.kv-none.c1.i0.o128.r{repetition}.jsonl")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("factor", "used", "status", "exit_code"),
+    [(1.0, 0, "same", 0), (1.3, 0, "slower", 3), (0.7, 0, "faster", 0), (1.0, 100 * 2**20, "slower", 3)],
+)
+def test_two_benches_are_judged(tmp_path: Path, factor: float, used: int, status: str, exit_code: int) -> None:
+    found = compare(_bench(tmp_path / "a", 1.0), _bench(tmp_path / "b", factor, used))
+
+    assert (found.status, found.exit_code) == (status, exit_code)
+    assert {change.metric for change in found.changes} == {"ttft_ms", "tpot_ms"}
+
+
+def test_one_repetition_is_inconclusive(tmp_path: Path) -> None:
+    found = compare(_bench(tmp_path / "a", 1.0, repetitions=1), _bench(tmp_path / "b", 2.0, repetitions=1))
+
+    assert (found.status, found.exit_code) == ("inconclusive", 4)
+
+
+def test_benches_without_a_common_cell_are_refused(tmp_path: Path) -> None:
+    a, b = _bench(tmp_path / "a", 1.0), _bench(tmp_path / "b", 1.0)
+    for path in (b / "cells").iterdir():
+        path.rename(path.with_name(path.name.replace("m.", "other.")))
+
+    with pytest.raises(UsageError, match="no cell in common"):
+        compare(a, b)
+
+
+def test_a_directory_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no results"):
+        compare(tmp_path, tmp_path)

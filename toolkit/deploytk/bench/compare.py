@@ -1,0 +1,131 @@
+"""Judges a change: the cells of two benches against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deploytk.errors import UsageError
+from deploytk.gpus import MIB
+from deploytk.smoke import Evidence, read_raw
+from deploytk.smoke.memory import SLACK_BYTES
+from deploytk.smoke.record import Record
+from deploytk.smoke.statistics import median_ratio
+
+Judgement = Literal["faster", "slower", "same", "inconclusive"]
+
+LEAST_EFFECT = 1.10
+"""What counts as a change: starts of one server differ by a few per cent (facts: docs/metrics.md)."""
+
+_LEAST_ROUNDS = 3
+_METRICS: dict[str, Callable[[Record], float | None]] = {
+    "ttft_ms": lambda record: record.ttft_ms,
+    "tpot_ms": lambda record: record.tpot_ms,
+}
+
+Rounds = Sequence[tuple[Sequence[float], Sequence[float]]]
+"""Per repetition, the values of A and those of B."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One metric of one cell: B against A, times (less is better)."""
+
+    cell: str
+    metric: str
+    rounds: int
+    ratio: float | None  # B / A; None without values
+    low: float | None  # 95 %
+    high: float | None
+    judgement: Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryChange:
+    """VRAM when ready: B less A, in MiB; None where one of them has none."""
+
+    cell: str
+    mib: float | None
+    is_more: bool  # than comes and goes by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    status: Judgement  # slower when anything is; more memory counts as slower
+    exit_code: int  # 0 not worse, 3 worse, 4 it cannot be told
+    changes: tuple[Change, ...]
+    memory: tuple[MemoryChange, ...]
+    only_in_one: tuple[str, ...]  # cells that could not be compared
+
+
+def compare(a: Path, b: Path) -> Comparison:
+    """B against A, two directories of `deploytk bench`, cell by cell; repetitions are paired in their order.
+
+    Raises UsageError where they hold no results, or have no cell in common.
+    """
+    first, second = _evidence(a), _evidence(b)
+    common = [cell for cell in first if cell in second]
+    if not common:
+        raise UsageError(f"{a} and {b} have no cell in common", hint="measure the same models and loads in both")
+    changes = tuple(change for cell in common for change in _changes(cell, first[cell], second[cell]))
+    memory = tuple(_memory(cell, first[cell], second[cell]) for cell in common)
+    judgements = {change.judgement for change in changes}
+    status: Judgement = "same"
+    if "slower" in judgements or any(change.is_more for change in memory):
+        status = "slower"
+    elif "inconclusive" in judgements:
+        status = "inconclusive"
+    elif "faster" in judgements:
+        status = "faster"
+    exit_code = {"slower": 3, "inconclusive": 4}.get(status, 0)
+    return Comparison(status, exit_code, changes, memory, tuple(sorted(first.keys() ^ second.keys())))
+
+
+def judge_rounds(rounds: Rounds) -> tuple[Judgement, float | None, float | None, float | None]:
+    """(judgement, ratio, low, high) of B's median against A's.
+
+    A change is one of 10 % or more whose interval leaves out 1: with five interleaved rounds of 60 requests that is a
+    false alarm in less than 1 of 100 cases and finds a true 15 % in more than 95 (tests/test_bench_compare.py).
+    """
+    whole = [(a, b) for a, b in rounds if a and b]
+    if not whole:
+        return "inconclusive", None, None, None
+    found = median_ratio(whole)
+    figures = (found.value, found.low, found.high)
+    if len(whole) < _LEAST_ROUNDS:
+        return "inconclusive", *figures
+    if found.value > LEAST_EFFECT and found.low > 1:
+        return "slower", *figures
+    if found.value < 1 / LEAST_EFFECT and found.high < 1:
+        return "faster", *figures
+    is_within = found.low > 1 / LEAST_EFFECT and found.high < LEAST_EFFECT
+    return "same" if is_within else "inconclusive", *figures
+
+
+def _changes(cell: str, a: Sequence[Evidence], b: Sequence[Evidence]) -> Iterator[Change]:
+    for name, metric in _METRICS.items():
+        rounds = [(_values(one, metric), _values(other, metric)) for one, other in zip(a, b, strict=False)]
+        judgement, ratio, low, high = judge_rounds(rounds)
+        yield Change(cell, name, len(rounds), ratio, low, high, judgement)
+
+
+def _memory(cell: str, a: Sequence[Evidence], b: Sequence[Evidence]) -> MemoryChange:
+    if a[0].vram is None or b[0].vram is None:
+        return MemoryChange(cell, None, is_more=False)
+    more = b[0].vram.ready_of_ours - a[0].vram.ready_of_ours
+    return MemoryChange(cell, more / MIB, more > SLACK_BYTES)
+
+
+def _values(evidence: Evidence, metric: Callable[[Record], float | None]) -> list[float]:
+    return [value for record in evidence.records if record.is_success and (value := metric(record))]
+
+
+def _evidence(out: Path) -> dict[str, list[Evidence]]:
+    found: dict[str, list[Evidence]] = {}
+    for path in sorted((out / "cells").glob("*.jsonl")):
+        found.setdefault(path.stem.rpartition(".r")[0], []).append(read_raw(path)[0])
+    if not found:
+        raise UsageError(f"{out} holds no results", hint="name a directory that `deploytk bench -o` wrote")
+    return found
