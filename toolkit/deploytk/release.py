@@ -62,6 +62,7 @@ class PublishOptions:
     with_app: bool = False
     wait_s: float = 0.0  # how long to wait for the app to run
     app_remote: str | None = None  # a git repository to push the app to, where the hub takes it from one
+    via: Literal["git", "sdk"] = "git"  # openxlab: the hub's own package instead of git, for flat bundles
     app_url: str | None = None  # where the app runs, once a person has created it
 
 

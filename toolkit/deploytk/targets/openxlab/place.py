@@ -45,12 +45,8 @@ def find_place(repo: str | None) -> Place:
 
     Raises UsageError for a name or server that cannot be, ReleaseError when there are no credentials.
     """
-    if not repo:
-        raise UsageError("OpenXLab needs the name of the repository", hint="add --repo OWNER/NAME")
-    owner, _, name = repo.partition("/")
-    if not (_PART.fullmatch(owner) and _PART.fullmatch(name)) or name.endswith(".git"):
-        hint = "OWNER/NAME, each of letters, digits, dots, dashes and underscores, at most 96, without .git"
-        raise UsageError(f"OpenXLab takes no repository called {repo!r}", hint=hint)
+    repo = check_repo(repo)
+    owner = repo.partition("/")[0]
     server = check_server(os.environ.get(SERVER_VARIABLE) or SERVER)
     username, token = openxlab_account()
     if not token:
@@ -60,6 +56,17 @@ def find_place(repo: str | None) -> Place:
             "OPENXLAB_USERNAME",
         )
     return Place(server, repo, Account(username or owner, token))
+
+
+def check_repo(repo: str | None) -> str:
+    """`repo` when it is OWNER/NAME; raises UsageError for anything else."""
+    if not repo:
+        raise UsageError("OpenXLab needs the name of the repository", hint="add --repo OWNER/NAME")
+    owner, _, name = repo.partition("/")
+    if not (_PART.fullmatch(owner) and _PART.fullmatch(name)) or name.endswith(".git"):
+        hint = "OWNER/NAME, each of letters, digits, dots, dashes and underscores, at most 96, without .git"
+        raise UsageError(f"OpenXLab takes no repository called {repo!r}", hint=hint)
+    return repo
 
 
 def check_server(address: str) -> str:

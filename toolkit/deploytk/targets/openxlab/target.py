@@ -67,6 +67,10 @@ class OpenXLab:
         Nothing is seen of it before the branch moves. Raises ReleaseError when the server refuses, TryAgainError
         when it does not answer or another publisher is at it.
         """
+        if options.via == "sdk":
+            from deploytk.targets.openxlab.sdk import publish_by_sdk
+
+            return publish_by_sdk(bundle, options, progress)
         place = find_place(options.repo)
         with _workplace(place) as work:
             git = Git(work, place.url, place.account, progress, self._patience_s)

@@ -51,7 +51,7 @@ def wanted_tree(bundle: Bundle) -> tuple[Entry, ...]:
     ]
     generated = {".gitattributes": git_attributes(large)}
     if not any(path.startswith("metafile.") for path, *_ in files):
-        generated["metafile.yml"] = _metafile(bundle)
+        generated["metafile.yml"] = yaml.safe_dump(metafile(bundle), sort_keys=False, allow_unicode=True)
     entries += [Entry(path, len(text.encode()), text.encode(), None, None) for path, text in generated.items()]
     return tuple(sorted(entries, key=lambda entry: entry.path))
 
@@ -84,8 +84,8 @@ def _plain(source: Path, path: str) -> Entry:
     return Entry(path, len(content), content, None, None)
 
 
-def _metafile(bundle: Bundle) -> str:
-    """The description that OpenXLab's own tools read; a courtesy, nothing here needs it."""
+def metafile(bundle: Bundle) -> dict[str, object]:
+    """The description that OpenXLab's own tools read; a courtesy as far as git goes."""
     card = cast(dict[str, Any], bundle.manifest["card"])
     weights = [file.path for file in bundle.files if file.kind == "weights"]
     collection = {
@@ -98,4 +98,4 @@ def _metafile(bundle: Bundle) -> str:
     models = [
         {"Name": path, "Results": [{"Task": "Text Generation", "Dataset": "none"}], "Weights": path} for path in weights
     ]
-    return yaml.safe_dump({"Collections": [collection], "Models": models}, sort_keys=False, allow_unicode=True)
+    return {"Collections": [collection], "Models": models}
