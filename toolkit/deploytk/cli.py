@@ -178,9 +178,6 @@ def publish(
     via: Annotated[
         Literal["git", "sdk"], typer.Option("--via", help="openxlab: sdk is the hub's own package, for flat bundles.")
     ] = "git",
-    via: Annotated[
-        Literal["git", "sdk"], typer.Option("--via", help="openxlab: sdk is the hub's own package, for flat bundles.")
-    ] = "git",
     app_remote: Annotated[
         str | None, typer.Option(metavar="URL", help="openxlab: the git repository to push the app to.")
     ] = None,
@@ -213,7 +210,6 @@ def publish(
         is_private=not public,
         with_app=has_app,
         wait_s=_seconds(wait),
-        via=via,
         via=via,
         app_remote=app_remote,
         app_url=app_url,
