@@ -23,6 +23,7 @@ OWNERS = {
     "pynvml": {"gpu"},
     "huggingface_hub": {"targets", "bundle"},
     "jinja2": {"bundle"},
+    "modelscope_hub": {"targets"},
     "typer": {"cli"},
     "rich": {"progress", "display"},
     "torch": {"cpu_engine"},

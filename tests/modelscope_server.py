@@ -1,0 +1,156 @@
+"""A stand-in for ModelScope that the real client accepts, on loopback, with faults on demand and a record.
+
+with modelscope_server() as hub:
+    hub.url                       # for MODELSCOPE_ENDPOINT
+    hub.faults["PUT"] = [500]     # what the next requests of that kind are answered
+    hub.repositories["me/tiny"]   # visibility and files
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+WRITER, READER = "ms-writer", "ms-reader"
+
+
+@dataclass
+class Repository:
+    visibility: int
+    files: dict[str, bytes] = field(default_factory=lambda: {".gitattributes": b"*.bin filter=lfs\n"})
+    commits: list[str] = field(default_factory=list)
+
+
+class ModelScopeServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repositories: dict[str, Repository] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.faults: dict[str, list[int]] = {}
+        self.requests: list[str] = []
+        self.puts = 0
+        self.loses: set[str] = set()  # paths that a commit drops although it says that all went well
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ModelScopeServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer("GET")
+
+    def do_POST(self) -> None:
+        self._answer("POST")
+
+    def do_PUT(self) -> None:
+        self._answer("PUT")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+    def _answer(self, method: str) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urlsplit(self.path).path
+        kind = "commit" if "/commit/" in path else "batch" if path.endswith("/batch") else method
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        with self.server.lock:
+            self.server.requests.append(f"{method} {self.path}")
+            waiting = self.server.faults.get(kind, [])
+            if waiting:
+                self._send(waiting.pop(0), {"Message": "as the test wants it"})
+            elif token not in (WRITER, READER):
+                self._send(401, {"Message": "not signed in"})
+            elif token == READER and method != "GET":
+                self._send(403, {"Message": "may only read"})
+            else:
+                self._send(*self._do(method, path, body))
+
+    def _do(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        hub = self.server
+        parts = path.strip("/").split("/")
+        if path == "/openapi/v1/users/me":
+            return 200, {"success": True, "data": {"username": "me"}}
+        if method == "PUT":
+            hub.blobs[hashlib.sha256(body).hexdigest()] = body
+            hub.puts += 1
+            return 200, {}
+        if method == "POST" and path == "/api/v1/models":
+            asked = json.loads(body)
+            repo = f"{asked['Path']}/{asked['Name']}"
+            if repo in hub.repositories:
+                return 400, {"Message": "the repository already exists"}
+            hub.repositories[repo] = Repository(asked["Visibility"])
+            return 200, {"Code": 200, "Data": {"Name": asked["Name"]}, "Success": True}
+        repo = "/".join(parts[4:6] if "repos" in parts else parts[3:5])
+        found = hub.repositories.get(repo)
+        if found is None:
+            return 404, {"Message": "no such repository"}
+        if path.endswith("/objects/batch"):
+            objects = [
+                {"oid": one["oid"], "size": one["size"],
+                 "actions": {} if one["oid"] in hub.blobs else {"upload": {"href": f"{hub.url}/blobs/{one['oid']}"}}}
+                for one in json.loads(body)["objects"]
+            ]  # fmt: skip
+            return 200, {"Code": 200, "Data": {"objects": objects}, "Success": True}
+        if "/commit/" in path:
+            return self._commit(found, json.loads(body))
+        if path.endswith("/repo/files"):
+            return 200, {"Code": 200, "Data": {"Files": self._listing(found)}, "Success": True}
+        data = {"Visibility": found.visibility, "visibility": found.visibility, "Name": parts[-1], "Path": parts[-2]}
+        return 200, {"Code": 200, "success": True, "data": data, "Data": data, "Success": True}
+
+    def _commit(self, repository: Repository, asked: dict[str, Any]) -> tuple[int, Any]:
+        for action in asked["actions"]:
+            path = action["path"]
+            if action["action"] == "delete":
+                repository.files.pop(path, None)
+            elif path in self.server.loses:
+                continue
+            elif action["type"] == "lfs":
+                repository.files[path] = self.server.blobs[action["sha256"]]
+            else:
+                repository.files[path] = base64.b64decode(action["content"])
+        repository.commits.append(asked["commit_message"])
+        return 200, {"Code": 200, "Data": {"oid": f"{len(repository.commits):040x}"}, "Success": True}
+
+    def _listing(self, repository: Repository) -> list[dict[str, Any]]:
+        root = parse_qs(urlsplit(self.path).query).get("Root", [""])[0]
+        files = [
+            {"Path": path, "Name": path.rpartition("/")[2], "Size": len(content), "Type": "blob",
+             "Sha256": hashlib.sha256(content).hexdigest()}
+            for path, content in sorted(repository.files.items())
+            if path.startswith(root)
+        ]  # fmt: skip
+        folders = {path.rpartition("/")[0] for path in repository.files if "/" in path}
+        return [*files, *({"Path": folder, "Name": folder, "Type": "tree"} for folder in sorted(folders))]
+
+    def _send(self, status: int, body: Any) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextlib.contextmanager
+def modelscope_server() -> Iterator[ModelScopeServer]:
+    with ModelScopeServer() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield server
+        server.shutdown()

@@ -1,0 +1,214 @@
+"""ModelScope, with the real client: private first, only what differs, verified by the hub's own listing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+from conftest import MODELS
+from modelscope_server import READER, WRITER, ModelScopeServer, Repository, modelscope_server
+
+from deploytk.bundle import MANIFEST, Bundle, BundleOptions
+from deploytk.errors import ReleaseError, TryAgainError, UsageError
+from deploytk.progress import Silent
+from deploytk.release import PublishOptions, Release, publish_bundle
+
+pytest.importorskip("modelscope_hub")
+from deploytk.targets.modelscope import ModelScope
+
+REPO = "me/tiny"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeServer]:
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with modelscope_server() as hub:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+        monkeypatch.setenv("MODELSCOPE_API_TOKEN", WRITER)
+        yield hub
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
+
+
+def _publish(bundle: Bundle, *, is_private: bool = True, repo: str | None = REPO) -> Release:
+    options = PublishOptions(repo=repo, is_private=is_private)
+    return publish_bundle(bundle, ModelScope(), options, Silent())
+
+
+def _files(bundle: Bundle) -> dict[str, bytes]:
+    return {path: (bundle.path / path).read_bytes() for path in [*(file.path for file in bundle.files), MANIFEST]}
+
+
+def test_a_bundle_arrives_whole_in_a_private_repository(hub: ModelScopeServer, bundle: Bundle) -> None:
+    release = _publish(bundle)
+
+    repository = hub.repositories[REPO]
+    assert {**repository.files, ".gitattributes": b""} == {**_files(bundle), ".gitattributes": b""}
+    assert repository.visibility == 1
+    assert [call for call in hub.requests if call == "POST /api/v1/models"][:1]
+    assert release.uploaded_files == len(bundle.files) + 1
+    assert release.verified_by.startswith("the hub's listing")
+
+
+def test_it_never_is_public_for_a_moment(hub: ModelScopeServer, bundle: Bundle) -> None:
+    """The client's uploader asks for a public repository by itself: ours has to be there before."""
+    _publish(bundle)
+
+    creations = [number for number, call in enumerate(hub.requests) if call == "POST /api/v1/models"]
+    batches = [number for number, call in enumerate(hub.requests) if "/batch" in call or "/commit/" in call]
+    assert creations[0] < min(batches)
+    assert hub.repositories[REPO].visibility == 1
+
+
+def test_publishing_again_sends_nothing(hub: ModelScopeServer, bundle: Bundle) -> None:
+    _publish(bundle)
+    hub.requests.clear()
+    puts, commits = hub.puts, len(hub.repositories[REPO].commits)
+
+    again = _publish(bundle)
+
+    assert (again.uploaded_files, again.uploaded_bytes) == (0, 0)
+    assert (hub.puts, len(hub.repositories[REPO].commits)) == (puts, commits)
+    assert len(hub.requests) <= 10
+
+
+def test_only_what_changed_is_sent_and_what_is_gone_is_deleted(
+    hub: ModelScopeServer, bundle: Bundle, tmp_path: Path
+) -> None:
+    _publish(bundle)
+    puts = hub.puts
+    other = make_bundle(
+        MODELS / "workspace-0.4.2-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit", app="api")
+    )
+
+    release = _publish(other)
+
+    assert hub.puts == puts  # no weights
+    assert release.uploaded_files == 3  # README.md, requirements.txt, deploytk.json
+    assert {**hub.repositories[REPO].files, ".gitattributes": b""} == {**_files(other), ".gitattributes": b""}
+
+
+def test_what_somebody_deleted_there_is_sent_again(hub: ModelScopeServer, bundle: Bundle) -> None:
+    """The client's own memory would say that all of it is there."""
+    _publish(bundle)
+    hub.repositories[REPO].files.pop("README.md")
+
+    release = _publish(bundle)
+
+    assert release.uploaded_files == 1
+    assert "README.md" in hub.repositories[REPO].files
+
+
+def test_nothing_is_written_into_the_bundle_or_printed(
+    hub: ModelScopeServer, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(bundle.path.rglob("*"))
+
+    _publish(bundle)
+
+    assert sorted(bundle.path.rglob("*")) == before
+    assert capsys.readouterr().out == ""
+
+
+def test_a_token_goes_to_no_odd_server(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://example.com")
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", WRITER)
+
+    with pytest.raises(UsageError):
+        _publish(bundle)
+
+
+def test_a_file_that_the_hub_lost_is_named(hub: ModelScopeServer, bundle: Bundle) -> None:
+    hub.loses = {"README.md"}
+
+    with pytest.raises(ReleaseError, match=r"README\.md is missing"):
+        _publish(bundle)
+
+
+def test_the_plan_shows_what_publishing_would_do(hub: ModelScopeServer, bundle: Bundle) -> None:
+    before = ModelScope().preview(bundle, PublishOptions(repo=REPO))
+    assert hub.repositories == {}
+    _publish(bundle)
+
+    after = ModelScope().preview(bundle, PublishOptions(repo=REPO))
+
+    assert {change.status for change in before.changes} == {"new"}
+    assert {change.status for change in after.changes} == {"same"}
+    assert (after.is_private, after.permissions, after.upload_bytes) == (True, "signed in as me", 0)
+
+
+def test_public_is_only_what_is_asked_for(hub: ModelScopeServer, bundle: Bundle) -> None:
+    _publish(bundle, is_private=False)
+    assert hub.repositories[REPO].visibility == 5
+
+    with pytest.raises(ReleaseError, match="visible to everybody; nothing was sent"):
+        _publish(bundle)
+
+
+def test_a_private_repository_that_shall_be_public_is_a_step_left(hub: ModelScopeServer, bundle: Bundle) -> None:
+    hub.repositories[REPO] = Repository(1)
+
+    assert "make it public" in _publish(bundle, is_private=False).steps_left[0]
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [("ms-wrong", "does not take the token"), (READER, "may not write"), (None, "no token of ModelScope")],
+)
+def test_a_token_that_does_not_do_is_named(
+    hub: ModelScopeServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, token: str | None, says: str
+) -> None:
+    if token is None:
+        monkeypatch.delenv("MODELSCOPE_API_TOKEN")
+    else:
+        monkeypatch.setenv("MODELSCOPE_API_TOKEN", token)
+
+    with pytest.raises(ReleaseError, match=says) as caught:
+        _publish(bundle)
+
+    assert "MODELSCOPE_API_TOKEN" in caught.value.hint
+    assert token is None or token not in str(caught.value)
+
+
+@pytest.mark.services  # the client itself tries again for 16 s
+def test_a_hub_that_is_away_says_run_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", WRITER)
+
+    with pytest.raises(TryAgainError, match="does not answer"):
+        _publish(bundle)
+
+
+@pytest.mark.parametrize("repo", [None, "tiny", "me/../x", "me/a b"])
+def test_a_name_that_cannot_be_is_refused_before_anything(
+    hub: ModelScopeServer, bundle: Bundle, repo: str | None
+) -> None:
+    with pytest.raises(UsageError):
+        _publish(bundle, repo=repo)
+
+    assert hub.requests == []
+
+
+def test_an_upload_that_broke_off_goes_on(
+    hub: ModelScopeServer, tmp_path: Path, model_copy: Callable[[str], Path]
+) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    hub.faults["commit"] = [400] * 50
+    with pytest.raises(ReleaseError):
+        _publish(bundle)
+    hub.faults.clear()
+    puts = hub.puts
+
+    release = _publish(bundle)
+
+    assert release.verified
+    assert hub.puts == puts  # the blobs were there already
+    weights = hub.repositories[REPO].files["model.safetensors"]
+    assert hashlib.sha256(weights).hexdigest() in hub.blobs
