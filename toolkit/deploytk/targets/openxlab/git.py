@@ -30,7 +30,8 @@ STALL_S = (
 PATIENCE_S = 90.0  # with a server that does not answer
 _FULL_BYTES = 2**18
 _POLL_S = 0.1
-_PAUSE_S = 2.0
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 4.0
 
 _ASKPASS = """#!/bin/sh
 case "$1" in
@@ -102,6 +103,7 @@ class Git:
 
     def retry(self, attempt: Callable[[], Finished]) -> bytes:
         gone_since: float | None = None
+        pause_s = _FIRST_PAUSE_S
         while True:
             done = attempt()
             if done.code == 0:
@@ -112,7 +114,8 @@ class Git:
             if time.monotonic() - gone_since > self._patience_s:
                 raise self.error(done)
             self._progress.note(f"{self.host} does not answer; trying again")
-            time.sleep(min(_PAUSE_S, self._patience_s / 4))
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def run(
         self,
