@@ -29,12 +29,21 @@ class Repository:
     commits: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Studio(Repository):
+    statuses: list[str] = field(default_factory=lambda: ["Creating", "Building", "Running"])  # the last one stays
+    secrets: dict[str, str] = field(default_factory=dict)
+    deployed: int = 0
+
+
 class ModelScopeServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories: dict[str, Repository] = {}
+        self.studios: dict[str, Studio] = {}
+        self.statuses: list[str] | None = None  # of Studios to come
         self.blobs: dict[str, bytes] = {}
         self.faults: dict[str, list[int]] = {}
         self.requests: list[str] = []
@@ -85,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if path == "/openapi/v1/users/me":
             return 200, {"success": True, "data": {"username": "me"}}
-        if method == "PUT":
+        if method == "PUT" and path.startswith("/blobs/"):
             hub.blobs[hashlib.sha256(body).hexdigest()] = body
             hub.puts += 1
             return 200, {}
@@ -96,8 +105,20 @@ class _Handler(BaseHTTPRequestHandler):
                 return 400, {"Message": "the repository already exists"}
             hub.repositories[repo] = Repository(asked["Visibility"])
             return 200, {"Code": 200, "Data": {"Name": asked["Name"]}, "Success": True}
+        if method == "POST" and path == "/openapi/v1/studios":
+            asked = json.loads(body)
+            made = Studio(1 if asked["private"] else 5)
+            made.statuses = hub.statuses or made.statuses
+            hub.studios[f"{asked['owner']}/{asked['repo_name']}"] = made
+            return 200, {"success": True, "data": asked}
         repo = "/".join(parts[4:6] if "repos" in parts else parts[3:5])
-        found = hub.repositories.get(repo)
+        if "studios" in parts:
+            studio = hub.studios.get(repo)
+            if studio is None:
+                return 404, {"Message": "no such Studio"}
+            if path.startswith("/openapi/"):
+                return self._studio(studio, method, path, body)
+        found = hub.studios[repo] if "studios" in parts else hub.repositories.get(repo)
         if found is None:
             return 404, {"Message": "no such repository"}
         if path.endswith("/objects/batch"):
@@ -113,6 +134,22 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"Code": 200, "Data": {"Files": self._listing(found)}, "Success": True}
         data = {"Visibility": found.visibility, "visibility": found.visibility, "Name": parts[-1], "Path": parts[-2]}
         return 200, {"Code": 200, "success": True, "data": data, "Data": data, "Success": True}
+
+    def _studio(self, studio: Studio, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        data: Any = {}
+        if path.endswith("/deploy"):
+            studio.deployed += 1
+        elif path.endswith("/secrets") and method == "GET":
+            data = {"secrets": [{"key": key} for key in studio.secrets]}
+        elif path.endswith("/secrets"):
+            asked = json.loads(body)
+            studio.secrets[asked["key"]] = asked["value"]
+        elif "/logs/" in path:
+            data = {"logs": [{"content": "out of memory"}], "total_count": 1}
+        else:
+            is_waiting = studio.deployed and len(studio.statuses) > 1
+            data = {"runtime": {"status": studio.statuses.pop(0) if is_waiting else studio.statuses[0]}}
+        return 200, {"success": True, "data": data}
 
     def _commit(self, repository: Repository, asked: dict[str, Any]) -> tuple[int, Any]:
         for action in asked["actions"]:

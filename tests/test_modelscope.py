@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -212,3 +213,60 @@ def test_an_upload_that_broke_off_goes_on(
     assert hub.puts == puts  # the blobs were there already
     weights = hub.repositories[REPO].files["model.safetensors"]
     assert hashlib.sha256(weights).hexdigest() in hub.blobs
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploytk.targets.modelscope.studio._POLL_S", 0.02)
+
+
+def _publish_app(bundle: Bundle, wait_s: float = 10.0) -> Release:
+    options = PublishOptions(repo=REPO, with_app=True, wait_s=wait_s)
+    return publish_bundle(bundle, ModelScope(), options, Silent())
+
+
+@pytest.mark.usefixtures("_quick")
+def test_the_studio_is_private_has_the_app_and_is_waited_for(
+    hub: ModelScopeServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSCOPE_APP_TOKEN", "ms-may-read")
+
+    release = _publish_app(bundle)
+
+    studio = hub.studios[REPO]
+    assert (studio.visibility, studio.deployed, studio.statuses) == (1, 1, ["Running"])
+    assert studio.secrets == {"DEPLOYTK_MODEL_USERNAME": "oauth2", "DEPLOYTK_MODEL_TOKEN": "ms-may-read"}
+    assert {"app.py", "fetch_model.py", "deploytk.json", "requirements.txt"} <= studio.files.keys()
+    assert "ms-may-read" not in str(studio.files)
+    assert json.loads(studio.files["model_source.json"])["url"] == f"{hub.url}/{REPO}.git"
+    assert "0.8 GiB of memory" in release.steps_left[0]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_studio_that_runs_the_same_app_is_left_running(hub: ModelScopeServer, bundle: Bundle) -> None:
+    _publish_app(bundle)
+    commits = len(hub.studios[REPO].commits)
+
+    again = _publish_app(bundle)
+
+    assert hub.studios[REPO].deployed == 1
+    assert len(hub.studios[REPO].commits) == commits
+    assert "MODELSCOPE_APP_TOKEN" in again.steps_left[1]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_studio_that_fails_shows_the_end_of_its_log(hub: ModelScopeServer, bundle: Bundle) -> None:
+    hub.statuses = ["Building", "RunFailed"]
+
+    with pytest.raises(ReleaseError, match="is RunFailed\n  out of memory"):
+        _publish_app(bundle)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_studio_that_does_not_start_in_time_exits_75(hub: ModelScopeServer, bundle: Bundle) -> None:
+    hub.statuses = ["Creating", "Queueing"]
+
+    with pytest.raises(TryAgainError, match="still Queueing") as caught:
+        _publish_app(bundle, wait_s=0.2)
+
+    assert "run the same command again" in caught.value.hint

@@ -166,7 +166,7 @@ def test_a_private_model_without_a_token_says_what_to_set(server: GitServer, bun
 
     done = _fetch(app_place(bundle), token="")
 
-    assert "set OPENXLAB_USERNAME and OPENXLAB_GIT_TOKEN" in done.stderr
+    assert "set DEPLOYTK_MODEL_USERNAME and DEPLOYTK_MODEL_TOKEN" in done.stderr
 
 
 def test_without_git_lfs_it_names_packages_txt(

@@ -4,7 +4,8 @@
 
 Only what is missing or damaged is fetched; an interrupted fetch goes on. The environment may give:
     DEPLOYTK_MODEL_REPO              another repository than the one in model_source.json
-    OPENXLAB_USERNAME, OPENXLAB_GIT_TOKEN   who may read it, when it is private
+    DEPLOYTK_MODEL_USERNAME, DEPLOYTK_MODEL_TOKEN   who may read it, when it is private; on OpenXLab also
+    OPENXLAB_USERNAME, OPENXLAB_GIT_TOKEN
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,8 +28,8 @@ PAUSE_S = 5.0
 POINTER = b"version https://git-lfs"
 ASKPASS = """#!/bin/sh
 case "$1" in
-Username*) printf '%s\\n' "$OPENXLAB_USERNAME" ;;
-*) printf '%s\\n' "$OPENXLAB_GIT_TOKEN" ;;
+Username*) printf '%s\\n' "${DEPLOYTK_MODEL_USERNAME:-$OPENXLAB_USERNAME}" ;;
+*) printf '%s\\n' "${DEPLOYTK_MODEL_TOKEN:-$OPENXLAB_GIT_TOKEN}" ;;
 esac
 """
 
@@ -44,15 +46,15 @@ def main() -> None:
     source = json.loads((HERE / "model_source.json").read_text(encoding="utf-8"))
     url = os.environ.get("DEPLOYTK_MODEL_REPO") or source["url"]
     say(f"fetching {len(missing)} files, {sum(f['size'] for f in missing.values()) / 2**20:.1f} MiB")
-    fetch(url, source["revision"])
+    commit = fetch(url, source["revision"])
     for path, file in missing.items():
-        bring(path, file, source["revision"])
+        bring(path, file, commit)
     shutil.rmtree(str(CLONE), ignore_errors=True)
     say("all files are here and right")
 
 
-def fetch(url: str, revision: str) -> None:
-    """The commit and its LFS objects, tried again: a hub stumbles now and then."""
+def fetch(url: str, revision: str) -> str:
+    """The commit and its LFS objects, tried again: a hub stumbles now and then. Returns the commit."""
     askpass = HERE / ".askpass"
     askpass.write_text(ASKPASS, encoding="utf-8")
     askpass.chmod(0o700)
@@ -61,11 +63,12 @@ def fetch(url: str, revision: str) -> None:
             run("init", "--quiet", "--bare", str(CLONE))
         # A server may give a commit only by the name of a branch.
         got = git("fetch", "--quiet", "--depth=1", url, revision) or git("fetch", "--quiet", "--depth=100", url, "HEAD")
-        if got and git("config", "lfs.url", url + "/info/lfs") and git("lfs", "fetch", url, revision):
-            return
+        commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else "FETCH_HEAD"
+        if got and git("config", "lfs.url", url + "/info/lfs") and git("lfs", "fetch", url, commit):
+            return commit
         say(f"attempt {attempt} of {ATTEMPTS} failed")
         time.sleep(PAUSE_S * attempt)
-    sys.exit(f"{url} could not be fetched; when it is private, set OPENXLAB_USERNAME and OPENXLAB_GIT_TOKEN")
+    sys.exit(f"{url} could not be fetched; when it is private, set DEPLOYTK_MODEL_USERNAME and DEPLOYTK_MODEL_TOKEN")
 
 
 def say(text: str) -> None:
@@ -86,7 +89,7 @@ def run(*arguments: str) -> int:
     return subprocess.call(["git", "-c", "credential.helper=", *arguments], env=environment)
 
 
-def bring(path: str, file: dict[str, Any], revision: str) -> None:
+def bring(path: str, file: dict[str, Any], commit: str) -> None:
     """Put one file in its place, if it is the one that the manifest names."""
     place = HERE / path
     partial = place.with_name("." + place.name + ".partial")
@@ -97,7 +100,7 @@ def bring(path: str, file: dict[str, Any], revision: str) -> None:
         stored.replace(partial)
     else:
         with partial.open("wb") as out:
-            subprocess.call(["git", "-C", str(CLONE), "show", f"{revision}:{path}"], stdout=out)
+            subprocess.call(["git", "-C", str(CLONE), "show", f"{commit}:{path}"], stdout=out)
     if not is_right(partial, file):
         with partial.open("rb") as opened:
             is_pointer = opened.read(len(POINTER)) == POINTER

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,13 @@ from deploytk.digests import hash_file
 from deploytk.errors import DeployError, ReleaseError, TryAgainError, UsageError
 from deploytk.progress import Progress
 from deploytk.release import Change, PublishOptions, Release, ReleasePlan, compare
+from deploytk.targets.modelscope.files import of_the_hub, send_files, site
+from deploytk.targets.modelscope.studio import publish_studio
 from deploytk.targets.openxlab.place import is_loopback
 
 _TYPE = "model"
-_BRANCH = "master"
 _PRIVATE, _PUBLIC = 1, 5
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_OF_THE_HUB = {".gitattributes", "configuration.json"}  # the hub makes them with the repository
 _VERIFIED_BY = "the hub's listing, path and SHA-256 of every file"
 _TOKEN_HINT = "set MODELSCOPE_API_TOKEN (ModelScope, account, access token) to one that may write"  # noqa: S105
 
@@ -71,13 +69,15 @@ class ModelScope:
                 )
             changes = _changes(bundle, _listing(api, repo))
             wanted = [change for change in changes if change.status in ("new", "changed")]
-            _send(api, repo, bundle, wanted, progress)
+            paths = {change.path: bundle.path / change.path for change in wanted}
+            send_files(api, repo, _TYPE, paths, f"Publish {bundle.name}, {bundle.digest}", progress)
             gone = [change.path for change in changes if change.status == "deleted"]
             if gone:
                 api.delete_files(repo, _TYPE, gone, commit_message=f"Delete what {bundle.name} has no more")
             if wanted or gone:
                 _verify(_changes(bundle, _listing(api, repo)), repo)
-        url = f"{_site(api)}/models/{repo}"
+            steps = publish_studio(api, repo, bundle, options, progress) if options.with_app else ()
+        url = f"{site(api)}/models/{repo}"
         is_open = options.is_private or visibility == _PUBLIC
         return Release(
             target=self.name,
@@ -89,7 +89,7 @@ class ModelScope:
             unchanged_files=sum(change.status == "same" for change in changes),
             verified=True,
             verified_by=_VERIFIED_BY,
-            steps_left=() if is_open else (f"make it public on its settings page: {url}",),
+            steps_left=steps if is_open else (f"make it public on its settings page: {url}", *steps),
         )
 
 
@@ -115,10 +115,6 @@ def _sign_in() -> tuple[HubApi, str]:
         raise ReleaseError("no token of ModelScope is here", hint=_TOKEN_HINT)
     me = api.whoami()
     return api, str(me.username or "the owner of the token")
-
-
-def _site(api: HubApi) -> str:
-    return str(api.legacy.endpoint).rstrip("/")
 
 
 def _visibility(api: HubApi, repo: str) -> int | None:
@@ -148,42 +144,7 @@ def _listing(api: HubApi, repo: str) -> dict[str, str]:
 
 def _changes(bundle: Bundle, remote: dict[str, str]) -> tuple[Change, ...]:
     changes = compare(bundle, remote, hash_file(bundle.path / MANIFEST))
-    return tuple(change for change in changes if change.status != "deleted" or change.path not in _OF_THE_HUB)
-
-
-def _send(api: HubApi, repo: str, bundle: Bundle, changes: Sequence[Change], progress: Progress) -> None:
-    """Upload these files, under their own paths, from a tree of links that holds nothing else."""
-    if not changes:
-        return
-    before = {change.path: _mark(bundle.path / change.path) for change in changes}
-    with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
-        staging = Path(directory) / "files"
-        for change in changes:
-            link = staging / change.path
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to((bundle.path / change.path).resolve())
-        # It prints a report on stdout, which is for our value alone.
-        report = contextlib.redirect_stdout(io.StringIO())
-        with report, progress.task("sending", sum(change.bytes for change in changes)) as advance:
-            api.upload_folder(
-                repo,
-                _TYPE,
-                staging,
-                commit_message=f"Publish {bundle.name}, {bundle.digest}",
-                revision=_BRANCH,
-                disable_tqdm=True,
-                tracker_path=Path(directory) / "tracker",
-            )
-            advance(sum(change.bytes for change in changes))
-    for path, mark in before.items():
-        if _mark(bundle.path / path) != mark:
-            hint = "package the model again, then publish"
-            raise ReleaseError(f"{bundle.path / path} changed while it was sent", hint=hint)
-
-
-def _mark(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return tuple(change for change in changes if change.status != "deleted" or not of_the_hub(change.path))
 
 
 def _verify(changes: Sequence[Change], repo: str) -> None:
