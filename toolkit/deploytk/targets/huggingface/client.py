@@ -1,0 +1,302 @@
+"""huggingface_hub, wrapped: time limits, bounded retries, its errors in words, no telemetry."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import huggingface_hub
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from deploytk.errors import DeployError, ReleaseError, TryAgainError
+from deploytk.progress import Advance, Progress
+from deploytk.targets.huggingface.place import Hub
+
+PATIENCE_S = 120.0
+"""How long a hub that does not answer is asked again."""
+
+_STALLED_S = 120.0  # nothing sent or received; the client itself would wait for ever
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+_LONGEST_PAUSE_S = 8.0
+
+Result = TypeVar("Result")
+
+
+class MovedError(Exception):
+    """The commit was not taken, or its answer was lost; `wait_s` before the next look."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__()
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A repository as it is."""
+
+    commit: str | None
+    is_private: bool
+    host: str | None = None  # where a Space's app answers
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    size: int
+    sha256: str | None  # of a large file (LFS, xet)
+    blob: str | None  # git's object id of a small one
+
+
+class Client:
+    def __init__(self, hub: Hub, progress: Progress, patience_s: float = PATIENCE_S) -> None:
+        self.hub = hub
+        self.progress = progress
+        self._patience_s = patience_s
+        _quiet()
+        session = type(huggingface_hub.get_session())  # httpx or httpx2, by its version
+        self._transport_error: type[Exception] = importlib.import_module(
+            session.__module__.split(".")[0]
+        ).TransportError
+        # On loopback no proxy can be meant.
+        huggingface_hub.set_client_factory(
+            lambda: session(follow_redirects=True, timeout=_STALLED_S, trust_env=not hub.is_loopback)
+        )
+        self.api = HfApi(endpoint=hub.endpoint, token=hub.token)
+
+    def account(self) -> dict[str, Any]:
+        return self.ask(lambda: self.api.whoami(), "your account")
+
+    def head(self, repo: str, kind: str = "model") -> Head | None:
+        """None when there is no such repository, or none that the token may see."""
+        try:
+            info = self.ask(lambda: self.api.repo_info(repo, repo_type=kind), repo, is_maybe=True)
+        except RepositoryNotFoundError:
+            return None
+        return Head(info.sha, bool(info.private), getattr(info, "host", None))
+
+    def listing(self, repo: str, revision: str = "main", kind: str = "model") -> dict[str, RemoteFile]:
+        def read() -> dict[str, RemoteFile]:
+            entries = self.api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=kind)
+            return {
+                entry.path: RemoteFile(
+                    entry.lfs.size if entry.lfs else entry.size,
+                    entry.lfs.sha256 if entry.lfs else None,
+                    None if entry.lfs else entry.blob_id,
+                )
+                for entry in entries
+                if isinstance(entry, RepoFile)
+            }
+
+        return self.ask(read, repo)
+
+    def choose_storage(self, repo: str, kind: str) -> bool:
+        """Whether uploads go by xet. The client knows no way back from xet where a mirror has none: asked here, once.
+
+        Source: huggingface/huggingface_hub#4507.
+        """
+        if constants.HF_HUB_DISABLE_XET or self.hub.is_official:
+            return not constants.HF_HUB_DISABLE_XET
+        url = f"{self.hub.endpoint}/api/{kind}s/{repo}/xet-write-token/main"
+
+        def probe() -> int:
+            headers = {"Authorization": f"Bearer {self.hub.token}"}
+            status = int(huggingface_hub.get_session().get(url, headers=headers).status_code)
+            if status in _TRANSIENT:
+                raise TimeoutError
+            return status
+
+        has_xet = self.ask(probe, repo) == 200
+        if not has_xet:
+            constants.HF_HUB_DISABLE_XET = True  # what HF_HUB_DISABLE_XET=1 does for the client on its own
+            self.progress.note(f"{self.hub.host} has no xet storage: sending by LFS, as HF_HUB_DISABLE_XET=1 would")
+        return has_xet
+
+    def check_card(self, text: str, kind: str = "model") -> None:
+        """Ask the hub whether it takes this README.md, before anything large is sent."""
+
+        def post() -> Any:
+            headers = {"Authorization": f"Bearer {self.hub.token}"}
+            body = {"content": text, "repoType": kind}
+            answer = huggingface_hub.get_session().post(
+                f"{self.hub.endpoint}/api/validate-yaml", json=body, headers=headers
+            )
+            if answer.status_code in _TRANSIENT:
+                raise TimeoutError
+            return answer
+
+        answer = self.ask(post, "README.md")
+        if answer.status_code == 400:
+            errors = "; ".join(str(error.get("message")) for error in answer.json().get("errors", []))
+            raise ReleaseError(
+                f"{self.hub.host} refuses the head of README.md: {self.hub.redact(errors)}",
+                hint="correct the card's template, package again, then publish",
+            )
+
+    def commit(
+        self,
+        repo: str,
+        changes: Sequence[CommitOperationAdd | CommitOperationDelete],
+        head: Head,
+        message: str,
+        kind: str,
+    ) -> str:
+        """One commit on top of `head`; raises MovedError when it is no longer the newest or nobody knows."""
+        title, _, body = message.partition("\n")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what the hub advises about the card
+                done = self.api.create_commit(
+                    repo,
+                    changes,
+                    commit_message=title,
+                    commit_description=body.strip(),
+                    repo_type=kind,
+                    parent_commit=head.commit,
+                )
+        except (HfHubHTTPError, self._transport_error, RuntimeError, ValueError, OSError) as error:
+            status = _status(error)
+            # 409 too: another commit is being made. A lost answer: whether it landed, the next look tells.
+            if status in (409, 412) or self._is_transient(error):
+                raise MovedError(min(_wait_s(error) or 0.5, self._patience_s)) from error
+            raise self._translated(error, repo) from error
+        return done.oid
+
+    def send(self, repo: str, additions: Sequence[CommitOperationAdd], kind: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # between huggingface_hub and httpx2
+            self.ask(lambda: self.api.preupload_lfs_files(repo, additions, repo_type=kind, free_memory=False), repo)
+
+    def ask(self, call: Callable[[], Result], what: str, *, is_maybe: bool = False) -> Result:
+        """`call`, again while the hub is busy or gone, no longer than its patience; errors in words.
+
+        With `is_maybe` a RepositoryNotFoundError passes.
+        """
+        until = time.monotonic() + self._patience_s
+        pause = 0.5
+        while True:
+            try:
+                return call()
+            except (HfHubHTTPError, self._transport_error, RuntimeError, ValueError, OSError) as error:
+                if is_maybe and isinstance(error, RepositoryNotFoundError) and not self._is_token_refused(error):
+                    raise
+                if not self._is_transient(error):
+                    raise self._translated(error, what) from error
+                wait = max(_wait_s(error) or 0.0, pause)
+                if time.monotonic() + wait > until:
+                    raise self._translated(error, what) from error
+                self.progress.note(f"{self.hub.host} does not answer, or asks to wait: again in {wait:.0f} s")
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _is_token_refused(self, error: HfHubHTTPError) -> bool:
+        return _status(error) == 401
+
+    def _is_transient(self, error: BaseException) -> bool:
+        cause = _cause(error)
+        return _status(cause) in _TRANSIENT or isinstance(cause, (self._transport_error, TimeoutError, ConnectionError))
+
+    def _translated(self, error: Exception, what: str) -> DeployError:
+        cause = _cause(error)
+        status, host = _status(cause), self.hub.host
+        if status == 401:
+            return ReleaseError(
+                f"{host} does not accept the access token",
+                hint=f"it is wrong, expired or revoked: make another at {self.hub.tokens_page} and set HF_TOKEN",
+            )
+        if status == 403:
+            return ReleaseError(
+                f"the access token may not write to {what} at {host}",
+                hint="it may only read, or the repository is somebody else's: check --repo, or make a token that may"
+                f" write at {self.hub.tokens_page}",
+            )
+        if status == 402:
+            return ReleaseError(
+                f"{host} wants a paid plan for {what}",
+                hint=f"see {self.hub.endpoint}/pricing; without --app the model alone needs none",
+            )
+        if status == 404:
+            return ReleaseError(
+                f"{host} has no {what}, or hides it from this token", hint="check --repo and whose token it is"
+            )
+        if status == 413:
+            return ReleaseError(f"{what} is too large for {host}", hint="fewer or smaller files")
+        if self._is_transient(cause):
+            busy = f"{host} answers {status}" if status else f"{host} does not answer"
+            return TryAgainError(
+                f"{busy}, also after {self._patience_s:.0f} s", hint="run the same command again later"
+            )
+        said = self.hub.redact(_said(cause))
+        return ReleaseError(f"{host} refuses {what}: {said}", hint="correct what it names, then run again")
+
+
+def addition(path: str, source: Path, sha256: str | None, advance: Advance) -> Addition:
+    """A file to commit; with its digest known the client does not read it once more."""
+    made = Addition(path, str(source))
+    made.advance = advance
+    if sha256:
+        made.upload_info.sha256 = bytes.fromhex(sha256)
+    return made
+
+
+class Addition(CommitOperationAdd):
+    """Counts what is sent of it by LFS."""
+
+    advance: Advance
+    is_sent = False
+
+    @contextmanager
+    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:  # with_tqdm: it is read to be sent
+        self.is_sent |= with_tqdm
+        with _Counted(str(self.path_or_fileobj), self.advance if with_tqdm else lambda _: None) as file:
+            yield file
+
+
+class _Counted(io.FileIO):
+    def __init__(self, path: str, advance: Advance) -> None:
+        super().__init__(path)
+        self._advance = advance
+
+    def read(self, size: int | None = -1) -> bytes:
+        block = super().read(-1 if size is None else size) or b""
+        self._advance(len(block))
+        return block
+
+
+def _quiet() -> None:
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings show addresses that are signed
+    disable_progress_bars()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What an upload thread met: the client wraps it into a RuntimeError."""
+    while type(error) is RuntimeError and error.__cause__:
+        error = error.__cause__
+    return error
+
+
+def _status(error: BaseException) -> int | None:
+    response = getattr(_cause(error), "response", None)
+    return int(response.status_code) if response is not None else None
+
+
+def _wait_s(error: BaseException) -> float | None:
+    response = getattr(_cause(error), "response", None)
+    value = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(value) if value.isdecimal() else None
+
+
+def _said(error: BaseException) -> str:
+    """The server's own words, in one line."""
+    said = getattr(error, "server_message", None)
+    return " ".join(str(said or error).split())[:300]
