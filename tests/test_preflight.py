@@ -142,6 +142,7 @@ def test_no_gpu_tool_is_there_and_home_is_empty(tmp_path: Path) -> None:
         "assert not shutil.which('nvidia-smi')\n"
         "assert not list(pathlib.Path.home().iterdir())\n"
         "assert 'OPENXLAB_GIT_TOKEN' not in os.environ\n"
+        "assert os.system('python -c \"import httpx\"') == 0\n"
     ) + SERVER.format(host="0.0.0.0", port=7860, status=200)
 
     assert _check(_app(tmp_path / "app", source)).passed

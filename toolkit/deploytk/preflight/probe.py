@@ -30,7 +30,7 @@ exec sleep 3600
 """
 _PLAIN = ("sh", "bash", "env", "cat", "cp", "mv", "rm", "mkdir", "ls", "sleep", "echo", "test", "true", "false", "grep",
           "sed", "awk", "head", "tail", "which", "dirname", "basename", "uname", "id", "chmod", "ln", "find", "date",
-          "tr", "cut", "sort", "wc", "touch", "pwd", "ps", "kill", "tar", "unzip", "python")  # fmt: skip
+          "tr", "cut", "sort", "wc", "touch", "pwd", "ps", "kill", "tar", "unzip")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,12 @@ def _environment(work: Path) -> dict[str, str]:
     programs = work / "bin"
     programs.mkdir()
     for name in _PLAIN:
-        found = sys.executable if name == "python" else shutil.which(name)
+        found = shutil.which(name)
         if found:
             (programs / name).symlink_to(found)
+    # Not a link: beside its own directory, Python would not find its virtual environment.
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (programs / "python").chmod(0o755)
     for name in _SLOW:
         (programs / name).write_text(_STAND_IN)
         (programs / name).chmod(0o755)

@@ -21,7 +21,7 @@ from deploytk.errors import ReleaseError, TryAgainError
 from deploytk.progress import Progress, Silent
 from deploytk.release import Change, PublishOptions, Release, ReleasePlan
 from deploytk.targets.openxlab.app_repository import app_place, push_app, steps_left, write_app
-from deploytk.targets.openxlab.git import PATIENCE_S, Git
+from deploytk.targets.openxlab.git import PATIENCE_S, Finished, Git
 from deploytk.targets.openxlab.lfs import present_objects, send_objects
 from deploytk.targets.openxlab.place import Place, find_place, is_loopback
 from deploytk.targets.openxlab.tree import Entry, wanted_tree
@@ -56,9 +56,9 @@ class OpenXLab:
             git.start()
             entries = wanted_tree(bundle)
             remote = _look(git, place, entries)
+            is_private = not _is_public(git, place)
         changes = _changes(entries, remote)
         size = sum(change.bytes for change in changes)
-        is_private = not _is_public(place)
         return ReleasePlan(self.name, place.repo, is_private, changes, size, _permissions(place))
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
@@ -75,7 +75,7 @@ class OpenXLab:
         with _workplace(place) as work:
             git = Git(work, place.url, place.account, progress, self._patience_s)
             git.start()
-            is_public = _is_public(place)
+            is_public = _is_public(git, place)
             if is_public and options.is_private:
                 raise ReleaseError(
                     f"{place.repo} is visible to everybody; nothing was sent",
@@ -238,9 +238,15 @@ def _workplace(place: Place) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _is_public(place: Place) -> bool:
-    """Whether somebody without an account may read it."""
-    return _knock(place, "git-upload-pack", None) == 200
+def _is_public(git: Git, place: Place) -> bool:
+    """Whether somebody without an account may read it; asked until the server says so or not."""
+
+    def attempt() -> Finished:
+        status = _knock(place, "git-upload-pack", None)
+        is_away = status is None or status >= 500 or status == 429
+        return Finished(int(is_away), str(status).encode(), "failed to connect")
+
+    return git.retry(attempt) == b"200"
 
 
 def _permissions(place: Place) -> str:
