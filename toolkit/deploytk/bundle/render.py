@@ -179,7 +179,7 @@ def _dockerfile(plan: ServingPlan) -> str:
     from deploytk import lmdeploy
 
     is_legacy = lmdeploy.age(str(plan.lmdeploy)) < lmdeploy.age("0.10.0")
-    return "lmdeploy-legacy.Dockerfile" if is_legacy else "lmdeploy.Dockerfile"
+    return "lmdeploy-pip.Dockerfile" if is_legacy else "lmdeploy.Dockerfile"
 
 
 def _edited_ini(text: str, settings: dict[str, str]) -> str:

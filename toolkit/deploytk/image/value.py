@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -57,7 +57,11 @@ class BuildOptions:
     weights: WeightsMode = "layers"
     base: str | None = None  # a runtime image to use as it is, instead of building one
     ca_certificate: Path | None = None  # trusted while the runtime is built, kept in no layer
-    wheels: Path | None = None  # a directory of wheels that pip takes before, or instead of, the index
+    wheels: Path | None = None  # a directory of wheels that pip takes before the index
+    is_offline: bool = False  # ... or instead of it
+    variant: Literal["official", "pip"] = "official"  # LMDeploy's own image, or NVIDIA's with LMDeploy from pip
+    arguments: Mapping[str, str] = field(default_factory=dict)  # of the Dockerfile: BASE_IMAGE, mirrors
+    uses_host_network: bool = False  # while the runtime is built: for a mirror or proxy on this machine
 
 
 @dataclass(frozen=True, slots=True)

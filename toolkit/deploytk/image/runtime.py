@@ -1,0 +1,161 @@
+"""The runtime image: everything but the bundle, built once by a builder from a context of kilobytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from deploytk import lmdeploy
+from deploytk.bundle import Bundle
+from deploytk.containers import Build, Daemon, connected
+from deploytk.errors import ImageError
+from deploytk.image.exported import daemon_base
+from deploytk.image.oci import read_layout
+from deploytk.image.value import Base, BuildOptions
+from deploytk.progress import Progress
+from deploytk.shipped import shipped
+
+_TAG = "deploytk-runtime"
+_LEGACY_BASE = "nvidia/cuda:12.4.1-base-ubuntu22.04"  # its Python 3.10 is what LMDeploy up to 0.7.3 needs
+_OWN_CODE = "source"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What goes into a runtime image."""
+
+    dockerfile: str  # in images/
+    files: Mapping[str, bytes]  # path in the context -> content
+    arguments: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides what comes out; certificates and wheels only help on the way there."""
+        parts = [self.dockerfile, *(f"{name}={value}" for name, value in sorted(self.arguments.items()))]
+        parts += [f"{path} {hashlib.sha256(content).hexdigest()}" for path, content in sorted(self.files.items())]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def runtime_base(bundle: Bundle, options: BuildOptions, progress: Progress) -> Base:
+    """The image that the bundle goes on: the one that was named, or the one for its engine, built when it is missing.
+
+    A named one is `oci:DIR[:NAME]`, or an image of the daemon. Raises ImageError, with the end of the build's log.
+    """
+    if options.base and options.base.startswith("oci:"):
+        directory, _, name = options.base.removeprefix("oci:").partition(":")
+        return read_layout(Path(directory), name or None)
+    with connected() as daemon:
+        if options.base:
+            return daemon_base(daemon, options.base, progress)
+        recipe = recipe_for(bundle, options)
+        tag = f"{_TAG}:{recipe.digest[:16]}"
+        if daemon.image(tag) is None:
+            _build(daemon, recipe, tag, options, progress)
+        else:
+            progress.note(f"runtime {tag} is there already: nothing that goes into it has changed")
+        return daemon_base(daemon, tag, progress)
+
+
+def recipe_for(bundle: Bundle, options: BuildOptions) -> Recipe:
+    """Dockerfile, locked requirements and arguments for the engine of a bundle."""
+    plan = cast(Mapping[str, Any], bundle.manifest["plan"])
+    arguments = {name: value for name, value in options.arguments.items() if value}
+    version = plan["lmdeploy"]
+    if plan["engine"] == "cpu":
+        if options.wheels and any(options.wheels.glob("torch-*")):
+            arguments.setdefault("TORCH_INDEX_URL", "")
+        files = {"requirements.txt": _locked("cpu"), **_own_code()}
+        return _recipe("cpu.Dockerfile", files, arguments)
+    files = {"requirements.txt": _locked("app")}
+    arguments["LMDEPLOY_VERSION"] = version
+    is_legacy = lmdeploy.age(version) < lmdeploy.age("0.10.0")
+    if not is_legacy and options.variant == "official":
+        return _recipe("lmdeploy.Dockerfile", files, arguments)
+    if is_legacy:
+        arguments.setdefault("BASE_IMAGE", _LEGACY_BASE)
+    lock = shipped("images") / "requirements" / f"lmdeploy-{version}.txt"
+    if lock.is_file():
+        files["lmdeploy-lock.txt"] = lock.read_bytes()
+    return _recipe("lmdeploy-pip.Dockerfile", files, arguments)
+
+
+def _recipe(dockerfile: str, files: Mapping[str, bytes], arguments: Mapping[str, str]) -> Recipe:
+    content = (shipped("images") / dockerfile).read_bytes()
+    return Recipe(dockerfile, {**files, "Dockerfile": content}, arguments)
+
+
+def _locked(name: str) -> bytes:
+    return (shipped("images") / "requirements" / f"{name}.txt").read_bytes()
+
+
+def _own_code() -> dict[str, bytes]:
+    """Our own modules, for the CPU engine: no package index has them before they are released."""
+    package = Path(__file__).parents[1]
+    kept = (path for path in sorted(package.rglob("*")) if path.suffix in (".py", ".yaml", ".j2", ".json"))
+    left_out = ("images", "models", "templates", "__pycache__")
+    return {
+        f"{_OWN_CODE}/deploytk/{path.relative_to(package)}": path.read_bytes()
+        for path in kept
+        if path.relative_to(package).parts[0] not in left_out
+    }
+
+
+def _build(daemon: Daemon, recipe: Recipe, tag: str, options: BuildOptions, progress: Progress) -> None:
+    progress.note(f"building the runtime {tag} from {recipe.dockerfile}")
+    arguments = {**recipe.arguments}
+    if options.wheels and options.is_offline:
+        arguments["PIP_NO_INDEX"] = "1"
+    with _context(recipe, options) as context:
+        daemon.build(Build(context, "runtime", tag, arguments, options.uses_host_network), progress.note)
+
+
+@contextmanager
+def _context(recipe: Recipe, options: BuildOptions) -> Iterator[IO[bytes]]:
+    """The context as a tar: the recipe's files, and what only helps to install."""
+    helpers: dict[str, Path] = {}
+    certificate = options.ca_certificate or _ca_of_environment()
+    if certificate:
+        helpers["ca-certificate.crt"] = certificate
+    if options.wheels:
+        found = sorted(options.wheels.glob("*.whl"))
+        if not found:
+            raise ImageError(f"{options.wheels} holds no wheels", hint="pip download -d DIR what is needed")
+        helpers |= {f"wheels/{wheel.name}": wheel for wheel in found}
+    with tempfile.TemporaryFile() as buffer:  # wheels can be large
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for path, content in recipe.files.items():
+                archive.addfile(_entry(path, len(content)), io.BytesIO(content))
+            for path, source in helpers.items():
+                _add(archive, path, source)
+        buffer.seek(0)
+        yield buffer
+
+
+def _add(archive: tarfile.TarFile, path: str, source: Path) -> None:
+    try:
+        with source.open("rb") as file:
+            archive.addfile(_entry(path, source.stat().st_size), file)
+    except OSError as error:
+        raise ImageError(f"{source} cannot be read: {error.strerror}", hint="name another file") from error
+
+
+def _ca_of_environment() -> Path | None:
+    """The certificates that pip is told to trust here; behind a proxy that opens TLS the container needs them too."""
+    for name in ("PIP_CERT", "SSL_CERT_FILE"):
+        if os.environ.get(name) and Path(os.environ[name]).is_file():
+            return Path(os.environ[name])
+    return None
+
+
+def _entry(path: str, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(path)
+    entry.size, entry.mode, entry.mtime = size, 0o644, 0
+    return entry
