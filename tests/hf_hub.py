@@ -36,7 +36,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 WRITER, READER, NARROW = "w0rd-that-may-write", "w0rd-that-may-read", "w0rd-that-may-write-one"
-_TOKENS = {
+_TOKENS: dict[str, dict[str, Any]] = {
     WRITER: {"role": "write"},
     READER: {"role": "read"},
     NARROW: {
@@ -230,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
         token = _TOKENS.get(self._token() or "")
         if token is None:
             return self._json(401, {"error": "Invalid credentials in Authorization header"})
-        access = {"displayName": "test", **token}
+        access: dict[str, Any] = {"displayName": "test", **token}
         orgs = [{"type": "org", "name": "team", "roleInOrg": "write"}]
         return self._json(
             200,
@@ -254,6 +254,10 @@ class _Handler(BaseHTTPRequestHandler):
             more = {name: asked[name] for name in ("sdk", "hardware") if name in asked}
             private = asked.get("visibility") == "private" and not self.hub.default_is_public
             self.hub.create(repo, kind, private=private, **more)
+            if asked.get("secrets"):
+                state = self.hub.load(kind, repo) or {}
+                state["secrets"] = {secret["key"]: secret["value"] for secret in asked["secrets"]}
+                self.hub.save(kind, repo, state)
         return self._json(200, {"url": place, "id": repo})
 
     def info(self, kind: str, repo: str, _revision: str | None) -> None:
@@ -411,11 +415,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(404, {"error": "Not Found"})
         if self._repo(kind, repo) is None:
             return None
-        facts = {"accessToken": "none", "exp": int(time.time()) + 3600, "casUrl": f"local://{self.hub.xet}"}
+        address, expires = f"local://{self.hub.xet}", int(time.time()) + 3600
+        facts = {"accessToken": "none", "exp": expires, "casUrl": address}
         headers = {
-            "X-Xet-Cas-Url": facts["casUrl"],
+            "X-Xet-Cas-Url": address,
             "X-Xet-Access-Token": "none",
-            "X-Xet-Token-Expiration": str(facts["exp"]),
+            "X-Xet-Token-Expiration": str(expires),
         }
         return self._json(200, facts, headers)
 

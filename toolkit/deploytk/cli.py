@@ -184,6 +184,9 @@ def publish(
     app_url: Annotated[
         str | None, typer.Option(metavar="URL", help="openxlab: where the app runs, once you have created it.")
     ] = None,
+    app_hardware: Annotated[
+        str | None, typer.Option(metavar="NAME", help="huggingface: what the Space runs on, such as t4-small.")
+    ] = None,
     wait: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for the app: 90s, 30m, 1h.")] = "30m",
     name: Name = None,
     base_model: BaseModel = None,
@@ -204,7 +207,7 @@ def publish(
     request = _request(gpu, session_len, max_batch_size, kv, tp, "auto")
     options = _bundle_options(source, name, base_model, license_, app_kind, golden, template)
     bundle = _bundle(source, request, options)
-    has_app = with_app or app_remote is not None or app_url is not None
+    has_app = with_app or any((app_remote, app_url, app_hardware))
     where = PublishOptions(
         repo=repo,
         is_private=not public,
@@ -213,6 +216,7 @@ def publish(
         via=via,
         app_remote=app_remote,
         app_url=app_url,
+        app_hardware=app_hardware,
     )
     if plan_only:
         _show(find_target(target).preview(bundle, where), as_json, "show_release_plan")

@@ -222,7 +222,8 @@ class Client:
         if status == 402:
             return ReleaseError(
                 f"{host} wants a paid plan for {what}",
-                hint=f"see {self.hub.endpoint}/pricing; without --app the model alone needs none",
+                hint=f"see {self.hub.endpoint}/pricing; the model alone (without --app) needs none, and"
+                " `deploytk serve` runs the app here",
             )
         if status == 404:
             return ReleaseError(

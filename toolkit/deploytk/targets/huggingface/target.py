@@ -23,8 +23,9 @@ _VERIFIED_BY = "one listing of the repository: SHA-256 of large files, git objec
 class HuggingFace:
     name = "huggingface"
 
-    def __init__(self, patience_s: float | None = None) -> None:
+    def __init__(self, patience_s: float | None = None, poll_s: float = 5.0) -> None:
         self._patience_s = patience_s  # with a hub that does not answer; None: two minutes
+        self._poll_s = poll_s  # how often a Space is looked at
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         from deploytk.targets.huggingface.repository import changes_of, wanted_files
@@ -52,10 +53,18 @@ class HuggingFace:
         card = (bundle.path / "README.md").read_text(encoding="utf-8")
         check_front_matter(card)
         repository = open_repository(client, repo, "model", is_private=options.is_private)
+        if options.with_app:
+            from deploytk.targets.huggingface.space import require_token
+
+            require_token(client, repo, is_private=repository.head.is_private)
         outcome = bring(client, repository, wanted_files(bundle), f"Publish {bundle.name}\n\n{bundle.digest}")
         steps = []
         if repository.head.is_private and not options.is_private:
             steps.append(f"make it public on its settings page: {client.hub.endpoint}/{repo}/settings")
+        if options.with_app:
+            from deploytk.targets.huggingface.space import publish_space
+
+            steps += publish_space(client, bundle, repo, outcome.commit, options, self._poll_s)
         return Release(
             target=self.name,
             repo=repo,
