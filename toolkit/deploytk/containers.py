@@ -196,7 +196,9 @@ class Daemon:
         """Start a container that can write nothing but /tmp and has no capabilities; returns its ID."""
         with _said(f"{image} cannot be run"):
             host = self._client.create_host_config(
-                port_bindings={options.container_port: (options.host, options.port)},
+                port_bindings={options.container_port: (options.host, options.port)}
+                if not self.shares_network()
+                else None,
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
@@ -204,7 +206,7 @@ class Daemon:
                 shm_size="2g",
                 init=True,
                 device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if options.has_gpu else None,
-                network_mode=None if _has_bridge(self._client) else "host",
+                network_mode="host" if self.shares_network() else None,
             )
             created = self._client.create_container(
                 image,
@@ -221,6 +223,18 @@ class Daemon:
                 self.remove(container)
                 raise
         return container
+
+    def published_port(self, container: str, container_port: int, wanted: int) -> int:
+        """The port of the host at which a container is reached; its own where it shares the host's network."""
+        with _said("the container is gone"):
+            found = self._client.inspect_container(container)
+        if found["HostConfig"]["NetworkMode"] == "host":
+            return wanted or container_port
+        return int(found["NetworkSettings"]["Ports"][f"{container_port}/tcp"][0]["HostPort"])
+
+    def shares_network(self) -> bool:
+        """Whether containers are on the host's network, as with a daemon that has no bridge."""
+        return not _has_bridge(self._client)
 
     def has_gpus(self) -> bool:
         """Whether containers can be given GPUs."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
 import shutil
 import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,7 @@ from deploytk.progress import Progress
 
 EngineChoice = Literal["auto", "turbomind", "cpu"]
 _ASK_WITHIN_S = 5.0
+_IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._/:-]*(@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Endpoint:
     engine_log: Path | None  # the engine's own output, when we started it
     pid: int | None  # of the process that we started; its children belong to it
     bundle: Path | None  # what is served, when we started it
+    is_running: Callable[[], bool] | None = None  # of a container that we started, which has no process of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,10 @@ def open_endpoint(source: str, options: ServeOptions, progress: Progress) -> Ite
         yield _attach_when_ready(source.rstrip("/"), options.attach_within_s)
         return
     path = Path(source.removeprefix("file://"))
+    if not path.exists() and _is_image(source):
+        with _running_container(source, options, progress) as endpoint:
+            yield endpoint
+        return
     with ExitStack() as stack:
         engine = choose_engine(options.engine)
         if options.app == "gradio" and importlib.util.find_spec("gradio") is None:
@@ -77,17 +84,44 @@ def open_endpoint(source: str, options: ServeOptions, progress: Progress) -> Ite
         yield stack.enter_context(_running_app(bundle, engine, options, work, progress))
 
 
+def _is_image(source: str) -> bool:
+    """Whether the Docker daemon has an image of that name, asked only for what can be one."""
+    if not _IMAGE_NAME.fullmatch(source):
+        return False
+    from deploytk.image.run import is_image
+
+    return is_image(source)
+
+
+@contextmanager
+def _running_container(image: str, options: ServeOptions, progress: Progress) -> Iterator[Endpoint]:
+    from deploytk.image.run import Place, running_image
+
+    port = options.port or free_port(options.host)
+    if not is_free(options.host, port):
+        raise EndpointError(f"port {port} of {options.host} is taken", hint="choose another with --port, or 0 for any")
+    place = Place(options.host, port, options.ready_within_s, dict(options.environment))
+    with running_image(image, place, _is_ready, progress) as running_one:
+        yield dataclasses.replace(attach(running_one.url), is_running=running_one.is_running)
+
+
 def wait_while_running(endpoint: Endpoint, watched: Sequence[Path] = ()) -> None:
     """Return when a file below `watched` changes; raises EndpointError when the process of `endpoint` ends.
 
     Ctrl-C ends it with KeyboardInterrupt.
     """
     before = _marks(watched)
-    while endpoint.pid is None or os.waitpid(endpoint.pid, os.WNOHANG)[0] == 0:
+    while _runs(endpoint):
         time.sleep(0.5)
         if watched and _marks(watched) != before:
             return
     raise EndpointError("the app has ended by itself", hint="start it again; see what it printed before")
+
+
+def _runs(endpoint: Endpoint) -> bool:
+    if endpoint.is_running is not None:
+        return endpoint.is_running()
+    return endpoint.pid is None or os.waitpid(endpoint.pid, os.WNOHANG)[0] == 0
 
 
 def _marks(roots: Sequence[Path]) -> dict[Path, tuple[int, int]]:
