@@ -13,6 +13,7 @@ import base64
 import contextlib
 import io
 import threading
+import time
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -108,14 +109,18 @@ class _Handler(LFSRequestHandler):
             fault = waiting.pop(0) if waiting else None
         if fault == "cut":
             self.close_connection = True
+        elif fault == "hang":
+            time.sleep(15)
+            self.close_connection = True
         elif isinstance(fault, int):
             self._refuse(fault)
         elif (status := self._refusal(kind)) or self._repo not in self.server.repositories:
             self._refuse(status or 404)
         elif "/info/lfs/" in path:
+            connection, self.rfile = self.rfile, io.BytesIO(body)  # type: ignore[assignment]
             self.path = path.partition("/info/lfs")[2]
-            self.rfile = io.BytesIO(body)  # type: ignore[assignment]
             self._lfs(method, len(body))
+            self.rfile = connection
         else:
             self._git(method, path, body, lose_answer=fault == "lose")
 
@@ -145,14 +150,12 @@ class _Handler(LFSRequestHandler):
         self.end_headers()
 
     def _lfs(self, method: str, size: int) -> None:
-        before = self.rfile
         # Two threads at once may make the same directory of dulwich's store, and one fails.
         with self.server.lock:
             getattr(super(), f"do_{method}")()
             if method == "PUT":
                 self.server.stored.append(self.path.rpartition("/")[2])
                 self.server.put_bytes += size
-        self.rfile = before
 
     def _git(self, method: str, path: str, body: bytes, *, lose_answer: bool) -> None:
         environ = {

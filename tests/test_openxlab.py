@@ -306,6 +306,20 @@ def test_a_server_that_stays_away_says_run_again(server: GitServer, bundle: Bund
     assert "run again" in caught.value.hint
 
 
+def test_a_server_that_takes_bytes_and_says_nothing_is_given_up(
+    server: GitServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploytk.targets.openxlab.git.STALL_S", 0.5)
+    server.faults["PUT"] = ["hang"] * 9
+    started = time.monotonic()
+
+    with pytest.raises(TryAgainError, match="nothing was sent for"):
+        _publish(bundle, patience_s=0.1)
+
+    assert time.monotonic() - started < 8
+    assert _is_empty(server)
+
+
 def test_an_upload_that_breaks_off_leaves_the_branch_alone_and_goes_on_later(
     server: GitServer, workspace: Bundle
 ) -> None:

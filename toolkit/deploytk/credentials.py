@@ -24,7 +24,7 @@ _VARIABLES = {
 
 _FILES = {
     "huggingface": "~/.cache/huggingface/token",
-    "modelscope": "~/.modelscope/credentials/git_token",
+    "modelscope": "~/.modelscope/credentials/cookies",
 }
 
 _HINTS = {

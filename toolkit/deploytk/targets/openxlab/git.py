@@ -24,9 +24,7 @@ from deploytk.targets.openxlab.place import SITE, Account, is_loopback
 Trouble = Literal["gone", "credentials", "forbidden", "missing", "moved", "disk", "other"]
 
 LIMIT_S = 600.0
-STALL_S = (
-    120.0  # without a byte sent; git-lfs 3.3 itself stumbles over its own limit on connections that are used again
-)
+STALL_S = 300.0  # without a byte sent; a server may take long to check a large file
 PATIENCE_S = 90.0  # with a server that does not answer
 _FULL_BYTES = 2**18
 _POLL_S = 0.1
@@ -113,7 +111,7 @@ class Git:
             gone_since = gone_since or time.monotonic()
             if time.monotonic() - gone_since > self._patience_s:
                 raise self.error(done)
-            self._progress.note(f"{self.host} does not answer; trying again")
+            self._progress.note(f"{self.host} does not answer, trying again: {_last_line(done.stderr)}")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -130,8 +128,7 @@ class Git:
         """Run to the end, within the limit; with `watched`, as long as that file grows. `look` is called meanwhile."""
         settings = ("credential.helper=", "core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0",
                     "http.lowSpeedLimit=1", "http.lowSpeedTime=60", "advice.detachedHead=false",
-                    "lfs.locksverify=false", "lfs.transfer.maxretries=3", "lfs.activitytimeout=0",
-                    *options)  # fmt: skip
+                    "lfs.locksverify=false", "lfs.transfer.maxretries=3", *options)  # fmt: skip
         environment = self._environment(settings, watched)
         out, err = self.work / "stdout", self.work / "stderr"
         given = self.work / "stdin"
@@ -170,7 +167,7 @@ class Git:
             if found != size:
                 size, grown = found, now
             elif now - grown > STALL_S:
-                return f"timed out: nothing was sent for {STALL_S:.0f} s"
+                return f"timed out: nothing was sent for {STALL_S:g} s"
         look()
         return ""
 
