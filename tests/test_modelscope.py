@@ -15,7 +15,7 @@ from modelscope_server import READER, WRITER, ModelScopeServer, Repository, mode
 from deploytk.bundle import MANIFEST, Bundle, BundleOptions
 from deploytk.errors import ReleaseError, TryAgainError, UsageError
 from deploytk.progress import Silent
-from deploytk.release import PublishOptions, Release, publish_bundle
+from deploytk.release import PublishOptions, Release, find_target, publish_bundle
 
 pytest.importorskip("modelscope_hub")
 from deploytk.targets.modelscope import ModelScope
@@ -56,6 +56,10 @@ def test_a_bundle_arrives_whole_in_a_private_repository(hub: ModelScopeServer, b
     assert [call for call in hub.requests if call == "POST /api/v1/models"][:1]
     assert release.uploaded_files == len(bundle.files) + 1
     assert release.verified_by.startswith("the hub's listing")
+
+
+def test_it_is_found_by_its_name() -> None:
+    assert find_target("modelscope").name == "modelscope"
 
 
 def test_it_never_is_public_for_a_moment(hub: ModelScopeServer, bundle: Bundle) -> None:

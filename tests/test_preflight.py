@@ -196,6 +196,11 @@ def test_what_the_text_of_an_app_says(tmp_path: Path, source: str, codes: set[st
     assert _codes(_check(app)) - {"ends-at-start"} == codes
 
 
+@pytest.mark.parametrize("source", ["\0", "(" * 500, "x = " + "-" * 5000 + "1"])
+def test_source_that_is_none_is_a_finding(tmp_path: Path, source: str) -> None:
+    assert not _check(_app(tmp_path / "app", source)).passed
+
+
 def test_a_model_that_the_tier_cannot_hold_is_an_error(tmp_path: Path) -> None:
     # 32 MiB of weights would fit anywhere; a KV pool for 200 000 tokens at batch 512 does not.
     request = PlanRequest(gpu="A100-80G", max_batch_size=8192)

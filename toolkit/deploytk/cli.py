@@ -221,7 +221,7 @@ def publish(
     if plan_only:
         _show(find_target(target).preview(bundle, where), as_json, "show_release_plan")
         return
-    if target == "openxlab" and has_app:
+    if target in ("openxlab", "modelscope") and has_app:
         from deploytk.preflight import PreflightOptions, preflight, require_passed
 
         require_passed(preflight(bundle.path, PreflightOptions(gpu=gpu), _Session.progress))
@@ -229,7 +229,7 @@ def publish(
     if app_url:
         from deploytk.preflight import await_app
 
-        running = await_app(app_url, where.wait_s, _Session.progress, preflight_passed=target == "openxlab")
+        running = await_app(app_url, where.wait_s, _Session.progress, preflight_passed=target != "huggingface")
         _Session.progress.note(f"{running.url} serves {running.model}")
 
 

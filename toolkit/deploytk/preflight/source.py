@@ -34,6 +34,10 @@ def check_source(app: Path, start: Path, platform: Platform) -> list[Finding]:
             message = f"{path.name}, line {error.lineno}: not valid in Python {there}: {error.msg}"
             findings.append(Finding("error", "needs-newer-python", message, "write it for that Python"))
             continue
+        except (ValueError, RecursionError) as error:
+            message = f"{path.name} is not Python that can be read: {error}"
+            findings.append(Finding("error", "malformed", message, "it must be text in UTF-8"))
+            continue
         if path == start:
             findings += _of_start(path, tree, platform)
     return findings
