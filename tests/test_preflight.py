@@ -216,6 +216,20 @@ def test_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
         _check(_app(tmp_path / "app", "pass"))
 
 
+def test_the_app_is_started_by_the_python_that_is_named(tmp_path: Path) -> None:
+    python = tmp_path / "python3.9"
+    python.write_text(f'#!/bin/sh\ntest "$1" = --version && echo "Python 3.9.18" || exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    app = _app(tmp_path / "app", SERVER.format(host="0.0.0.0", port=7860, status=200))
+
+    found = _check(app, python=python)
+
+    assert found.passed
+    assert found.python_here == "3.9.18"
+    with pytest.raises(UsageError, match="is no Python"):
+        _check(app, python=tmp_path / "nothing")
+
+
 def test_a_directory_without_an_app_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         _check(tmp_path / "nothing")

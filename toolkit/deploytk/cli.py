@@ -238,6 +238,9 @@ def check_app(
     source: Annotated[Path, typer.Argument(metavar="BUNDLE|APP", help="A bundle, or the directory of an app.")],
     gpu: GpuOption = None,
     start: Annotated[str, typer.Option(metavar="FILE", help="The start file, as the hub's form names it.")] = "app.py",
+    python: Annotated[
+        Path | None, typer.Option(help="The Python that starts the app; OpenXLab has 3.9.", metavar="FILE")
+    ] = None,
     within: Annotated[str, typer.Option(metavar="DURATION", help="Longest time until the first answer.")] = "30s",
     network: Annotated[
         bool, typer.Option("--network", help="Let pip resolve the requirements, on the package index.")
@@ -247,7 +250,7 @@ def check_app(
     """Start an app as OpenXLab will, and name what would keep it queueing: 0 it can run, 1 it cannot."""
     from deploytk.preflight import PreflightOptions, preflight
 
-    options = PreflightOptions(start=start, gpu=gpu, within_s=_seconds(within), with_network=network)
+    options = PreflightOptions(start=start, gpu=gpu, python=python, within_s=_seconds(within), with_network=network)
     found = preflight(source, options, _Session.progress)
     _show(found, as_json, "show_preflight")
     if not found.passed:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import platform as machine
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _RAM_SHARE = 0.9  # the rest is the system's
 class PreflightOptions:
     start: str = "app.py"
     gpu: str | None = None  # the tier's GPU, as for `plan`; by default the hub's A10
+    python: Path | None = None  # what starts the app, best the hub's version; by default the one that runs this
     within_s: float = 30.0  # until the first answer
     with_network: bool = False  # ask pip whether it can resolve the requirements
 
@@ -38,6 +40,8 @@ def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Pr
     """
     if not source.is_dir():
         raise UsageError(f"{source} is no directory", hint="name a bundle, or the directory of an app")
+    python = str(options.python.absolute()) if options.python else sys.executable
+    version = _version(python)
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
         bundle = read_bundle(source) if is_bundle(source) else None
         app = _app_of(bundle, Path(directory) / "app") if bundle else source
@@ -45,7 +49,7 @@ def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Pr
         started: Start | None = None
         if (app / options.start).is_file():
             progress.note(f"starting {options.start} on port {OPENXLAB.port}, for at most {options.within_s:.0f} s")
-            started = start_app(app, options.start, OPENXLAB, options.within_s)
+            started = start_app(app, (python, options.start), OPENXLAB, options.within_s)
             findings += _judge(started, app, OPENXLAB, options.within_s)
         if options.with_network and (app / "requirements.txt").is_file():
             progress.note("asking pip to resolve the requirements")
@@ -59,10 +63,18 @@ def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Pr
         first_answer_s=started.first_answer_s if started else None,
         listens_on=tuple(f"{host}:{port}" for host, port in started.listens_on) if started else (),
         ran=started.ran if started else (),
-        python_here=machine.python_version(),
+        python_here=version,
         python_there=".".join(map(str, OPENXLAB.python)),
         resolved_by_pip=options.with_network,
     )
+
+
+def _version(python: str) -> str:
+    try:
+        done = subprocess.run([python, "--version"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UsageError(f"{python} is no Python that runs", hint="name one with --python, or leave it out") from error
+    return done.stdout.strip().rpartition(" ")[2]
 
 
 def require_passed(found: Preflight) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -45,8 +44,8 @@ class Start:
     output: str  # its last lines
 
 
-def start_app(app: Path, start: str, platform: Platform, within_s: float) -> Start:
-    """Run `python START` in `app` as the hub would, until it answers, ends, or `within_s` is over.
+def start_app(app: Path, command: tuple[str, str], platform: Platform, within_s: float) -> Start:
+    """Run `command`, a Python and the start file, in `app` as the hub would, until it answers, ends, or time is over.
 
     Raises TryAgainError when the hub's port is taken here.
     """
@@ -57,10 +56,10 @@ def start_app(app: Path, start: str, platform: Platform, within_s: float) -> Sta
                 f"port {platform.port} is taken here, and the app must be tried on it", hint="stop what listens there"
             )
         work = Path(directory)
-        environment = _environment(work)
+        environment = _environment(work, command[0])
         log, ran = work / "output", work / "ran"
         ran.touch()
-        with running([sys.executable, start], cwd=app, environment=environment, log=log) as process:
+        with running(command, cwd=app, environment=environment, log=log) as process:
             started = time.monotonic()
             status, answered = None, None
             listens: set[tuple[str, int]] = set()
@@ -78,7 +77,7 @@ def start_app(app: Path, start: str, platform: Platform, within_s: float) -> Sta
         return Start(answered, status, tuple(sorted(listens)), tuple(ran.read_text().splitlines()), code, tail(log))
 
 
-def _environment(work: Path) -> dict[str, str]:
+def _environment(work: Path, python: str) -> dict[str, str]:
     """A machine without GPU tools, where every slow program is a stand-in, and a home of its own."""
     programs = work / "bin"
     programs.mkdir()
@@ -87,7 +86,7 @@ def _environment(work: Path) -> dict[str, str]:
         if found:
             (programs / name).symlink_to(found)
     # Not a link: beside its own directory, Python would not find its virtual environment.
-    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
     (programs / "python").chmod(0o755)
     for name in _SLOW:
         (programs / name).write_text(_STAND_IN)
