@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from test_smoke_report import EVIDENCE, VRAM
 from deploytk.bench import compare
 from deploytk.bench.compare import judge_rounds
 from deploytk.errors import UsageError
-from deploytk.smoke import Budget, write_raw
+from deploytk.smoke import Budget, Evidence, read_raw, write_raw
+from deploytk.smoke.selfcheck import ClientCheck
 
 TRIALS, ROUNDS, REQUESTS = 200, 5, 60
 
@@ -76,6 +79,51 @@ def test_two_benches_are_judged(tmp_path: Path, factor: float, used: int, status
 
     assert (found.status, found.exit_code) == (status, exit_code)
     assert {change.metric for change in found.changes} == {"ttft_ms", "tpot_ms"}
+
+
+def _altered(out: Path, change: Callable[[Evidence], Evidence]) -> Path:
+    for path in (out / "cells").iterdir():
+        write_raw(change(read_raw(path)[0]), Budget(), path)
+    return out
+
+
+def test_more_failed_requests_are_slower_however_fast_the_others_were(tmp_path: Path) -> None:
+    def fail_half(evidence: Evidence) -> Evidence:
+        broken = tuple(replace(record, error="500") for record in evidence.records[::2])
+        return replace(evidence, records=broken + evidence.records[1::2])
+
+    found = compare(_bench(tmp_path / "a", 1.0), _altered(_bench(tmp_path / "b", 0.7), fail_half))
+
+    # 3 repetitions of 12 requests, half of which failed
+    assert found.failures == ("m.turbomind.kv-none.c1.i0.o128: 18 of 36 requests failed in B, 0 of 36 in A",)
+    assert (found.status, found.exit_code) == ("slower", 3)
+
+
+def test_rounds_in_which_the_client_was_not_to_be_relied_on_judge_nothing(tmp_path: Path) -> None:
+    def doubt(evidence: Evidence) -> Evidence:
+        return replace(evidence, client=ClientCheck(100_000, 50.0, 50.0))
+
+    found = compare(_bench(tmp_path / "a", 1.0), _altered(_bench(tmp_path / "b", 1.3), doubt))
+
+    assert (found.status, found.exit_code) == ("inconclusive", 4)
+    assert len(found.doubts) == 3
+
+
+def test_what_b_no_longer_has_is_inconclusive_and_what_it_has_more_is_not(tmp_path: Path) -> None:
+    more, less = _bench(tmp_path / "more", 1.0), _bench(tmp_path / "less", 1.0)
+    for path in list((more / "cells").iterdir()):
+        shutil.copy(path, path.with_name(path.name.replace("kv-none", "kv-int8")))
+
+    assert compare(more, less).exit_code == 4
+    assert compare(less, more).exit_code == 0
+
+
+def test_repetitions_are_paired_by_number(tmp_path: Path) -> None:
+    a, b = _bench(tmp_path / "a", 1.0, repetitions=4), _bench(tmp_path / "b", 1.0, repetitions=4)
+    next((a / "cells").glob("*.r0.jsonl")).unlink()
+    next((b / "cells").glob("*.r3.jsonl")).unlink()
+
+    assert {change.rounds for change in compare(a, b).changes} == {2}  # numbers 1 and 2
 
 
 def test_one_repetition_is_inconclusive(tmp_path: Path) -> None:

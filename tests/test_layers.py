@@ -14,8 +14,8 @@ PACKAGE = Path(deploytk.__file__).parent
 # A module or sub-package imports only what stands before it.
 ORDER = """
     __init__ errors shipped progress atomic values settings processes lmdeploy artifact gpus vram plan weights
-    modernize digests bundle build_trace containers image secrets release credentials targets gpu cpu_engine preview smoke bench
-    preflight doctor demo display cli __main__
+    modernize digests bundle build_trace containers image secrets release credentials targets gpu cpu_engine preview
+    smoke bench preflight doctor demo display cli __main__
 """.split()
 
 OWNERS = {

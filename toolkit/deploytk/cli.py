@@ -354,6 +354,65 @@ def smoke(
         raise typer.Exit(report.verdict.exit_code)
 
 
+@app.command(epilog="Example:  deploytk build ./bundle -t my-model:1      or:  -t HOST/ME/my-model:1 --output registry")
+def build(
+    source: ModelOrBundle,
+    tag: Annotated[str, typer.Option("--tag", "-t", metavar="TAG", help="NAME:TAG, or HOST/NAME:TAG for a registry.")],
+    output: Annotated[str, typer.Option(metavar="daemon|registry|oci:DIR", help="Where the image goes.")] = "daemon",
+    weights: Annotated[
+        Literal["layers", "mount", "download"], typer.Option(help="In the image, mounted, or fetched at start.")
+    ] = "layers",
+    variant: Annotated[
+        Literal["official", "pip"], typer.Option(help="On LMDeploy's own image, or LMDeploy by pip on NVIDIA's.")
+    ] = "official",
+    base: Annotated[
+        str | None, typer.Option(metavar="IMAGE|oci:DIR", help="A runtime image to use as it is; built by default.")
+    ] = None,
+    build_arg: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the Dockerfile, such as BASE_IMAGE=...")
+    ] = None,
+    ca_cert: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Trusted while installing; PIP_CERT, SSL_CERT_FILE by default."),
+    ] = None,
+    wheels: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Wheels that pip takes before the index.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no index: --wheels has everything.")] = False,
+    host_network: Annotated[
+        bool, typer.Option("--host-network", help="Install over this machine's network: for a proxy or mirror on it.")
+    ] = False,
+    name: Name = None,
+    gpu: GpuOption = None,
+    session_len: SessionLen = None,
+    max_batch_size: MaxBatch = None,
+    kv: Kv = None,
+    engine: Engine = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Build a container image; weights go from disk to where it is wanted, through no builder."""
+    from deploytk.image.build import build_image
+    from deploytk.image.value import BuildOptions
+
+    mirrors = _Session.settings.mirrors
+    arguments = {"PIP_INDEX_URL": mirrors.address("pip"), "APT_MIRROR": mirrors.address("apt")}
+    options = BuildOptions(
+        tag=tag,
+        output=output,
+        weights=weights,
+        base=base,
+        ca_certificate=ca_cert,
+        wheels=wheels,
+        is_offline=offline,
+        variant=variant,
+        arguments={key: value for key, value in arguments.items() if value} | _pairs(build_arg or []),
+        uses_host_network=host_network,
+    )
+    request = _request(gpu, session_len, max_batch_size, kv, None, engine)
+    bundle = _bundle(source, request, _bundle_options(source, name, None, None, "gradio", None, None))
+    _show(build_image(bundle, options, _Session.progress), as_json, "show_image")
+
+
 @app.command(epilog="Example:  deploytk bench ./fp16 ./awq --kv none,int8 --concurrency 1,8,32 -o ./results")
 def bench(
     models: Annotated[
@@ -552,6 +611,13 @@ def _bundle(source: Path, request: PlanRequest, options: BundleOptions) -> Bundl
 
 def _list(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise UsageError(f"{text!r} is not NAME=VALUE", hint="write for example BASE_IMAGE=debian:12")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def _seconds(duration: str) -> float:

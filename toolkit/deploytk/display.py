@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deploytk.gpus import MIB
 from deploytk.values import plain
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from deploytk.bundle import Bundle
     from deploytk.demo import Demo
     from deploytk.doctor import Checkup
+    from deploytk.image.value import Image
     from deploytk.plan import ServingPlan
     from deploytk.preflight import Preflight
     from deploytk.preview import Endpoint
@@ -242,6 +244,23 @@ def show_preflight(found: Preflight) -> None:
     )
 
 
+def show_image(image: Image) -> None:
+    table = Table("layer", "kind", "MiB", "", box=None)
+    for layer in image.layers:
+        was = "there already" if layer.reused else "sent"
+        table.add_row(layer.digest.removeprefix("sha256:")[:12], layer.kind, f"{layer.size / MIB:,.1f}", was)
+    _console().print(table)
+    where = {"daemon": "in Docker", "registry": "in the registry"}.get(image.output, f"in {image.output}")
+    _show_rows(
+        [
+            ("image", f"{image.tag}, {where}"),
+            ("image ID", image.image_id),
+            ("digest", image.digest),
+            ("sent", f"{image.sent_bytes / MIB:,.1f} MiB in {image.seconds:.1f} s"),
+        ]
+    )
+
+
 def show_bench(result: Result) -> None:
     from rich.markdown import Markdown
 
@@ -264,6 +283,10 @@ def show_comparison(comparison: Comparison) -> None:
     _console().print(table)
     for cell in comparison.only_in_one:
         _console().print(Text(f"only in one of them: {cell}"))
+    for line in comparison.failures:
+        _console().print(Text(line))
+    for line in comparison.doubts:
+        _console().print(Text(f"left out: {line}"))
 
 
 def show_demo(demo: Demo) -> None:

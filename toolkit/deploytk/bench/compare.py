@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from deploytk.errors import UsageError
 from deploytk.gpus import MIB
-from deploytk.smoke import Evidence, read_raw
+from deploytk.smoke import Budget, Evidence, judge, read_raw
 from deploytk.smoke.memory import SLACK_BYTES
 from deploytk.smoke.record import Record
 from deploytk.smoke.statistics import median_ratio
@@ -24,6 +24,9 @@ _METRICS: dict[str, Callable[[Record], float | None]] = {
     "ttft_ms": lambda record: record.ttft_ms,
     "tpot_ms": lambda record: record.tpot_ms,
 }
+
+Repetitions = dict[int, Evidence]
+"""The repetitions of one cell by their number; the same number in A and B is one round."""
 
 Rounds = Sequence[tuple[Sequence[float], Sequence[float]]]
 """Per repetition, the values of A and those of B."""
@@ -57,11 +60,13 @@ class Comparison:
     exit_code: int  # 0 not worse, 3 worse, 4 it cannot be told
     changes: tuple[Change, ...]
     memory: tuple[MemoryChange, ...]
-    only_in_one: tuple[str, ...]  # cells that could not be compared
+    only_in_one: tuple[str, ...]  # cells that could not be compared; what only A has makes it inconclusive
+    failures: tuple[str, ...]  # cells where more requests failed in B, which is slower whatever the others took
+    doubts: tuple[str, ...]  # rounds that were left out, because the client or the machine was not to be relied on
 
 
 def compare(a: Path, b: Path) -> Comparison:
-    """B against A, two directories of `deploytk bench`, cell by cell; repetitions are paired in their order.
+    """B against A, two directories of `deploytk bench`, cell by cell; repetitions are paired by their number.
 
     Raises UsageError where they hold no results, or have no cell in common.
     """
@@ -69,18 +74,22 @@ def compare(a: Path, b: Path) -> Comparison:
     common = [cell for cell in first if cell in second]
     if not common:
         raise UsageError(f"{a} and {b} have no cell in common", hint="measure the same models and loads in both")
-    changes = tuple(change for cell in common for change in _changes(cell, first[cell], second[cell]))
+    doubts = {cell: _doubts(first[cell], second[cell]) for cell in common}
+    changes = tuple(change for cell in common for change in _changes(cell, first[cell], second[cell], doubts[cell]))
+    failures = tuple(line for cell in common for line in _failures(cell, first[cell], second[cell]))
     memory = tuple(_memory(cell, first[cell], second[cell]) for cell in common)
     judgements = {change.judgement for change in changes}
     status: Judgement = "same"
-    if "slower" in judgements or any(change.is_more for change in memory):
+    if "slower" in judgements or failures or any(change.is_more for change in memory):
         status = "slower"
-    elif "inconclusive" in judgements:
+    elif "inconclusive" in judgements or first.keys() - second.keys():
         status = "inconclusive"
     elif "faster" in judgements:
         status = "faster"
     exit_code = {"slower": 3, "inconclusive": 4}.get(status, 0)
-    return Comparison(status, exit_code, changes, memory, tuple(sorted(first.keys() ^ second.keys())))
+    only_in_one = tuple(sorted(first.keys() ^ second.keys()))
+    left_out = tuple(f"{cell}, round {number + 1}: {why}" for cell in common for number, why in doubts[cell].items())
+    return Comparison(status, exit_code, changes, memory, only_in_one, failures, left_out)
 
 
 def judge_rounds(rounds: Rounds) -> tuple[Judgement, float | None, float | None, float | None]:
@@ -104,17 +113,39 @@ def judge_rounds(rounds: Rounds) -> tuple[Judgement, float | None, float | None,
     return "same" if is_within else "inconclusive", *figures
 
 
-def _changes(cell: str, a: Sequence[Evidence], b: Sequence[Evidence]) -> Iterator[Change]:
+def _changes(cell: str, a: Repetitions, b: Repetitions, doubtful: Mapping[int, str]) -> Iterator[Change]:
+    numbers = [number for number in a if number in b and number not in doubtful]
     for name, metric in _METRICS.items():
-        rounds = [(_values(one, metric), _values(other, metric)) for one, other in zip(a, b, strict=False)]
+        rounds = [(_values(a[number], metric), _values(b[number], metric)) for number in numbers]
         judgement, ratio, low, high = judge_rounds(rounds)
         yield Change(cell, name, len(rounds), ratio, low, high, judgement)
 
 
-def _memory(cell: str, a: Sequence[Evidence], b: Sequence[Evidence]) -> MemoryChange:
-    if a[0].vram is None or b[0].vram is None:
+def _doubts(a: Repetitions, b: Repetitions) -> dict[int, str]:
+    """Rounds that cannot be believed, and why."""
+    found = {}
+    for number in (number for number in a if number in b):
+        said = [doubt for one in (a[number], b[number]) for doubt in judge(one, Budget()).verdict.inconclusive]
+        if said:
+            found[number] = "; ".join(dict.fromkeys(said))
+    return found
+
+
+def _failures(cell: str, a: Repetitions, b: Repetitions) -> Iterator[str]:
+    shares = []
+    for repetitions in (a, b):
+        records = [record for one in repetitions.values() for record in one.records]
+        shares.append((sum(not record.is_success for record in records), len(records)))
+    (failed, of), (failed_before, of_before) = shares[1], shares[0]
+    if failed * of_before > failed_before * of:
+        yield f"{cell}: {failed} of {of} requests failed in B, {failed_before} of {of_before} in A"
+
+
+def _memory(cell: str, a: Repetitions, b: Repetitions) -> MemoryChange:
+    before, after = next(iter(a.values())).vram, next(iter(b.values())).vram
+    if before is None or after is None:
         return MemoryChange(cell, None, is_more=False)
-    more = b[0].vram.ready_of_ours - a[0].vram.ready_of_ours
+    more = after.ready_of_ours - before.ready_of_ours
     return MemoryChange(cell, more / MIB, more > SLACK_BYTES)
 
 
@@ -122,10 +153,11 @@ def _values(evidence: Evidence, metric: Callable[[Record], float | None]) -> lis
     return [value for record in evidence.records if record.is_success and (value := metric(record))]
 
 
-def _evidence(out: Path) -> dict[str, list[Evidence]]:
-    found: dict[str, list[Evidence]] = {}
-    for path in sorted((out / "cells").glob("*.jsonl")):
-        found.setdefault(path.stem.rpartition(".r")[0], []).append(read_raw(path)[0])
+def _evidence(out: Path) -> dict[str, Repetitions]:
+    found: dict[str, Repetitions] = {}
+    for path in sorted((out / "cells").glob("*.r[0-9]*.jsonl")):
+        cell, _, number = path.stem.rpartition(".r")
+        found.setdefault(cell, {})[int(number)] = read_raw(path)[0]
     if not found:
         raise UsageError(f"{out} holds no results", hint="name a directory that `deploytk bench -o` wrote")
     return found

@@ -24,8 +24,8 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 _MADE_BY = "ai.deploytk.digest"
 _LARGEST_JSON_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**20
-_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-_MANIFESTS = (MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
+INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+MANIFEST_TYPES = (MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 # What dockerd pushes, under the names that an OCI manifest gives the same bytes.
@@ -73,7 +73,7 @@ def read_layout(directory: Path, name: str | None = None) -> Base:
     entry = _choose(directory, index, name)
     manifest = _read_json(_blob(directory, str(entry["digest"])), directory)
     for _ in range(2):  # an index in the index: one image per platform
-        if manifest.get("mediaType", entry.get("mediaType")) in _INDEXES:
+        if manifest.get("mediaType", entry.get("mediaType")) in INDEX_TYPES:
             entry = choose_platform(str(directory), _entries(manifest))
             manifest = _read_json(_blob(directory, str(entry["digest"])), directory)
     config_digest = str(manifest.get("config", {}).get("digest"))
@@ -249,7 +249,7 @@ def _show(directory: Path, tag: str, plan: ImagePlan) -> None:
         "size": len(plan.manifest),
         "annotations": {_REF_NAME: tag, _MADE_BY: plan.digest},
     }
-    index |= {"mediaType": _INDEXES[0], "manifests": [*others, ours]}
+    index |= {"mediaType": INDEX_TYPES[0], "manifests": [*others, ours]}
     text = json.dumps(index, indent=1) + "\n"
     if not place.is_file() or place.read_text(encoding="utf-8") != text:
         write_text(place, text)

@@ -1,0 +1,79 @@
+"""Stage 5: Bundle -> Image."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from deploytk.atomic import write_text
+from deploytk.bundle import Bundle, verify_bundle
+from deploytk.errors import ImageError, UsageError
+from deploytk.image.compose import compose_of
+from deploytk.image.config import plan_image
+from deploytk.image.runtime import runtime_base
+from deploytk.image.sbom import lock_of, sbom_of
+from deploytk.image.value import Base, BuildOptions, Image, ImagePlan, SentLayer
+from deploytk.progress import Progress
+
+# What Docker takes as NAME:TAG. Source: distribution/reference, reference.go.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::\d+)?/)?"
+_REFERENCE = re.compile(rf"{_HOST}{_COMPONENT}(?:/{_COMPONENT})*:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}")
+
+
+def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Image:
+    """Put the bundle on its runtime image, and the result where `options.output` says.
+
+    Weights go from disk to the output and through no builder. Beside the bundle stand afterwards what is in the image
+    (NAME.sbom.cdx.json, NAME.lock.json) and how to run it (NAME.compose.yaml). Raises ImageError when a builder, daemon
+    or registry refuses, BundleError when the bundle is not what its manifest says.
+    """
+    check_tag(options.tag)
+    if options.output not in ("daemon", "registry") and not options.output.startswith("oci:"):
+        raise UsageError(f"there is no output {options.output!r}", hint="take daemon, registry or oci:DIR")
+    started = time.monotonic()
+    verify_bundle(bundle, progress)
+    base = runtime_base(bundle, options, progress)
+    plan = plan_image(bundle, base, options, progress)
+    layers, sent_bytes = _send(plan, options, progress)
+    _write_beside(bundle, base, options)
+    seconds = time.monotonic() - started
+    return Image(options.tag, plan.image_id, plan.digest, options.output, layers, sent_bytes, seconds)
+
+
+def check_tag(tag: str) -> None:
+    """Raises UsageError for what is no NAME:TAG."""
+    if not _REFERENCE.fullmatch(tag):
+        raise UsageError(
+            f"{tag!r} is not the name of an image", hint="lower case, with a tag: my-model:1 or HOST/NAME/my-model:1"
+        )
+
+
+def _send(plan: ImagePlan, options: BuildOptions, progress: Progress) -> tuple[tuple[SentLayer, ...], int]:
+    if options.output == "daemon":
+        from deploytk.image.daemon import load_image
+
+        return load_image(plan, options.tag, progress)
+    if options.output == "registry":
+        from deploytk.image.registry import push_image
+
+        return push_image(plan, options.tag, progress)
+    from deploytk.image.oci import write_layout
+
+    directory = Path(options.output.removeprefix("oci:"))
+    return write_layout(plan, directory, options.tag.rpartition(":")[2], progress)
+
+
+def _write_beside(bundle: Bundle, base: Base, options: BuildOptions) -> None:
+    files = {
+        "sbom.cdx.json": sbom_of(bundle, base).decode(),
+        "lock.json": lock_of(bundle, base).decode(),
+        "compose.yaml": compose_of(bundle, options),
+    }
+    for ending, text in files.items():
+        path = bundle.path.with_name(f"{bundle.path.name}.{ending}")
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise ImageError(f"{path} cannot be written: {error.strerror}", hint="the image itself is there") from error

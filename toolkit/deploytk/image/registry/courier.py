@@ -1,0 +1,129 @@
+"""Sends one large layer from a process of its own, which ends the chunk under way when its parent is killed.
+
+Registries that are built on CNCF distribution forget an upload of which a chunk was cut off: all of the layer would
+have to be sent again. So the process that holds the connection is not the one that a user kills.
+
+    python courier.py < ERRAND     (pickled by `send_by_courier`; the input stays open)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploytk.errors import DeployError, ImageError, TryAgainError
+from deploytk.image.registry.connection import Connection, Patience
+from deploytk.image.registry.logins import Login
+from deploytk.image.registry.reference import Reference
+from deploytk.image.registry.upload import Sent, push_blob
+from deploytk.image.value import Layer
+from deploytk.progress import Advance
+
+_END_WITHIN_S = 60.0  # how long an orphan may take for the rest of its chunk
+_REPORT_EVERY_BYTES = 2**22
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Errand:
+    reference: Reference
+    login: Login | None
+    patience: Patience
+    blob: Layer
+
+
+def can_travel(blob: Layer) -> bool:
+    """Whether another process can read the blob as well."""
+    try:
+        pickle.dumps(blob)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def send_by_courier(errand: Errand, advance: Advance, is_over: Callable[[], bool]) -> Sent:
+    """What `push_blob` does, in a process of its own."""
+    courier = subprocess.Popen(
+        [sys.executable, str(Path(__file__))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C is not for it
+    )
+    try:
+        return _follow(courier, errand, advance, is_over)
+    finally:
+        courier.wait()
+
+
+def _follow(courier: subprocess.Popen[bytes], errand: Errand, advance: Advance, is_over: Callable[[], bool]) -> Sent:
+    assert courier.stdin is not None  # noqa: S101 (a pipe)
+    assert courier.stdout is not None  # noqa: S101 (a pipe)
+    with courier.stdin as orders, courier.stdout as reports, contextlib.suppress(BrokenPipeError):
+        orders.write(pickle.dumps(errand))
+        orders.flush()
+        for line in reports:
+            report = json.loads(line)
+            if "advance" in report:
+                advance(report["advance"])
+            elif "error" in report:
+                kind = TryAgainError if report["is_busy"] else ImageError
+                raise kind(report["error"], hint=report["hint"])
+            else:
+                return Sent(report["how"], report["sent_bytes"])
+            if is_over():
+                raise InterruptedError  # closing its input tells it to end its chunk
+    raise ImageError("the process that sent a layer was killed", hint="run again: it goes on where it was")
+
+
+def main() -> None:
+    errand: Errand = pickle.load(sys.stdin.buffer)  # noqa: S301 (our own parent wrote it)
+    is_over = threading.Event()
+    threading.Thread(target=_await_end, args=(is_over,), daemon=True).start()
+    waiting = 0
+
+    def advance(amount: int) -> None:
+        nonlocal waiting
+        waiting += amount
+        if waiting >= _REPORT_EVERY_BYTES:
+            _tell({"advance": waiting}, is_over)
+            waiting = 0
+
+    try:
+        with Connection(errand.reference, errand.login, errand.patience) as connection:
+            sent = push_blob(connection, errand.blob, advance, is_over.is_set)
+    except InterruptedError:
+        return
+    except DeployError as error:
+        is_busy = isinstance(error, TryAgainError)
+        _tell({"error": str(error), "hint": error.hint, "is_busy": is_busy}, is_over)
+        return
+    _tell({"advance": waiting}, is_over)
+    _tell({"how": sent.how, "sent_bytes": sent.sent_bytes}, is_over)
+
+
+def _await_end(is_over: threading.Event) -> None:
+    """Wait until the parent closes our input, which the kernel does for it when it is killed."""
+    while os.read(0, 1):  # not by sys.stdin, whose lock would be held when we end
+        pass
+    is_over.set()
+    threading.Event().wait(_END_WITHIN_S)
+    os._exit(1)
+
+
+def _tell(report: dict[str, object], is_over: threading.Event) -> None:
+    try:
+        sys.stdout.write(json.dumps(report) + "\n")
+        sys.stdout.flush()
+    except OSError:  # nobody listens any more
+        is_over.set()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Registry -> Base: its manifest and config at once, its layers when somebody reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deploytk.atomic import disk_errors
+from deploytk.digests import cache_directory
+from deploytk.errors import ImageError
+from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, read_file
+from deploytk.image.registry.connection import Connection, describe
+from deploytk.image.registry.logins import find_login
+from deploytk.image.registry.reference import Reference, parse_reference
+from deploytk.image.value import Base, Read
+
+_CHUNK_BYTES = 2**20
+_LARGEST_JSON_BYTES = 16 * 2**20
+_fetching = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Blob:
+    """A layer of a registry, which is fetched into the cache when it is read first."""
+
+    reference: Reference
+    digest: str
+    size: int
+
+    def read(self, offset: int) -> Iterator[bytes]:
+        with _fetching:
+            place = _fetch(self)
+        return read_file(place, offset)
+
+
+def read_registry(name: str) -> Base:
+    """The image HOST/NAME:TAG (for linux/amd64); raises ImageError when it cannot be had."""
+    reference = parse_reference(name)
+    with _connect(reference) as connection:
+        accept = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
+        answer = connection.ask("GET", f"{connection.root}/manifests/{reference.tag}", (200,), headers=accept)
+        manifest = _parse(answer.content, reference)
+        if manifest.get("mediaType", answer.headers.get("Content-Type")) in INDEX_TYPES:
+            entry = choose_platform(name, [e for e in manifest.get("manifests", []) if isinstance(e, dict)])
+            url = f"{connection.root}/manifests/{entry.get('digest')}"
+            manifest = _parse(connection.ask("GET", url, (200,), headers=accept).content, reference)
+        image_id = str((manifest.get("config") or {}).get("digest"))
+        config = _config(connection, image_id)
+    reader = partial(_reader, reference)
+    return base_of(name, image_id, config, manifest, reader, f"{reference.host}/{reference.repository}")
+
+
+def _connect(reference: Reference) -> Connection:
+    return Connection(reference, find_login(reference.host, is_destination=False))
+
+
+def _config(connection: Connection, digest: str) -> dict[str, Any]:
+    address = f"{connection.root}/blobs/{digest}"
+    answer = connection.ask("GET", address, (200, 301, 302, 303, 307, 308))
+    if answer.status_code != 200:
+        answer = connection.ask("GET", connection.follow(answer), (200,))
+    if f"sha256:{hashlib.sha256(answer.content).hexdigest()}" != digest:
+        hint = "run again; if it happens again, the registry is damaged"
+        raise ImageError(f"{connection.reference} has a config with another digest than it says", hint=hint)
+    return _parse(answer.content, connection.reference)
+
+
+def _parse(content: bytes, reference: Reference) -> dict[str, Any]:
+    try:
+        if len(content) > _LARGEST_JSON_BYTES:
+            raise ValueError("it is too large")
+        value = json.loads(content)
+        if not isinstance(value, dict):
+            raise TypeError("it is no object")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ImageError(f"{reference} is no image", hint="name a container image") from error
+    return value
+
+
+def _reader(reference: Reference, descriptor: dict[str, Any]) -> Read:
+    return _Blob(reference, str(descriptor["digest"]), int(descriptor["size"])).read
+
+
+def cached_blob(digest: str) -> Path:
+    """Where the cache keeps a blob; what is there has that digest."""
+    return cache_directory() / "blobs" / digest.removeprefix("sha256:")
+
+
+def _fetch(blob: _Blob) -> Path:
+    """The blob in the cache, fetched first when it is not there; goes on where an earlier run was cut off."""
+    place = cached_blob(blob.digest)
+    if place.is_file():
+        return place
+    rest = place.with_name(f".{place.name}.partial")
+    failures = 0
+    with disk_errors(place, ImageError), _connect(blob.reference) as connection:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        while (done := rest.stat().st_size if rest.exists() else 0) < blob.size:
+            problem = "the connection broke"
+            try:
+                _download(connection, blob, rest, done)
+            except httpx.TransportError as error:
+                problem = describe(error)
+            came = rest.stat().st_size if rest.exists() else 0
+            if came < blob.size:
+                failures = 0 if came > done else failures + 1
+                connection.wait(max(failures, 1), problem)
+        whole = hashlib.sha256()
+        for chunk in read_file(rest, 0):
+            whole.update(chunk)
+        if f"sha256:{whole.hexdigest()}" != blob.digest:
+            rest.unlink()
+            hint = "run again; if it happens again, the registry is damaged"
+            raise ImageError(f"a layer of {blob.reference} arrived damaged", hint=hint)
+        rest.replace(place)
+    return place
+
+
+def _download(connection: Connection, blob: _Blob, rest: Path, done: int) -> None:
+    url = f"{connection.root}/blobs/{blob.digest}"
+    # This brings the login and, where blobs lie elsewhere, their address.
+    answer = connection.ask("HEAD", url, (200, 301, 302, 303, 307, 308))
+    if answer.status_code != 200:
+        url = connection.follow(answer)
+    with connection.stream(url, {"Range": f"bytes={done}-"} if done else {}) as response:
+        if response.status_code in (301, 302, 303, 307, 308):
+            url = connection.follow(response)
+            with connection.stream(url, {"Range": f"bytes={done}-"} if done else {}) as other:
+                _store(connection, other, rest)
+        else:
+            _store(connection, response, rest)
+
+
+def _store(connection: Connection, response: httpx.Response, rest: Path) -> None:
+    if response.status_code not in (200, 206):
+        raise connection.refusal(response)
+    with rest.open("ab" if response.status_code == 206 else "wb") as file:
+        for chunk in response.iter_raw(_CHUNK_BYTES):
+            file.write(chunk)
+        file.flush()
+        with contextlib.suppress(OSError):
+            os.fsync(file.fileno())

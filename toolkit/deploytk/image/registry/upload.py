@@ -1,0 +1,242 @@
+"""One blob into a repository, in chunks that another run can continue."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import httpx
+
+from deploytk.errors import ImageError
+from deploytk.image.registry.connection import Connection, describe
+from deploytk.image.registry.sessions import Session
+from deploytk.image.value import Layer, Read
+from deploytk.progress import Advance
+
+CHUNK_BYTES = 64 * 2**20
+
+# Registries that refuse chunks, take only tiny ones, or end the upload after the first: they get a blob in one
+# request. Sources: https://github.com/kitops-ml/kitops/blob/main/pkg/lib/repo/remote/upload.go
+_ONE_REQUEST = re.compile(
+    r"ghcr\.io|(?:[a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+\.pkg\.dev|public\.ecr\.aws"
+    r"|\d+\.dkr\.ecr(?:-fips)?\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?"
+)
+_REFUSES_CHUNKS = (405, 411, 413, 501)
+_WORTH_ASKING = (400, 404, 408, 416, 425, 429)  # the upload may be at another place, or gone, or the registry busy
+
+Outcome = Literal["there", "mounted", "sent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    how: Outcome
+    sent_bytes: int  # over the network, those that had to be sent twice included
+
+
+def takes_chunks(host: str) -> bool:
+    return not _ONE_REQUEST.fullmatch(host)
+
+
+def push_blob(connection: Connection, blob: Layer, advance: Advance, is_over: Callable[[], bool]) -> Sent:
+    """Bring a blob into the repository unless it is there; raises ImageError when the registry does not take it.
+
+    When `is_over` becomes true, the chunk under way is sent to its end, so that another run can go on after it, and
+    InterruptedError is raised.
+    """
+    upload = _Upload(connection, blob, advance, is_over)
+    with upload.session.held():
+        if is_there(connection, blob.digest):
+            advance(blob.size)
+            upload.session.forget()
+            return Sent("there", 0)
+        upload.run()
+        upload.session.forget()
+        return Sent("sent", upload.sent_bytes)
+
+
+def is_there(connection: Connection, digest: str) -> bool:
+    """Whether the repository has a blob."""
+    return connection.ask("HEAD", f"{connection.root}/blobs/{digest}", (200, 404)).status_code == 200
+
+
+def mount_blob(connection: Connection, blob: Layer, repository: str) -> bool:
+    """Have the registry take a blob over from another of its repositories; false when it does not."""
+    query = f"?mount={blob.digest}&from={repository}"
+    response = connection.ask("POST", f"{connection.root}/blobs/uploads/{query}", (201, 202, 401, 403, 404))
+    if response.status_code == 202:  # it began an upload instead
+        with contextlib.suppress(httpx.TransportError):
+            connection.attempt("DELETE", connection.follow(response))
+    return response.status_code == 201
+
+
+class _Upload:
+    def __init__(self, connection: Connection, blob: Layer, advance: Advance, is_over: Callable[[], bool]) -> None:
+        self.session = Session(connection.reference, blob.digest)
+        self.sent_bytes = 0
+        self._connection = connection
+        self._blob = blob
+        self._reader = _Reader(blob.read)
+        self._advance = advance
+        self._is_over = is_over
+        self._shown = 0  # bytes that progress knows of
+        self._url = ""
+        self._offset = 0
+        self._chunk_bytes = CHUNK_BYTES
+        self._in_chunks = takes_chunks(connection.reference.host)
+
+    def run(self) -> None:
+        """Send the blob to its end."""
+        if not (self._in_chunks and self._take_up()):
+            self._begin()
+        failures, furthest = 0, self._offset
+        while True:
+            if self._is_over():
+                raise InterruptedError
+            response: httpx.Response | None = None
+            try:
+                response = self._send()
+            except httpx.TransportError as error:
+                problem = describe(error)
+            else:
+                if response is None:
+                    return
+                problem = f"it answers {response.status_code}"
+            if self._offset > furthest:  # it came further since the last failure
+                failures, furthest = 0, self._offset
+            failures += 1
+            if self._recover(response, failures, problem):
+                return
+
+    def _take_up(self) -> bool:
+        """Go on with the upload that an earlier run began; false when there is none, or it is gone."""
+        url = self.session.load()
+        if not url:
+            return False
+        self._url = url
+        if not self._ask_offset():
+            self.session.forget()
+            return False
+        return True
+
+    def _begin(self) -> None:
+        response = self._connection.ask("POST", f"{self._connection.root}/blobs/uploads/", (202,))
+        smallest = _number(response, "OCI-Chunk-Min-Length") or 0
+        largest = _number(response, "OCI-Chunk-Max-Length") or CHUNK_BYTES
+        self._chunk_bytes = max(smallest, min(CHUNK_BYTES, largest))
+        self._at(response, 0)
+
+    def _send(self) -> httpx.Response | None:
+        """Send what is missing; returns None when the registry has it all, else the answer that stopped it."""
+        while self._in_chunks and self._offset < self._blob.size:
+            end = min(self._offset + self._chunk_bytes, self._blob.size)
+            response = self._body("PATCH", self._url, end, {"Content-Range": f"{self._offset}-{end - 1}"})
+            if response.status_code not in (201, 202, 204):
+                return response
+            self._at(response, _end_of_range(response, end))
+            if self._is_over():
+                raise InterruptedError
+        address = httpx.URL(self._url).copy_merge_params({"digest": self._blob.digest})
+        response = self._body("PUT", str(address), self._blob.size, {})
+        return None if response.status_code in (201, 204) else response
+
+    def _body(self, method: str, url: str, end: int, headers: dict[str, str]) -> httpx.Response:
+        length = end - self._offset
+        kind = {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
+        return self._connection.attempt(method, url, headers | kind, self._count(self._offset, end) if length else b"")
+
+    def _count(self, offset: int, end: int) -> Iterator[bytes]:
+        for piece in self._reader.take(offset, end):
+            yield piece
+            offset += len(piece)
+            self.sent_bytes += len(piece)
+            self._show(offset)
+
+    def _recover(self, response: httpx.Response | None, failures: int, problem: str) -> bool:
+        """Find out how far the registry came, so that `_send` can go on; returns whether it has the blob after all.
+
+        Raises ImageError when going on is hopeless.
+        """
+        status = response.status_code if response is not None else 0
+        if response is not None and status == 401:
+            if failures > 1:
+                raise self._connection.refusal(response)
+            self._connection.renew(response)
+        elif response is not None and status == 400 and b"DIGEST_INVALID" in response.content:
+            self.session.forget()
+            hint = "wait until nothing writes to the model, package it again, then run again"
+            raise ImageError(f"{self._blob.created_by}: a file changed while it was sent", hint=hint)
+        elif self._in_chunks and status in _REFUSES_CHUNKS:
+            self._in_chunks = False
+        elif response is not None and 400 <= status < 500 and status not in _WORTH_ASKING:
+            raise self._connection.refusal(response)
+        else:
+            self._connection.wait(failures, problem, response)
+        if is_there(self._connection, self._blob.digest):
+            return True  # only the answer to the last request was lost
+        if not (self._in_chunks and self._ask_offset()):
+            self._begin()
+        return False
+
+    def _ask_offset(self) -> bool:
+        """Ask the registry how much of the upload it has; false when it no longer knows it.
+
+        Those built on CNCF distribution forget an upload of which a chunk was cut off in the middle.
+        """
+        response = self._connection.ask("GET", self._url, (200, 204, 400, 404, 405, 416))
+        if response.status_code not in (200, 204):
+            return False
+        self._at(response, _end_of_range(response, 0))
+        if self._offset > self._blob.size:
+            return False
+        self._show(self._offset)
+        return True
+
+    def _at(self, response: httpx.Response, offset: int) -> None:
+        """Note where the upload is now, also for a later run."""
+        if "Location" in response.headers:
+            self._url = self._connection.follow(response)
+        self._offset = offset
+        if self._in_chunks and self._blob.size > self._chunk_bytes:
+            self.session.save(self._url)
+
+    def _show(self, offset: int) -> None:
+        if offset > self._shown:
+            self._advance(offset - self._shown)
+            self._shown = offset
+
+
+class _Reader:
+    """Reads a blob in one go, chunk after chunk, and anew only where it is asked for another place."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._chunks: Iterator[bytes] = iter(())
+        self._rest = b""
+        self._at = -1
+
+    def take(self, offset: int, end: int) -> Iterator[bytes]:
+        if offset != self._at:
+            self._chunks, self._rest, self._at = self._read(offset), b"", offset
+        while self._at < end:
+            piece = self._rest or next(self._chunks, b"")
+            if not piece:
+                raise ImageError("a layer ended before its size", hint="package the model again, then run again")
+            self._rest, piece = piece[end - self._at :], piece[: end - self._at]
+            self._at += len(piece)
+            yield piece
+
+
+def _end_of_range(response: httpx.Response, otherwise: int) -> int:
+    """How many bytes the registry has by its Range header; 0-0 is how distribution says none."""
+    match = re.fullmatch(r"(?:bytes=)?0-(\d+)", response.headers.get("Range", ""))
+    if not match:
+        return otherwise
+    return int(match[1]) + 1 if int(match[1]) else 0
+
+
+def _number(response: httpx.Response, header: str) -> int | None:
+    value = response.headers.get(header, "")
+    return int(value) if value.isdigit() else None
