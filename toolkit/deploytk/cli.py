@@ -149,6 +149,10 @@ def package(
     app_kind: Annotated[AppKind, typer.Option("--app", help="The app that is generated.")] = "gradio",
     golden: Golden = None,
     template: Template = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Show a smoke report's figures on the card."),
+    ] = None,
     gpu: GpuOption = None,
     session_len: SessionLen = None,
     max_batch_size: MaxBatch = None,
@@ -160,6 +164,10 @@ def package(
 
     request = _request(gpu, session_len, max_batch_size, kv, tp, "auto")
     options = _bundle_options(model, name, base_model, license_, app_kind, golden, template)
+    if report:
+        from deploytk.bundle import read_measured
+
+        options = dataclasses.replace(options, measured=read_measured(report))
     _show(_package(model, request, options, output), as_json, "show_bundle", leave_out=("manifest",))
 
 

@@ -2,8 +2,9 @@
 
 from deploytk.bundle.golden import bundle_place, read_golden
 from deploytk.bundle.manifest import bundle_digest, is_bundle, read_bundle, verify_bundle
+from deploytk.bundle.measured import read_measured
 from deploytk.bundle.render import export_templates, render_bundle
-from deploytk.bundle.value import MANIFEST, Bundle, BundleFile, BundleOptions, Golden
+from deploytk.bundle.value import MANIFEST, Bundle, BundleFile, BundleOptions, Golden, Measured
 
 __all__ = [
     "MANIFEST",
@@ -11,12 +12,14 @@ __all__ = [
     "BundleFile",
     "BundleOptions",
     "Golden",
+    "Measured",
     "bundle_digest",
     "bundle_place",
     "export_templates",
     "is_bundle",
     "read_bundle",
     "read_golden",
+    "read_measured",
     "render_bundle",
     "verify_bundle",
 ]

@@ -13,7 +13,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact
-from deploytk.bundle.value import BundleOptions
+from deploytk.bundle.value import BundleOptions, Measured
 from deploytk.errors import BundleError, UsageError
 from deploytk.gpus import MIB
 from deploytk.plan import ServingPlan
@@ -32,7 +32,9 @@ def render_card(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -
         "artifact": artifact,
         "plan": plan,
         "options": options,
+        "measured": options.measured,
         "mib": _mib,
+        "figure": _figure,
         "docker_arguments": _docker_arguments(plan),
         "code": _code(artifact),
     }
@@ -72,7 +74,32 @@ def _front_matter(artifact: Artifact, options: BundleOptions) -> dict[str, Any]:
         if artifact.group_size:
             front["quantization"]["group_size"] = artifact.group_size
     front["tags"] = tags
+    if options.measured:
+        front["model-index"] = [{"name": options.name, "results": [_results(options.measured)]}]
     return front
+
+
+def _results(measured: Measured) -> dict[str, Any]:
+    """As hubs read it. Source: huggingface/hub-docs, modelcard.md, model-index."""
+    work = f"{measured.requests} requests, {measured.concurrency} at once, {measured.output_tokens} tokens at most"
+    figures = [
+        ("ttft_p50_ms", "time to first token, median, ms", measured.ttft_p50_ms),
+        ("ttft_p95_ms", "time to first token, 95th percentile, ms", measured.ttft_p95_ms),
+        ("tpot_p50_ms", "time per output token, median, ms", measured.tpot_p50_ms),
+        ("output_tps", "output tokens per second", measured.output_tps),
+        ("vram_ready_mib", "GPU memory in use when ready, MiB", _in_mib(measured.vram_ready_bytes)),
+        ("vram_peak_mib", "GPU memory in use at most, MiB", _in_mib(measured.vram_peak_bytes)),
+    ]
+    where = measured.gpu or "CPU"
+    return {
+        "task": {"type": "text-generation"},
+        "dataset": {"type": "deploytk-smoke", "name": f"deploytk smoke on {where}: {work}"},
+        "metrics": [{"type": key, "name": name, "value": round(v, 3)} for key, name, v in figures if v is not None],
+    }
+
+
+def _in_mib(count: int | None) -> float | None:
+    return None if count is None else count / MIB
 
 
 def _license_file(artifact: Artifact) -> str:
@@ -161,3 +188,8 @@ def _markdown(text: object) -> str:
 
 def _mib(count: int) -> str:
     return f"{count / MIB:,.0f}"
+
+
+def _figure(value: float) -> str:
+    """Three digits that say something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -33,6 +33,31 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What a smoke test measured; None where it has no figure."""
+
+    gpu: str | None  # None: on CPU
+    driver: str | None
+    engine: str | None
+    lmdeploy: str | None
+    kv_policy: str | None
+    deploytk: str
+    date: str  # "2026-11-23"
+    requests: int
+    output_tokens: int  # at most, per request
+    concurrency: int
+    ttft_p50_ms: float | None  # until the first token
+    ttft_p95_ms: float | None
+    tpot_p50_ms: float | None  # per output token after the first
+    output_tps: float | None  # tokens per second of all requests together
+    decode_tps: float | None  # of one request
+    vram_ready_bytes: int | None
+    vram_peak_bytes: int | None
+    checks_passed: int  # of the checks that answers are right
+    checks: int
+
+
+@dataclass(frozen=True, slots=True)
 class BundleOptions:
     """What the packager is told besides the model and its plan."""
 
@@ -42,6 +67,7 @@ class BundleOptions:
     app: AppKind = "gradio"
     golden: tuple[Golden, ...] = ()
     template: Path | None = None  # user templates that replace shipped ones by name
+    measured: Measured | None = None  # goes onto the card
 
 
 @dataclass(frozen=True, slots=True)

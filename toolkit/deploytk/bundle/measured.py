@@ -1,0 +1,85 @@
+"""Reads the report of a smoke test: the measured figures that a model card shows."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from deploytk.bundle.value import Measured
+from deploytk.errors import UsageError
+
+_SCHEMA = "deploytk.report/"
+_LARGEST_BYTES = 64 * 2**20  # reports hold raw data as well
+_LONGEST_TEXT = 100
+
+
+def read_measured(path: Path) -> Measured:
+    """The figures of `deploytk smoke -o report.json`; raises UsageError for anything else, and for a failed one."""
+    hint = "write one with: deploytk smoke MODEL -o report.json"
+    try:
+        text = path.read_text(encoding="utf-8") if path.stat().st_size <= _LARGEST_BYTES else ""
+        report = json.loads(text)
+        if not str(report["schema"]).startswith(_SCHEMA):
+            raise ValueError("another schema")
+        status, measured = str(report["verdict"]["status"]), _measured(report)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path} is no report of a smoke test", hint=hint) from error
+    if status == "fail":
+        raise UsageError(f"the smoke test of {path} failed", hint="a card shows figures of a model that works")
+    if measured.ttft_p50_ms is None and measured.output_tps is None:
+        raise UsageError(f"{path} holds no figures", hint=hint)
+    return measured
+
+
+def _measured(report: dict[str, Any]) -> Measured:
+    identity, work = report["identity"], report["workload"]
+    latency, throughput, vram = report["latency"], report["throughput"], report.get("vram")
+    gpu = identity.get("gpu")
+    findings = [str(finding["status"]) for finding in report.get("correctness") or []]
+    return Measured(
+        gpu=_text(gpu["name"]) if gpu else None,
+        driver=_text(gpu.get("driver")) if gpu else None,
+        engine=_text(identity.get("engine")),
+        lmdeploy=_text(identity.get("lmdeploy")),
+        kv_policy=_text(identity.get("kv_policy")),
+        deploytk=_text(identity["deploytk"]) or "",
+        date=str(report["created"])[:10],
+        requests=int(work["requests"]),
+        output_tokens=int(work["output_tokens"]),
+        concurrency=int(work.get("concurrency", 1)),
+        ttft_p50_ms=_number(latency["ttft_ms"]["p50"]),
+        ttft_p95_ms=_number(latency["ttft_ms"]["p95"]),
+        tpot_p50_ms=_number(latency["tpot_ms"]["p50"]),
+        output_tps=_number(throughput["output_tps"]),
+        decode_tps=_number(throughput["decode_tps_p50"]),
+        vram_ready_bytes=_bytes(vram, "ready_bytes"),
+        vram_peak_bytes=_bytes(vram, "peak_bytes"),
+        checks_passed=findings.count("pass"),
+        checks=len(findings),
+    )
+
+
+def _text(value: object) -> str | None:
+    """One line that is no longer than a name can be; the templates escape it."""
+    text = " ".join(value.split())[:_LONGEST_TEXT] if isinstance(value, str) else None
+    if text:
+        text.encode()  # JSON can hold halves of characters, which no file can
+    return text or None
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise ValueError("no figure")
+    return float(value)
+
+
+def _bytes(vram: dict[str, Any] | None, key: str) -> int | None:
+    """What the server itself took, where it was seen before it started."""
+    if vram is None:
+        return None
+    taken = _number(vram[key])
+    return None if taken is None else max(0, int(taken) - int(vram.get("baseline_bytes") or 0))
