@@ -1,0 +1,100 @@
+"""dockerd on a socket and a directory of its own, without a bridge, and a Debian to build on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from registries import need
+
+BASE = "deploytk-test-debian:1"
+
+
+@dataclass(frozen=True)
+class Dockerd:
+    root: Path
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.root / 'docker.sock'}"
+
+    def docker(self, *arguments: str, stdin: bytes | None = None) -> str:
+        """What Docker's own client says: an opinion other than ours."""
+        command = ["docker", "--host", self.host, *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().strip()
+
+
+@contextmanager
+def running_dockerd(*, disk: Path | None = None, is_buildkit: bool = False) -> Iterator[Dockerd]:
+    """A daemon with its images at `disk`, and nothing left of it at the end: no process, no mount, no file."""
+    for program in ("dockerd", "docker", "containerd"):
+        need(program)
+    if os.geteuid():
+        assert not os.environ.get("DEPLOYTK_REQUIRE_SERVICES"), "dockerd needs root"
+        pytest.skip("dockerd needs root")
+    root = Path(tempfile.mkdtemp(prefix="dockerd-"))  # short: a socket's path has 107 characters at most
+    data = disk or root / "data"
+    (root / "daemon.json").write_text(json.dumps({"features": {"buildkit": is_buildkit}}))
+    command = ["dockerd", "--config-file", str(root / "daemon.json"), "--host", f"unix://{root / 'docker.sock'}"]
+    command += ["--data-root", str(data), "--exec-root", str(root / "exec"), "--pidfile", str(root / "pid")]
+    command += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        daemon = Dockerd(root)
+        _wait(daemon, process)
+        yield daemon
+        _remove_containers(daemon)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            where = line.split()[1]
+            if where.startswith((f"{root}/", f"{data}/")):
+                subprocess.run(["umount", "--lazy", where], check=False)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _wait(daemon: Dockerd, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    command = ["docker", "--host", daemon.host, "version"]
+    while subprocess.run(command, capture_output=True, timeout=30).returncode:
+        assert process.poll() is None, (daemon.root / "log").read_text()[-3000:]
+        assert time.monotonic() < deadline, (daemon.root / "log").read_text()[-3000:]
+        time.sleep(0.1)
+
+
+def _remove_containers(daemon: Dockerd) -> None:
+    if left := daemon.docker("ps", "--all", "--quiet").split():
+        daemon.docker("rm", "--force", *left)
+
+
+def import_debian(daemon: Dockerd, work: Path) -> None:
+    """Debian with Python as the image BASE; DEPLOYTK_TEST_ROOTFS names one that is there already."""
+    rootfs = Path(os.environ.get("DEPLOYTK_TEST_ROOTFS") or work / "rootfs")
+    if not rootfs.is_dir():
+        need("debootstrap")
+        packages = "--include=python3,python3-venv,ca-certificates"
+        command = ["debootstrap", "--variant=minbase", packages, "bookworm", str(rootfs)]
+        subprocess.run(command, check=True, capture_output=True, timeout=400)
+    pack = ["tar", "--create", "--one-file-system", "--exclude=./var/cache/apt/*", "--directory", str(rootfs), "."]
+    with subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:
+        load = ["docker", "--host", daemon.host, "import", "-", BASE]
+        subprocess.run(load, stdin=tar.stdout, check=True, capture_output=True, timeout=200)
+    shutil.rmtree(work / "rootfs", ignore_errors=True)
