@@ -13,8 +13,9 @@ test: $(VENV)/.test ## The tests that need nothing but Python
 	$(BIN)/python -m pytest -n auto
 	$(BIN)/python -m pytest -m engine
 
-test-all: test $(VENV)/.services ## ... and those with real services: Chromium (Debian packages: .ci/packages)
+test-all: test $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
 	$(BIN)/python -m pytest -m services
+	$(BIN)/python -m pytest -m docker
 
 check: lint test ## What a pull request must pass
 
