@@ -111,7 +111,7 @@ def test_publishing_again_sends_nothing(hub: Hub, bundle: Bundle) -> None:
 
     assert time.monotonic() - started < 1
     assert hub.received_bytes == received
-    assert _kinds(hub) == ["info", "tree"]
+    assert _kinds(hub) == ["create", "info", "tree"]
     assert (again.uploaded_files, again.uploaded_bytes) == (0, 0)
     assert again.revision == first.revision
 
@@ -262,6 +262,15 @@ def test_a_name_that_no_hub_takes_is_refused_here(hub: Hub, bundle: Bundle, repo
         _publish(bundle, repo=repo)
 
     assert hub.requests == []
+
+
+def test_a_token_that_may_write_but_not_create_is_enough_where_the_repository_is(hub: Hub, bundle: Bundle) -> None:
+    hub.create(REPO, private=True)
+    hub.faults["create"] = [403]
+
+    _publish(bundle)
+
+    assert _published(hub) == _expected(bundle)
 
 
 def test_without_a_token_nothing_is_asked(

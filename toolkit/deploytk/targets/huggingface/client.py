@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -71,7 +71,7 @@ class Client:
         huggingface_hub.set_client_factory(
             lambda: session(follow_redirects=True, timeout=_STALLED_S, trust_env=not hub.is_loopback)
         )
-        self.api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        self.api = _Api(endpoint=hub.endpoint, token=hub.token)
 
     def account(self) -> dict[str, Any]:
         return self.ask(lambda: self.api.whoami(), "your account")
@@ -79,8 +79,8 @@ class Client:
     def head(self, repo: str, kind: str = "model") -> Head | None:
         """None when there is no such repository, or none that the token may see."""
         try:
-            info = self.ask(lambda: self.api.repo_info(repo, repo_type=kind), repo, is_maybe=True)
-        except RepositoryNotFoundError:
+            info = self.ask(lambda: self.api.repo_info(repo, repo_type=kind), repo, passing=(404,))
+        except HfHubHTTPError:
             return None
         return Head(info.sha, bool(info.private), getattr(info, "host", None))
 
@@ -176,10 +176,31 @@ class Client:
             warnings.simplefilter("ignore", DeprecationWarning)  # between huggingface_hub and httpx2
             self.ask(lambda: self.api.preupload_lfs_files(repo, additions, repo_type=kind, free_memory=False), repo)
 
-    def ask(self, call: Callable[[], Result], what: str, *, is_maybe: bool = False) -> Result:
+    def create(self, repo: str, kind: str, *, is_private: bool, **space: Any) -> tuple[Head, bool]:
+        """The repository, and whether it was created just now.
+
+        Created first and looked at then: asking before would be one request more.
+        """
+        refused: Exception | None = None
+        try:
+            self.ask(
+                lambda: self.api.create_repo(repo, private=is_private, repo_type=kind, **space),
+                repo,
+                passing=(402, 403, 409),  # it is there, or may be: then the token needs no right to create it
+            )
+        except HfHubHTTPError as error:
+            refused = error
+        head = self.head(repo, kind)
+        if head is None and refused is not None and _status(refused) != 409:
+            raise self._translated(refused, repo) from refused
+        if head is None:
+            raise ReleaseError(f"{self.hub.host} has {repo} and does not show it", hint="run again in a minute")
+        return head, refused is None
+
+    def ask(self, call: Callable[[], Result], what: str, *, passing: tuple[int, ...] = ()) -> Result:
         """`call`, again while the hub is busy or gone, no longer than its patience; errors in words.
 
-        With `is_maybe` a RepositoryNotFoundError passes.
+        Errors of the client with a status in `passing` pass as they are.
         """
         until = time.monotonic() + self._patience_s
         pause = 0.5
@@ -187,7 +208,7 @@ class Client:
             try:
                 return call()
             except (HfHubHTTPError, self._transport_error, RuntimeError, ValueError, OSError) as error:
-                if is_maybe and isinstance(error, RepositoryNotFoundError) and not self._is_token_refused(error):
+                if _status(error) in passing and not self._is_transient(error):
                     raise
                 if not self._is_transient(error):
                     raise self._translated(error, what) from error
@@ -197,9 +218,6 @@ class Client:
                 self.progress.note(f"{self.hub.host} does not answer, or asks to wait: again in {wait:.0f} s")
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-    def _is_token_refused(self, error: HfHubHTTPError) -> bool:
-        return _status(error) == 401
 
     def _is_transient(self, error: BaseException) -> bool:
         cause = _cause(error)
@@ -238,6 +256,11 @@ class Client:
             )
         said = self.hub.redact(_said(cause))
         return ReleaseError(f"{host} refuses {what}: {said}", hint="correct what it names, then run again")
+
+
+class _Api(HfApi):
+    def _validate_yaml(self, *_arguments: Any, **_options: Any) -> None:
+        """Nothing: `check_card` has asked before the upload; create_commit would ask again after it."""
 
 
 def addition(path: str, source: Path, sha256: str | None, advance: Advance) -> Addition:

@@ -57,15 +57,7 @@ class Outcome:
 
 def open_repository(client: Client, name: str, kind: str, *, is_private: bool, **space: Any) -> Repository:
     """The repository, created if need be; raises ReleaseError when it is more visible than asked for."""
-    head = client.head(name, kind)
-    is_new = head is None
-    if head is None:
-        client.ask(
-            lambda: client.api.create_repo(name, private=is_private, repo_type=kind, exist_ok=True, **space), name
-        )
-        head = client.head(name, kind)
-    if head is None:
-        raise ReleaseError(f"{client.hub.host} created {name} and does not show it", hint="run again in a minute")
+    head, is_new = client.create(name, kind, is_private=is_private, **space)
     if is_private and not head.is_private:
         raise ReleaseError(
             f"{name} is visible to everybody; nothing was sent",
