@@ -10,6 +10,7 @@ from deploytk.gpus import MIB, Gpu
 
 Objective = Literal["throughput", "latency"]
 
+_SURE_REPETITIONS = 3
 _NOISE = 0.03  # what two starts of the same server differ by
 
 
@@ -61,13 +62,19 @@ class Recommendation:
     reason: str  # one sentence, with the figures it rests on
 
 
-def recommend(rows: Sequence[Row], gpu: Gpu | None, objective: Objective) -> Recommendation | None:
+def recommend(
+    rows: Sequence[Row], gpu: Gpu | None, objective: Objective, measured_on: str = ""
+) -> Recommendation | None:
     """The fastest row that fits on `gpu` (None: whatever was measured); None when there is none.
 
     Throughput counts the tokens of all streams, at whatever concurrency gives most; latency those of one stream, at the
-    lowest concurrency. Among rows that the repetitions cannot tell apart, the one that takes least memory wins.
+    lowest concurrency. Of several lengths the longest counts. Among rows that the repetitions cannot tell apart, the
+    one that takes least memory wins. `measured_on` names the GPU of the rows: on another one only memory is known.
     """
     good = [row for row in rows if _speed(row, objective) is not None and not row.doubts]
+    if good:
+        longest = max((row.output_tokens, row.input_tokens) for row in good)
+        good = [row for row in good if (row.output_tokens, row.input_tokens) == longest]
     if objective == "latency" and good:
         least = min(row.concurrency for row in good)
         good = [row for row in good if row.concurrency == least]
@@ -86,7 +93,8 @@ def recommend(rows: Sequence[Row], gpu: Gpu | None, objective: Objective) -> Rec
         concurrency=chosen.concurrency,
         tokens_per_s=_known_speed(chosen, objective),
         vram_peak_mib=chosen.vram_peak_mib,
-        reason=_reason(chosen, fastest, fitting, len(good) - len(fitting), gpu, objective),
+        reason=_reason(chosen, fastest, fitting, len(good) - len(fitting), gpu, objective)
+        + _caveats(chosen, gpu, measured_on),
     )
 
 
@@ -111,7 +119,19 @@ def _is_equal(row: Row, fastest: Row, objective: Objective) -> bool:
     if _known_speed(row, objective) < (1 - _NOISE) * _known_speed(fastest, objective):
         return False
     a, b = row.output_tps_ci95, fastest.output_tps_ci95
+    if objective == "latency":
+        return True
     return a is None or b is None or a[1] >= b[0]
+
+
+def _caveats(chosen: Row, gpu: Gpu | None, measured_on: str) -> str:
+    """What the figures do not carry."""
+    text = ""
+    if gpu and measured_on and gpu.name not in measured_on:
+        text += f" Speeds are those of {measured_on}: for {gpu.name} only the memory is known."
+    if chosen.repetitions < _SURE_REPETITIONS:
+        text += f" With less than {_SURE_REPETITIONS} repetitions, differences of a few per cent mean nothing."
+    return text
 
 
 def _reason(

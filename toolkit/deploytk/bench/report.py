@@ -42,7 +42,7 @@ def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     if result.recommendation:
         lines += [f"**Recommended for {result.recommendation.objective}:** {result.recommendation.reason}", ""]
     elif result.rows:
-        lines += ["Nothing that was measured beyond doubt fits the GPU, so nothing is recommended.", ""]
+        lines += ["Nothing is recommended: no row is both beyond doubt and small enough for the GPU.", ""]
     lines += _memory(result.rows) + _speed(result.rows)
     lines += [f"![{Path(plot).stem}]({plot})" for plot in plots] + [""] * bool(plots)
     for title, items in (("Not possible", result.skipped), ("Failed", result.failed)):
@@ -61,7 +61,8 @@ def _head(result: Result) -> list[str]:
         return []
     where = f"{identity.gpu.name}, driver {identity.gpu.driver}" if identity.gpu else identity.client.cpu
     server = f", LMDeploy {identity.lmdeploy}" if identity.lmdeploy else ""
-    repetitions = max(row.repetitions for row in result.rows)
+    counts = sorted({row.repetitions for row in result.rows})
+    repetitions = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return [f"{where}{server}, deploytk {identity.deploytk}; medians of {repetitions} repetition(s).", ""]
 
 
@@ -86,13 +87,13 @@ def _speed(rows: Sequence[Row]) -> list[str]:
     lines = [
         "## Speed",
         "",
-        "| setting | in / out | at once | tokens/s | 95 % | characters/s | per stream | TTFT, ms | answer, s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| setting | in / out | at once | rounds | tokens/s | 95 % | characters/s | per stream | TTFT, ms | answer, s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         interval = f"{row.output_tps_ci95[0]:,.0f} to {row.output_tps_ci95[1]:,.0f}" if row.output_tps_ci95 else "-"
         lines.append(
-            f"| {row.setting}{' ?' * bool(row.doubts)} | {row.input_tokens} / {row.output_tokens} | {row.concurrency} "
+            f"| {row.setting}{' ?' * bool(row.doubts)} | {row.input_tokens} / {row.output_tokens} | {row.concurrency} | {row.repetitions} "
             f"| {_tenth(row.output_tps)} | {interval} | {_tenth(row.chars_per_s)} | {_tenth(row.decode_tps)} "
             f"| {_tenth(row.ttft_ms)} | {_tenth(row.seconds)} |"
         )

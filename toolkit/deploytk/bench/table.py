@@ -55,7 +55,8 @@ def read_result(out: Path, gpu: Gpu | None, objective: Literal["throughput", "la
     reports = read_reports(out)
     rows = tuple(sorted((to_row(cell) for cell in reports.values()), key=_order))
     identity = next(iter(reports.values()))[0].identity
-    return Result(out, identity, rows, recommend(rows, gpu, objective))
+    measured_on = identity.gpu.name if identity.gpu else ""
+    return Result(out, identity, rows, recommend(rows, gpu, objective, measured_on))
 
 
 def to_row(reports: Sequence[Report]) -> Row:
