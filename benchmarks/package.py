@@ -63,7 +63,7 @@ def write(model: Path) -> int:
         if sum(2 * size(s) for s in shards[-1].values()) > whole / SHARDS - size(shape):
             shards.append({})
         shards[-1][name] = shape
-    places = {}
+    places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         places |= dict.fromkeys(shard, name)
@@ -129,4 +129,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()
