@@ -252,7 +252,9 @@ class _Handler(BaseHTTPRequestHandler):
             if asked["name"].startswith("forbidden"):
                 return self._json(400, {"error": "Invalid name: it is reserved"})
             more = {name: asked[name] for name in ("sdk", "hardware") if name in asked}
-            private = asked.get("visibility") == "private" and not self.hub.default_is_public
+            # huggingface_hub 1.x says "private", 2.x says "visibility"
+            is_private = asked.get("private") is True or asked.get("visibility") == "private"
+            private = is_private and not self.hub.default_is_public
             self.hub.create(repo, kind, private=private, **more)
             if asked.get("secrets"):
                 state = self.hub.load(kind, repo) or {}
