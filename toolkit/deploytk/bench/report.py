@@ -87,16 +87,22 @@ def _speed(rows: Sequence[Row]) -> list[str]:
     lines = [
         "## Speed",
         "",
-        "| setting | in / out | at once | rounds | tokens/s | 95 % | characters/s | per stream | TTFT, ms | answer, s |",
+        "| setting | in / out | at once | rounds | tokens/s | 95 % | chars/s | per stream | TTFT, ms | answer, s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         interval = f"{row.output_tps_ci95[0]:,.0f} to {row.output_tps_ci95[1]:,.0f}" if row.output_tps_ci95 else "-"
-        lines.append(
-            f"| {row.setting}{' ?' * bool(row.doubts)} | {row.input_tokens} / {row.output_tokens} | {row.concurrency} | {row.repetitions} "
-            f"| {_tenth(row.output_tps)} | {interval} | {_tenth(row.chars_per_s)} | {_tenth(row.decode_tps)} "
-            f"| {_tenth(row.ttft_ms)} | {_tenth(row.seconds)} |"
+        speeds = (row.chars_per_s, row.decode_tps, row.ttft_ms, row.seconds)
+        cells = (
+            f"{row.setting}{' ?' * bool(row.doubts)}",
+            f"{row.input_tokens} / {row.output_tokens}",
+            str(row.concurrency),
+            str(row.repetitions),
+            _tenth(row.output_tps),
+            interval,
+            *map(_tenth, speeds),
         )
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 

@@ -62,7 +62,7 @@ def _send(plan: ImagePlan, options: BuildOptions, progress: Progress) -> tuple[t
     from deploytk.image.oci import write_layout
 
     directory = Path(options.output.removeprefix("oci:"))
-    return write_layout(plan, directory, options.tag.rpartition(":")[2], progress)
+    return write_layout(plan, directory, options.tag, progress)
 
 
 def _write_beside(bundle: Bundle, base: Base, options: BuildOptions) -> None:
