@@ -1,0 +1,275 @@
+"""Real images with a real dockerd: built, loaded, run, judged, pushed and pulled back."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+from bundles import Notes, make_bundle
+from conftest import MODELS
+from docker_daemon import BASE, Dockerd, import_debian, running_dockerd
+
+from deploytk.bundle import Bundle, BundleOptions, read_bundle, read_golden
+from deploytk.containers import Build, connected
+from deploytk.errors import EndpointError, ImageError
+from deploytk.image.build import build_image
+from deploytk.image.run import Place, running_image
+from deploytk.image.value import BuildOptions, Image
+from deploytk.plan import PlanRequest
+from deploytk.preview import ServeOptions, open_endpoint
+from deploytk.progress import Silent
+from deploytk.smoke import Budget, Workload, smoke
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+CANARY = "hf_CanaryOfTheTests0123456789abcdef"
+ON_DEBIAN = BuildOptions(tag="tiny:1", base=BASE)
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def dockerd(tmp_path_factory: pytest.TempPathFactory, environment: pytest.MonkeyPatch) -> Iterator[Dockerd]:
+    """A daemon that DOCKER_HOST names, with the image BASE."""
+    work = tmp_path_factory.mktemp("docker")
+    with running_dockerd() as daemon:
+        import_debian(daemon, work)
+        environment.setenv("DOCKER_HOST", daemon.host)
+        environment.setenv("XDG_CACHE_HOME", str(work / "cache"))
+        yield daemon
+        assert daemon.docker("ps", "--all", "--quiet") == ""  # nothing is left of what was run
+
+
+@pytest.fixture(scope="module")
+def cpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    golden = read_golden(MODELS / "dialogs.json")
+    options = BundleOptions(name="tiny", license="apache-2.0", app="api", golden=golden)
+    request = PlanRequest(serving_engine="cpu")
+    return make_bundle(MODELS / "hf-awq", tmp_path_factory.mktemp("cpu") / "bundle", options, request)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """torch for the Python of Debian 12, as pip finds it here."""
+    place = tmp_path_factory.mktemp("wheels")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command += ["--python-version", "3.11", "--dest", str(place), "torch==2.13.0"]
+    subprocess.run(command, check=True, timeout=400)
+    return place
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory, environment: pytest.MonkeyPatch, cpu_bundle: Bundle) -> None:
+    """A token wherever one may lie about, before anything is built."""
+    home = tmp_path_factory.mktemp("home")
+    for path in (".netrc", ".cache/huggingface/token", ".docker/config.json", ".config/pip/pip.conf"):
+        (home / path).parent.mkdir(parents=True, exist_ok=True)
+    (home / ".netrc").write_text(f"machine example.org login me password {CANARY}\n")
+    (home / ".cache/huggingface/token").write_text(CANARY)
+    git = cpu_bundle.path / ".git"
+    git.mkdir()
+    (git / "config").write_text(f'[remote "origin"]\n  url = https://me:{CANARY}@example.org/x\n')
+    environment.setenv("HOME", str(home))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN", "TWINE_PASSWORD"):
+        environment.setenv(name, CANARY)
+
+
+@pytest.fixture(scope="module")
+def built(dockerd: Dockerd, planted: None, cpu_bundle: Bundle, wheels: Path) -> tuple[Image, BuildOptions, list[str]]:
+    """The CPU image, from a Debian without anything, with packages from the index."""
+    options = BuildOptions(
+        tag="deploytk-test/tiny:1", wheels=wheels, arguments={"BASE_IMAGE": BASE}, uses_host_network=True
+    )
+    notes = Notes()
+    return build_image(cpu_bundle, options, notes), options, notes.lines
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+
+
+def _touched(place: Path) -> Bundle:
+    """The same model with another app."""
+    return make_bundle(MODELS / "hf-awq", place / "touched", BundleOptions(name="tiny", app="api"))
+
+
+def _files(dockerd: Dockerd, reference: str) -> Iterator[tuple[str, bytes]]:
+    """Every file of every layer of an image as Docker saves it, and every config and manifest."""
+    command = ["docker", "--host", dockerd.host, "save", reference]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as saved:
+        assert saved.stdout
+        with tarfile.open(fileobj=saved.stdout, mode="r|") as archive:
+            for member in archive:
+                source = archive.extractfile(member) if member.isfile() else None
+                if source and member.name.endswith("layer.tar"):
+                    yield from _members(source)
+                elif source:
+                    yield member.name, source.read()
+
+
+def _members(source: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=source, mode="r|") as layer:
+        for member in layer:
+            file = layer.extractfile(member) if member.isfile() else None
+            yield member.name, file.read() if file else b""
+
+
+def test_the_image_answers_every_golden_question(built: tuple[Image, BuildOptions, list[str]]) -> None:
+    image, _, _ = built
+
+    options = ServeOptions(golden=read_golden(MODELS / "dialogs.json"))
+    report = smoke(image.tag, options, Workload(requests=4, output_tokens=16), Budget(), Silent())
+
+    [golden] = [finding for finding in report.correctness if finding.check == "golden answers"]
+    assert (golden.status, report.verdict.exit_code) == ("pass", 0), report.correctness
+    assert "8 of 8" in golden.detail
+
+
+def test_it_runs_as_nobody_and_can_write_nothing(
+    dockerd: Dockerd, built: tuple[Image, BuildOptions, list[str]]
+) -> None:
+    image, _, _ = built
+
+    with open_endpoint(image.tag, ServeOptions(), Silent()) as endpoint:
+        [container] = dockerd.docker("ps", "--quiet").split()
+        facts = json.loads(dockerd.docker("inspect", container))[0]
+        status = dockerd.docker("exec", container, "cat", "/proc/1/status")
+        write = ["docker", "--host", dockerd.host, "exec", container, "touch", "/bundle/x"]
+        refused = subprocess.run(write, capture_output=True, check=False).returncode
+
+        assert endpoint.engine == "cpu"
+        assert "Uid:\t10001\t10001" in status
+        assert "CapBnd:\t0000000000000000" in status
+        assert (facts["HostConfig"]["ReadonlyRootfs"], refused) == (True, 1)
+    assert dockerd.docker("ps", "--all", "--quiet") == ""
+
+
+def test_after_a_change_of_the_app_no_weights_are_sent(dockerd: Dockerd, bundle: Bundle, tmp_path: Path) -> None:
+    first = build_image(bundle, ON_DEBIAN, Silent())
+
+    second = build_image(_touched(tmp_path), dataclasses.replace(ON_DEBIAN, tag="tiny:2"), Silent())
+
+    assert first.image_id != second.image_id
+    assert all(layer.reused for layer in second.layers if layer.kind in ("base", "weights"))
+    assert 0 < second.sent_bytes < 200_000
+    assert dockerd.docker("inspect", "--format", "{{.Id}}", "tiny:2") == second.image_id
+
+
+def test_the_same_bundle_elsewhere_is_the_same_image(dockerd: Dockerd, bundle: Bundle, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "elsewhere"))
+    for path in copy.rglob("*"):
+        os.utime(path, (random.randrange(2**30),) * 2)
+
+    here = build_image(bundle, ON_DEBIAN, Silent())
+    there = build_image(read_bundle(copy), dataclasses.replace(ON_DEBIAN, tag="elsewhere:1"), Silent())
+
+    assert here.image_id == there.image_id
+    assert dockerd.docker("inspect", "--format", "{{.Id}}", "elsewhere:1") == here.image_id
+
+
+def test_an_image_that_was_removed_is_sent_again(dockerd: Dockerd, bundle: Bundle) -> None:
+    first = build_image(bundle, dataclasses.replace(ON_DEBIAN, tag="removed:1"), Silent())
+    tags = json.loads(dockerd.docker("inspect", "--format", "{{json .RepoTags}}", first.image_id))
+    dockerd.docker("rmi", "--force", *tags)
+
+    again = build_image(bundle, dataclasses.replace(ON_DEBIAN, tag="removed:1"), Silent())
+
+    assert again.image_id == first.image_id
+    assert again.sent_bytes > 0
+    assert dockerd.docker("inspect", "--format", "{{.Id}}", "removed:1") == first.image_id
+
+
+def test_a_container_that_ends_shows_what_it_said_and_is_removed(dockerd: Dockerd) -> None:
+    context = _context(f'FROM {BASE} AS runtime\nENTRYPOINT ["python3", "-c", "raise SystemExit(\'out of luck\')"]\n')
+    with connected() as daemon:
+        daemon.build(Build(context, "runtime", "unlucky:1", {}, uses_host_network=True), lambda _: None)
+
+    place = Place("127.0.0.1", 0, 30, {})
+    with (
+        pytest.raises(EndpointError, match=r"(?s)ended with code 1.*out of luck"),
+        running_image("unlucky:1", place, lambda _: False, Silent()),
+    ):
+        pass
+
+    assert dockerd.docker("ps", "--all", "--quiet") == ""
+
+
+def test_a_failed_step_shows_the_end_of_the_log(dockerd: Dockerd) -> None:
+    context = _context(f"FROM {BASE} AS runtime\nRUN echo what went wrong && exit 7\n")
+
+    with connected() as daemon, pytest.raises(ImageError, match=r"(?s)cannot be built.*7.*what went wrong"):
+        daemon.build(Build(context, "runtime", "broken:1", {}, uses_host_network=True), lambda _: None)
+
+
+def test_a_base_that_is_not_there_is_named(dockerd: Dockerd, bundle: Bundle) -> None:
+    with pytest.raises(ImageError, match="has no image nowhere:1"):
+        build_image(bundle, dataclasses.replace(ON_DEBIAN, base="nowhere:1"), Silent())
+
+
+@pytest.mark.parametrize("is_buildkit", [False, True])
+def test_a_small_runtime_is_built_by_either_builder(
+    tmp_path: Path, is_buildkit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    with running_dockerd(is_buildkit=is_buildkit) as daemon:
+        monkeypatch.setenv("DOCKER_HOST", daemon.host)
+        daemon.docker("import", "-", "empty:1", stdin=_tar({"a": b"1"}))
+        context = _context("FROM empty:1 AS base\nFROM base AS runtime\nCOPY b /b\n", b=b"2")
+        with connected() as client:
+            image = client.build(Build(context, "runtime", "small:1", {}, uses_host_network=False), steps.append)
+            assert client.has_buildkit() is is_buildkit
+
+        assert dict(_files(daemon, "small:1"))["b"] == b"2"
+        assert daemon.docker("inspect", "--format", "{{.Id}}", "small:1") == image
+        assert any("COPY b /b" in step for step in steps)
+
+
+def test_a_full_disk_of_the_daemon_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Path(tempfile.mkdtemp(prefix="disk-"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bundle = make_bundle(MODELS / "hf-fp16", tmp_path / "bundle")  # 6 MB of weights
+    try:
+        with running_dockerd(disk=disk) as daemon:
+            monkeypatch.setenv("DOCKER_HOST", daemon.host)
+            daemon.docker("import", "-", BASE, stdin=_tar({"a": b"1"}))
+
+            with pytest.raises(ImageError, match="disk of the Docker daemon is full") as caught:
+                build_image(bundle, ON_DEBIAN, Silent())
+
+            assert daemon.docker("images", "--quiet", "tiny") == ""
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+        disk.rmdir()
+    assert "prune" in caught.value.hint
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _context(dockerfile: str, **files: bytes) -> IO[bytes]:
+    return io.BytesIO(_tar({"Dockerfile": dockerfile.encode(), **files}))
