@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -20,6 +22,7 @@ import pytest
 from bundles import Notes, make_bundle
 from conftest import MODELS
 from docker_daemon import BASE, Dockerd, import_debian, running_dockerd
+from registries import running_registry
 
 from deploytk.bundle import Bundle, BundleOptions, read_bundle, read_golden
 from deploytk.containers import Build, connected
@@ -134,8 +137,7 @@ def _members(source: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 def test_the_image_answers_every_golden_question(built: tuple[Image, BuildOptions, list[str]]) -> None:
     image, _, _ = built
 
-    options = ServeOptions(golden=read_golden(MODELS / "dialogs.json"))
-    report = smoke(image.tag, options, Workload(requests=4, output_tokens=16), Budget(), Silent())
+    report = smoke(image.tag, ServeOptions(), Workload(requests=4, output_tokens=16), Budget(), Silent())
 
     [golden] = [finding for finding in report.correctness if finding.check == "golden answers"]
     assert (golden.status, report.verdict.exit_code) == ("pass", 0), report.correctness
@@ -158,7 +160,87 @@ def test_it_runs_as_nobody_and_can_write_nothing(
         assert "Uid:\t10001\t10001" in status
         assert "CapBnd:\t0000000000000000" in status
         assert (facts["HostConfig"]["ReadonlyRootfs"], refused) == (True, 1)
+        health = _wait_for_health(dockerd, container)
+    assert health == "healthy"
     assert dockerd.docker("ps", "--all", "--quiet") == ""
+
+
+def _wait_for_health(dockerd: Dockerd, container: str) -> str:
+    deadline = time.monotonic() + 60
+    health = "starting"
+    while health == "starting" and time.monotonic() < deadline:
+        time.sleep(0.5)
+        health = dockerd.docker("inspect", "--format", "{{.State.Health.Status}}", container)
+    return health
+
+
+def test_neither_token_nor_certificate_nor_wheels_are_in_a_layer(
+    dockerd: Dockerd, built: tuple[Image, BuildOptions, list[str]]
+) -> None:
+    image, options, _ = built
+    bundle_of_trust = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
+    certificate = hashlib.sha256(Path(bundle_of_trust).read_bytes()).digest() if bundle_of_trust else b""
+
+    seen = 0
+    for name, content in _files(dockerd, image.tag):
+        seen += 1
+        assert CANARY.encode() not in content, name
+        assert not Path(name).match("torch-*.whl"), name
+        assert not name.endswith("ca-certificate.crt"), name
+        assert hashlib.sha256(content).digest() != certificate or not certificate, name
+    history = dockerd.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image.tag)
+
+    assert seen > 5000  # Debian and Python
+    assert CANARY not in history
+    assert options.wheels
+
+
+def test_what_has_not_changed_is_neither_built_nor_sent_again(
+    built: tuple[Image, BuildOptions, list[str]], cpu_bundle: Bundle
+) -> None:
+    image, options, first = built
+    notes = Notes()
+
+    again = build_image(cpu_bundle, options, notes)
+
+    assert any(line.startswith("RUN ") for line in first)  # the steps of the build were shown
+    assert any("nothing that goes into it has changed" in line for line in notes.lines)
+    assert (again.image_id, again.sent_bytes) == (image.image_id, 0)
+
+
+def test_pushed_and_pulled_back_it_still_runs(
+    dockerd: Dockerd, built: tuple[Image, BuildOptions, list[str]], cpu_bundle: Bundle, tmp_path: Path
+) -> None:
+    image, options, _ = built
+    with running_registry(tmp_path / "registry") as registry:
+        tag = f"{registry.host}/me/tiny:1"
+
+        pushed = build_image(cpu_bundle, dataclasses.replace(options, tag=tag, output="registry"), Silent())
+        again = build_image(cpu_bundle, dataclasses.replace(options, tag=tag, output="registry"), Silent())
+        dockerd.docker("rmi", "--force", image.tag)
+        dockerd.docker("pull", "--quiet", tag)
+
+    assert dockerd.docker("inspect", "--format", "{{.Id}}", tag) == image.image_id == pushed.image_id
+    assert again.sent_bytes == 0
+    dockerd.docker("tag", tag, image.tag)
+    dockerd.docker("tag", tag, "deploytk-test/pulled:2")
+    report = smoke("deploytk-test/pulled:2", ServeOptions(), Workload(requests=2, output_tokens=8), Budget(), Silent())
+    assert report.verdict.exit_code == 0
+
+
+def test_the_last_stage_takes_a_bundle_as_it_lies_there(
+    dockerd: Dockerd, built: tuple[Image, BuildOptions, list[str]], tmp_path: Path
+) -> None:
+    """What `docker build` does in a bundle's directory, on the runtime that is there already."""
+    tags = dockerd.docker("images", "--format", "{{.Repository}}:{{.Tag}}", "deploytk-runtime").split()
+    last_stage = (MODELS.parents[1] / "images" / "cpu.Dockerfile").read_text().partition("FROM runtime AS bundle")
+    (tmp_path / "Dockerfile").write_text(f"FROM {tags[0]} AS runtime\n{last_stage[1]}{last_stage[2]}")
+    (tmp_path / "app.py").write_text("print('hello')")
+
+    dockerd.docker("build", "--network", "host", "--tag", "people:1", str(tmp_path))
+
+    assert built
+    assert dockerd.docker("run", "--rm", "--network", "host", "--read-only", "people:1") == "hello"
 
 
 def test_after_a_change_of_the_app_no_weights_are_sent(dockerd: Dockerd, bundle: Bundle, tmp_path: Path) -> None:

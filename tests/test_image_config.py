@@ -58,7 +58,7 @@ def test_the_health_check_needs_no_shell_and_no_curl(bundle: Bundle, base: Base)
     check = _config(_plan(bundle, base))["config"]["Healthcheck"]
 
     assert check["Test"][:3] == ["CMD", "python", "-c"]
-    assert "http://127.0.0.1:7860/ready" in check["Test"][3]
+    assert "'7860') + '/ready" in check["Test"][3]
     compile(check["Test"][3], "probe", "exec")
     assert check["StartPeriod"] == 180 * 10**9  # 120 s and a little, in whole minutes
 

@@ -21,7 +21,7 @@ from typing import Literal
 import httpx
 
 from deploytk.artifact import read_artifact
-from deploytk.bundle import Bundle, BundleOptions, Golden, is_bundle, read_bundle, render_bundle
+from deploytk.bundle import Bundle, BundleOptions, Golden, golden_in, is_bundle, read_bundle, render_bundle
 from deploytk.errors import EndpointError, UsageError
 from deploytk.plan import PlanRequest, plan_serving
 from deploytk.processes import free_port, is_free, running, wait_until
@@ -43,6 +43,7 @@ class Endpoint:
     pid: int | None  # of the process that we started; its children belong to it
     bundle: Path | None  # what is served, when we started it
     is_running: Callable[[], bool] | None = None  # of a container that we started, which has no process of ours
+    golden: tuple[Golden, ...] = ()  # that an image carries
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ def _running_container(image: str, options: ServeOptions, progress: Progress) ->
         raise EndpointError(f"port {port} of {options.host} is taken", hint="choose another with --port, or 0 for any")
     place = Place(options.host, port, options.ready_within_s, dict(options.environment))
     with running_image(image, place, _is_ready, progress) as running_one:
-        yield dataclasses.replace(attach(running_one.url), is_running=running_one.is_running)
+        golden = golden_in(running_one.manifest)
+        yield dataclasses.replace(attach(running_one.url), is_running=running_one.is_running, golden=golden)
 
 
 def wait_while_running(endpoint: Endpoint, watched: Sequence[Path] = ()) -> None:

@@ -1,6 +1,6 @@
 """Stage 3: Artifact + ServingPlan -> Bundle."""
 
-from deploytk.bundle.golden import bundle_place, read_golden
+from deploytk.bundle.golden import bundle_place, golden_in, read_golden
 from deploytk.bundle.manifest import bundle_digest, is_bundle, read_bundle, verify_bundle
 from deploytk.bundle.measured import read_measured
 from deploytk.bundle.render import export_templates, render_bundle
@@ -16,6 +16,7 @@ __all__ = [
     "bundle_digest",
     "bundle_place",
     "export_templates",
+    "golden_in",
     "is_bundle",
     "read_bundle",
     "read_golden",

@@ -30,6 +30,14 @@ def read_golden(path: Path) -> tuple[Golden, ...]:
     return golden
 
 
+def golden_in(manifest: bytes) -> tuple[Golden, ...]:
+    """The prompts and answers in a bundle's manifest; none where it is no manifest."""
+    try:
+        return tuple(_golden(entry) for entry in json.loads(manifest)["golden"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
+
+
 def _golden(entry: dict[str, object]) -> Golden:
     is_raw = "text" in entry or bool(entry.get("raw"))
     prompt, answer = entry["text"] if "text" in entry else entry["prompt"], entry["answer"]

@@ -7,10 +7,8 @@ from typing import Any, cast
 import yaml
 
 from deploytk.bundle import Bundle
-from deploytk.image.config import start_period_s
+from deploytk.image.config import PROBE, start_period_s
 from deploytk.image.value import BuildOptions
-
-_PROBE = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/ready', timeout=4)"
 
 
 def compose_of(bundle: Bundle, options: BuildOptions) -> str:
@@ -30,7 +28,7 @@ def compose_of(bundle: Bundle, options: BuildOptions) -> str:
         "restart": "unless-stopped",
         "stop_grace_period": "40s",
         "healthcheck": {
-            "test": ["CMD", "python", "-c", _PROBE.format(port=port)],
+            "test": ["CMD", "python", "-c", PROBE.format(port=port)],
             "interval": "10s",
             "timeout": "5s",
             "retries": 3,

@@ -29,7 +29,12 @@ LABELS = "ai.deploytk."
 
 _USER = "10001:10001"
 _ENVIRONMENT = {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}  # noqa: S108 (the container's)
-_PROBE = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/ready', timeout=4)"
+PROBE = (
+    "import os, urllib.request as r; "
+    "r.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '{port}') + '/ready', timeout=4)"
+)
+"""What a container runs to find out whether it is healthy; there is no curl."""
+
 _NS = 10**9
 _MOST_LAYERS = 127  # that Docker stacks
 
@@ -128,7 +133,7 @@ def _config(bundle: Bundle, base: Base, options: BuildOptions, layers: Sequence[
         "ExposedPorts": {f"{port}/tcp": {}},
         "StopSignal": "SIGTERM",
         "Healthcheck": {
-            "Test": ["CMD", "python", "-c", _PROBE.format(port=port)],
+            "Test": ["CMD", "python", "-c", PROBE.format(port=port)],
             "Interval": 10 * _NS,
             "Timeout": 5 * _NS,
             "StartPeriod": start_period_s(bundle, options.weights) * _NS,

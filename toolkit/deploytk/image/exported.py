@@ -9,21 +9,22 @@ import json
 import os
 import re
 import tarfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import platformdirs
-
 from deploytk.atomic import disk_errors, write_text
 from deploytk.containers import Daemon, connected
+from deploytk.digests import cache_directory
 from deploytk.errors import ImageError
 from deploytk.image.layers import TAR
 from deploytk.image.value import Base, Layer, Read
 from deploytk.progress import Progress
 
 _CHUNK_BYTES = 2**20
+_EXPORTING = threading.Lock()
 _DISTRIBUTION = re.compile(r"(?:^|/)([A-Za-z0-9._]+)-([^-/]+)\.dist-info/METADATA$")
 
 
@@ -72,7 +73,7 @@ class _Export:
 
     @property
     def _cache(self) -> Path:
-        return platformdirs.user_cache_path("deploytk") / "runtimes"
+        return cache_directory() / "runtimes"
 
     def contents(self, daemon: Daemon, progress: Progress) -> _Contents:
         """Sizes and packages, by one pass over what the daemon saves; remembered."""
@@ -98,9 +99,10 @@ class _Export:
     def reader(self, diff_id: str, progress: Progress) -> Read:
         def read(offset: int) -> Iterator[bytes]:
             path = self._blob(diff_id)
-            if not path.is_file():
-                with connected() as daemon, disk_errors(path, ImageError):
-                    list(self._layers(daemon, path.parent, progress))
+            with _EXPORTING:  # several layers are asked for at once, and one pass brings all of them
+                if not path.is_file():
+                    with connected() as daemon, disk_errors(path, ImageError):
+                        list(self._layers(daemon, path.parent, progress))
             with path.open("rb") as file:
                 file.seek(offset)
                 while chunk := file.read(_CHUNK_BYTES):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from deploytk.bundle import MANIFEST
 from deploytk.containers import RunOptions, connected
 from deploytk.errors import DeployError, EndpointError, ImageError
 from deploytk.progress import Progress
@@ -21,6 +22,7 @@ class Running:
 
     container: str
     url: str
+    manifest: bytes  # the bundle's deploytk.json
     is_running: Callable[[], bool]
 
 
@@ -75,7 +77,8 @@ def running_image(
                 if time.monotonic() > deadline:
                     raise _failed(f"the container was not ready within {place.ready_within_s:.0f} s", lines)
                 time.sleep(0.1)
-            yield Running(container, url, lambda: daemon.state(container)[0])
+            manifest = daemon.file(container, f"/bundle/{MANIFEST}")
+            yield Running(container, url, manifest, lambda: daemon.state(container)[0])
         finally:
             daemon.remove(container)
 

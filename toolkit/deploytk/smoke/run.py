@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from deploytk import __version__
 from deploytk.artifact import Artifact, read_artifact
-from deploytk.bundle import Golden, is_bundle, read_bundle
+from deploytk.bundle import MANIFEST, Golden, golden_in, is_bundle, read_bundle
 from deploytk.errors import EndpointError
 from deploytk.gpu import GpuMemory, PeakSampler, read_memory
 from deploytk.preview import Endpoint, ServeOptions, open_endpoint
@@ -119,12 +119,10 @@ def _evidence(
 
 
 def _golden(endpoint: Endpoint) -> tuple[Golden, ...]:
-    """The golden answers that a bundle carries."""
+    """The golden answers that a bundle or an image carries."""
     if endpoint.bundle is None or not is_bundle(endpoint.bundle):
-        return ()
-    entries = read_bundle(endpoint.bundle).manifest["golden"]
-    assert isinstance(entries, list)  # noqa: S101 (read_bundle has read the manifest)
-    return tuple(Golden(entry["prompt"], entry["answer"], entry["raw"]) for entry in entries)
+        return endpoint.golden
+    return golden_in((endpoint.bundle / MANIFEST).read_bytes())
 
 
 def _require_text(endpoint: Endpoint) -> None:
