@@ -27,10 +27,8 @@ from timing import report
 
 from deploytk.preview import Endpoint
 from deploytk.progress import Silent
-from deploytk.smoke import Workload, measure
+from deploytk.smoke import Measurement, Workload, measure
 from deploytk.smoke.client import Connection, receive
-from deploytk.smoke.record import Record
-from deploytk.smoke.selfcheck import check_client
 
 EVENTS, RATE = 100, 50.0
 FAST_EVENTS, FAST_STREAMS = 5000, 4
@@ -137,12 +135,10 @@ def body(number: int, events: int) -> dict[str, object]:
     return {"model": "truth", "messages": messages, "stream": True, "max_tokens": events}
 
 
-def measured(url: str, streams: int, events: int) -> tuple[Record, ...]:
-    workload = Workload(
-        requests=streams, warmup_requests=0, output_tokens=events, concurrency=streams, has_self_check=False
-    )
+def measured(url: str, streams: int, events: int) -> Measurement:
+    workload = Workload(requests=streams, warmup_requests=0, output_tokens=events, concurrency=streams)
     endpoint = Endpoint(url, "truth", None, None, None, None)
-    return measure(endpoint, workload, (), Silent()).records
+    return measure(endpoint, workload, (), Silent())
 
 
 async def with_ours(url: str, streams: int, events: int) -> int:
@@ -213,20 +209,22 @@ def cost(url: str, rounds: int, streams: int, events: int) -> dict[str, float]:
 def truth(url: str, stamps: Callable[[], dict[str, list[int]]]) -> dict[str, object]:
     """How late first events were seen, and how wrong gaps were, with 200 streams."""
     stamps()
-    records = measured(url, 200, EVENTS)
+    measurement = measured(url, 200, EVENTS)
+    records = measurement.records
     sent = stamps()
     late = [(record.event_ns[0] - sent[record.prompt][0]) / 1e6 for record in records]
     errors = []
     for record in records:
         true_gaps = ((b - a) / 1e6 for a, b in pairwise(sent[record.prompt]))
         errors += [abs(seen - true) for seen, true in zip(record.chunk_gaps_ms, true_gaps, strict=True)]
-    check = check_client(200)
-    doubts = check.ttft_error_ms > 5 or check.gap_error_p99_ms > 3
+    check, lag_ms = measurement.client, measurement.lag_p99_ms or 0.0
+    doubts = check is None or check.ttft_error_ms > 5 or check.gap_error_p99_ms > 3 or lag_ms > 3
     return {
         "streams": 200,
         "events": sum(len(record.event_ns) for record in records),
         "ttft_error_median_ms": round(statistics.median(late), 2),
         "gap_error_p99_ms": round(statistics.quantiles(errors, n=100)[98], 2),
+        "lag_p99_ms": round(lag_ms, 2),
         "self_check": "inconclusive" if doubts else "conclusive",
     }
 

@@ -14,14 +14,26 @@ import pytest
 from conftest import MODELS
 from test_smoke_report import EVIDENCE, GPU, IDENTITY, VRAM
 
-from deploytk.bench import BenchOptions, Matrix, Row, make_matrix, read_matrix, read_result, recommend, run_bench
+from deploytk.bench import (
+    BenchOptions,
+    Matrix,
+    Row,
+    best_report,
+    make_matrix,
+    read_matrix,
+    read_result,
+    recommend,
+    run_bench,
+)
 from deploytk.bench.matrix import Load, expand
 from deploytk.bench.report import markdown, write_results
 from deploytk.bench.table import to_row
+from deploytk.bundle import measured_in
 from deploytk.errors import UsageError
 from deploytk.gpus import Gpu, find_gpu
 from deploytk.progress import Silent
 from deploytk.smoke import Budget, judge, write_raw
+from deploytk.values import plain
 
 ROW = Row(
     model="internlm",
@@ -167,6 +179,20 @@ def test_a_row_is_the_median_of_its_repetitions(tmp_path: Path) -> None:
     assert row.output_tps == pytest.approx(60 / 1.171)
     assert row.vram_mib == 5001  # 5500 - 500 + (0, 1, 2)
     assert row.kv_pool_mib == 1000
+
+
+def test_the_best_sure_cell_goes_on_the_card(tmp_path: Path) -> None:
+    _results(tmp_path)
+    slow = tuple(replace(one, done_ns=one.done_ns + 10**9) for one in EVIDENCE.records)
+    evidence = replace(EVIDENCE, identity=replace(IDENTITY, gpu=GPU), records=slow)
+    write_raw(evidence, Budget(), tmp_path / "cells" / "m.turbomind.kv-int8.c1.i0.o128.r0.jsonl")
+
+    measured = measured_in(plain(best_report(tmp_path, "m")), "results")
+
+    assert measured.output_tps == pytest.approx(60 / 1.171)  # the one in the middle of the faster three
+    assert (measured.gpu, measured.vram_ready_bytes) == ("NVIDIA H200", 5001 * 2**20)
+    with pytest.raises(UsageError, match="no sure results of other"):
+        best_report(tmp_path, "other")
 
 
 def test_results_are_written_for_people_and_programs(tmp_path: Path) -> None:

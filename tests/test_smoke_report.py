@@ -159,6 +159,7 @@ def test_the_schedule_of_an_open_loop_has_the_rate_that_was_asked_for() -> None:
         (replace(EVIDENCE, records=RECORDS[:10]), Budget(max_ttft_ms=21), 4, "samples"),
         (replace(EVIDENCE, has_ended_early=True), Budget(max_ttft_ms=21), 4, "within"),
         (replace(EVIDENCE, client_cpu_share=0.95), Budget(max_ttft_ms=1), 4, "busy"),
+        (replace(EVIDENCE, lag_p99_ms=3.5), Budget(max_ttft_ms=21), 4, "late"),
         (replace(EVIDENCE, client_cpu_share=0.95, vram=VRAM), Budget(max_vram_mib=1), 3, "vram"),
         (replace(EVIDENCE, client=ClientCheck(100, 0.5, 0.5)), Budget(max_ttft_ms=21), 4, "client can read"),
         (replace(EVIDENCE, client=ClientCheck(1e5, 6, 0.5)), Budget(max_ttft_ms=21), 4, "late"),

@@ -20,7 +20,7 @@ from deploytk.settings import Settings, check_commands, find_settings, load_sett
 from deploytk.values import plain
 
 if TYPE_CHECKING:
-    from deploytk.bundle import Bundle, BundleOptions
+    from deploytk.bundle import Bundle, BundleOptions, Measured
     from deploytk.plan import PlanRequest
 
 AppKind = Literal["gradio", "api"]
@@ -151,7 +151,7 @@ def package(
     template: Template = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Show a smoke report's figures on the card."),
+        typer.Option(metavar="FILE|DIR", exists=True, help="Figures for the card: a smoke report, or bench's DIR."),
     ] = None,
     gpu: GpuOption = None,
     session_len: SessionLen = None,
@@ -165,9 +165,7 @@ def package(
     request = _request(gpu, session_len, max_batch_size, kv, tp, "auto")
     options = _bundle_options(model, name, base_model, license_, app_kind, golden, template)
     if report:
-        from deploytk.bundle import read_measured
-
-        options = dataclasses.replace(options, measured=read_measured(report))
+        options = dataclasses.replace(options, measured=_measured(report, model))
     _show(_package(model, request, options, output), as_json, "show_bundle", leave_out=("manifest",))
 
 
@@ -592,6 +590,16 @@ def _bundle_options(
         golden=read_golden(golden) if golden else (),
         template=template,
     )
+
+
+def _measured(report: Path, model: Path) -> Measured:
+    from deploytk.bundle import measured_in, read_measured
+
+    if not report.is_dir():
+        return read_measured(report)
+    from deploytk.bench import best_report
+
+    return measured_in(plain(best_report(report, model.resolve().name)), str(report))
 
 
 def _package(model: Path, request: PlanRequest, options: BundleOptions, output: Path) -> Bundle:

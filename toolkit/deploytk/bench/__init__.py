@@ -4,7 +4,7 @@ from deploytk.bench.compare import Comparison, compare
 from deploytk.bench.matrix import Matrix, make_matrix, read_matrix
 from deploytk.bench.recommend import Recommendation, Row, recommend
 from deploytk.bench.run import BenchOptions, run_bench
-from deploytk.bench.table import Result, read_result
+from deploytk.bench.table import Result, best_report, read_result
 
 __all__ = [
     "BenchOptions",
@@ -13,6 +13,7 @@ __all__ = [
     "Recommendation",
     "Result",
     "Row",
+    "best_report",
     "compare",
     "make_matrix",
     "read_matrix",

@@ -116,6 +116,7 @@ def _measure(
                 has_ended_early=measurement.has_ended_early,
                 vram=vram,
                 load_s=load_s,
+                lag_p99_ms=measurement.lag_p99_ms,
             )
             write_raw(evidence, Budget(), _cell(out, deployment, load, repetition))
 

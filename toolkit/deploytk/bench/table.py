@@ -50,6 +50,19 @@ def read_reports(out: Path) -> dict[str, list[Report]]:
     return reports
 
 
+def best_report(out: Path, model: str) -> Report:
+    """Of the cells of `model` in `out`, the one with most tokens per second and no doubts: its middle repetition.
+
+    Raises UsageError when there is none: a card shows figures that can be believed.
+    """
+    cells = [reports for reports in read_reports(out).values() if reports[0].identity.model == model]
+    good = [reports for reports in cells if not to_row(reports).doubts and to_row(reports).output_tps is not None]
+    if not good:
+        raise UsageError(f"{out} holds no sure results of {model}", hint="measure it with: deploytk bench MODEL -o DIR")
+    best = max(good, key=lambda reports: to_row(reports).output_tps or 0.0)
+    return sorted(best, key=lambda report: report.throughput.output_tps or 0.0)[len(best) // 2]
+
+
 def read_result(out: Path, gpu: Gpu | None, objective: Literal["throughput", "latency"]) -> Result:
     """The rows of `out`, and what they recommend for `gpu`; raises UsageError where there are none."""
     reports = read_reports(out)

@@ -2,7 +2,7 @@
 
 from deploytk.bundle.golden import bundle_place, golden_in, read_golden
 from deploytk.bundle.manifest import bundle_digest, is_bundle, read_bundle, verify_bundle
-from deploytk.bundle.measured import read_measured
+from deploytk.bundle.measured import measured_in, read_measured
 from deploytk.bundle.render import export_templates, render_bundle
 from deploytk.bundle.value import MANIFEST, Bundle, BundleFile, BundleOptions, Golden, Measured
 
@@ -18,6 +18,7 @@ __all__ = [
     "export_templates",
     "golden_in",
     "is_bundle",
+    "measured_in",
     "read_bundle",
     "read_golden",
     "read_measured",

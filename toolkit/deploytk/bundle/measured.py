@@ -13,23 +13,31 @@ from deploytk.errors import UsageError
 _SCHEMA = "deploytk.report/"
 _LARGEST_BYTES = 64 * 2**20  # reports hold raw data as well
 _LONGEST_TEXT = 100
+_HINT = "write one with: deploytk smoke MODEL -o report.json, or name a directory of deploytk bench"
 
 
 def read_measured(path: Path) -> Measured:
     """The figures of `deploytk smoke -o report.json`; raises UsageError for anything else, and for a failed one."""
-    hint = "write one with: deploytk smoke MODEL -o report.json"
     try:
         text = path.read_text(encoding="utf-8") if path.stat().st_size <= _LARGEST_BYTES else ""
         report = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no report of a smoke test", hint=_HINT) from error
+    return measured_in(report, str(path))
+
+
+def measured_in(report: Any, where: str) -> Measured:
+    """The figures of a report as JSON has it; raises UsageError, naming `where`, as `read_measured` does."""
+    try:
         if not str(report["schema"]).startswith(_SCHEMA):
             raise ValueError("another schema")
         status, measured = str(report["verdict"]["status"]), _measured(report)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(f"{path} is no report of a smoke test", hint=hint) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{where} is no report of a smoke test", hint=_HINT) from error
     if status == "fail":
-        raise UsageError(f"the smoke test of {path} failed", hint="a card shows figures of a model that works")
+        raise UsageError(f"the smoke test of {where} failed", hint="a card shows figures of a model that works")
     if measured.ttft_p50_ms is None and measured.output_tps is None:
-        raise UsageError(f"{path} holds no figures", hint=hint)
+        raise UsageError(f"{where} holds no figures", hint=_HINT)
     return measured
 
 

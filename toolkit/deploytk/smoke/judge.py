@@ -55,6 +55,7 @@ class Evidence:
     has_ended_early: bool
     vram: VramReport | None
     load_s: float | None
+    lag_p99_ms: float | None = None  # how late the client was woken while measuring; None in older raw data
 
 
 def now() -> str:
@@ -94,7 +95,7 @@ def judge(evidence: Evidence, budget: Budget) -> Report:
 def _client(evidence: Evidence, tokens: Tokens, latency: Latency) -> ClientReport:
     observed = tokens.events / latency.window_s if latency.window_s else None
     headroom = evidence.client.capacity_events_s / observed if evidence.client and observed else None
-    return ClientReport(evidence.client_cpu_share, evidence.client, observed, headroom)
+    return ClientReport(evidence.client_cpu_share, evidence.client, observed, headroom, evidence.lag_p99_ms)
 
 
 def _checks(latency: Latency, throughput: Throughput, vram: VramReport | None, budget: Budget) -> Iterator[BudgetCheck]:
@@ -122,6 +123,8 @@ def _doubts(evidence: Evidence, client: ClientReport, latency: Latency) -> Itera
     """What speaks against believing the times."""
     if client.headroom is not None and client.headroom < _LEAST_HEADROOM:
         yield f"the client can read only {client.headroom:.1f} times as fast as the server answered"
+    if client.lag_p99_ms is not None and client.lag_p99_ms > _MOST_GAP_ERROR_MS:
+        yield f"the client was woken up to {client.lag_p99_ms:.1f} ms late while it measured"
     if client.cpu_frac > _BUSIEST_CLIENT:
         yield f"the client itself was busy {client.cpu_frac:.0%} of the time"
     if client.check and client.check.ttft_error_ms > _MOST_TTFT_ERROR_MS:

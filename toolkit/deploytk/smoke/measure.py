@@ -17,11 +17,13 @@ from deploytk.smoke.correctness import Answer, Finding, check_answers, check_cou
 from deploytk.smoke.counters import Counters, read_counters
 from deploytk.smoke.record import Outcome, Record, Request, to_record
 from deploytk.smoke.selfcheck import ClientCheck, check_client
+from deploytk.smoke.statistics import percentile
 from deploytk.smoke.workload import Workload
 
 _GOLDEN_TOKENS = 1024
 _MOST_WARM_CONNECTIONS = 64
 _COUNTERS_WITHIN_S = 1.0
+_LAG_EVERY_S = 0.005
 _LEAD_S = 0.02  # before the first request of an open loop is due
 
 
@@ -35,6 +37,7 @@ class Measurement:
     client_cpu_share: float  # of one core, while measuring
     client: ClientCheck | None  # None without a self-check
     has_ended_early: bool  # the time limit came before the last request
+    lag_p99_ms: float | None  # how late the client was woken while measuring; None without a self-check
 
 
 def measure(endpoint: Endpoint, workload: Workload, golden: tuple[Golden, ...], progress: Progress) -> Measurement:
@@ -54,6 +57,7 @@ class _Asking:
         self._idle: list[Connection] = []
         self._deadline = time.monotonic() + workload.total_within_s
         self._characters = 0  # of a prompt of `input_tokens`
+        self._lags_ms: list[float] = []
 
     async def measure(self, golden: tuple[Golden, ...], client: ClientCheck | None) -> Measurement:
         try:
@@ -64,7 +68,11 @@ class _Asking:
             cpu, started = time.thread_time(), time.monotonic()
             with self._progress.task("requests", self._workload.requests, "steps") as advance, _undisturbed():
                 run = self._closed_loop if self._workload.rate is None else self._open_loop
-                outcomes = await run(advance)
+                watching = asyncio.ensure_future(self._watch_lag())
+                try:
+                    outcomes = await run(advance)
+                finally:
+                    watching.cancel()
             share = (time.thread_time() - cpu) / max(time.monotonic() - started, 1e-9)
             # Only now, when nothing is timed any more, are the answers taken apart.
             records = tuple(to_record(outcome) for outcome in outcomes)
@@ -76,7 +84,17 @@ class _Asking:
         answers += [Answer(record.prompt, record.text) for record in good]
         findings = (*check_answers(answers), *check_counts(good, counted), *check_repeats(repeats))
         has_ended_early = len(records) < self._workload.requests
-        return Measurement(self._endpoint, self._workload, records, findings, counted, share, client, has_ended_early)
+        lag_ms = percentile(sorted(self._lags_ms), 99) if self._lags_ms and client else None
+        return Measurement(
+            self._endpoint, self._workload, records, findings, counted, share, client, has_ended_early, lag_ms
+        )
+
+    async def _watch_lag(self) -> None:
+        """Wake up again and again, and note how late: events that come meanwhile are stamped as late."""
+        while True:
+            due = time.perf_counter() + _LAG_EVERY_S
+            await asyncio.sleep(_LAG_EVERY_S)
+            self._lags_ms.append((time.perf_counter() - due) * 1000)
 
     async def _ask_golden(self, golden: tuple[Golden, ...]) -> list[Answer]:
         answers = []

@@ -133,6 +133,7 @@ class ClientReport:
     check: ClientCheck | None  # None without a self-check
     observed_events_s: float | None
     headroom: float | None  # capacity / observed
+    lag_p99_ms: float | None = None  # how late the client was woken while measuring
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ def _evidence(
         has_ended_early=measurement.has_ended_early,
         vram=vram,
         load_s=load_s,
+        lag_p99_ms=measurement.lag_p99_ms,
     )
 
 
