@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,3 +52,10 @@ def _source(target: str) -> str | None:
 def openxlab_account() -> tuple[str, str]:
     """User name and Git access token of OpenXLab, each "" when it is not set."""
     return os.environ.get("OPENXLAB_USERNAME", ""), os.environ.get("OPENXLAB_GIT_TOKEN", "")
+
+
+def ask_token(whose: str) -> str:
+    """A token that a person at a terminal types, unseen; "" where nobody is."""
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        return ""
+    return getpass.getpass(f"Access token of {whose} (not shown): ", stream=sys.stderr).strip()

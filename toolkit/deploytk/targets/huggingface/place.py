@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
-import sys
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from deploytk.credentials import ask_token
 from deploytk.errors import ReleaseError, UsageError
 
 OFFICIAL = "https://huggingface.co"
@@ -58,9 +57,7 @@ def find_hub() -> Hub:
 def _token(host: str) -> str:
     import huggingface_hub
 
-    token = os.environ.get("HF_TOKEN", "").strip() or huggingface_hub.get_token() or ""
-    if not token and sys.stdin.isatty() and sys.stderr.isatty():
-        token = getpass.getpass(f"Access token of {host} (not shown): ", stream=sys.stderr).strip()
+    token = os.environ.get("HF_TOKEN", "").strip() or huggingface_hub.get_token() or ask_token(host)
     if not token:
         raise ReleaseError(
             f"there is no access token for {host}",

@@ -22,6 +22,7 @@ from modelscope_hub.config import HubConfig
 
 from deploytk.atomic import disk_errors, locked
 from deploytk.bundle import MANIFEST, Bundle
+from deploytk.credentials import ask_token
 from deploytk.digests import hash_file
 from deploytk.errors import DeployError, ReleaseError, TryAgainError, UsageError
 from deploytk.progress import Progress
@@ -110,6 +111,8 @@ def _sign_in() -> tuple[HubApi, str]:
             f"{config.endpoint!r} is no server that a token may be sent to",
             hint="MODELSCOPE_ENDPOINT is an https address; plain http only on this machine",
         )
+    if not config.token and (token := ask_token("ModelScope")):
+        config = HubConfig(token=token)
     api = HubApi(config)
     if not config.token:
         raise ReleaseError("no token of ModelScope is here", hint=_TOKEN_HINT)

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from deploytk.credentials import openxlab_account
+from deploytk.credentials import ask_token, openxlab_account
 from deploytk.errors import ReleaseError, UsageError
 
 SERVER = "https://code.openxlab.org.cn"
@@ -49,6 +49,7 @@ def find_place(repo: str | None) -> Place:
     owner = repo.partition("/")[0]
     server = check_server(os.environ.get(SERVER_VARIABLE) or SERVER)
     username, token = openxlab_account()
+    token = token or ask_token("OpenXLab's git server")
     if not token:
         raise ReleaseError(
             "no Git access token of OpenXLab is here",

@@ -1,0 +1,37 @@
+"""Tokens are asked for at a terminal, unseen, and never where nobody is."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+from deploytk.credentials import ask_token, find_credentials
+
+ASK = "from deploytk.credentials import ask_token; import sys; sys.exit(ask_token('a hub') != 'hf_secret')"
+
+
+def test_a_person_at_a_terminal_is_asked_and_what_they_type_is_not_shown() -> None:
+    terminal, inside = pty.openpty()
+    child = subprocess.Popen([sys.executable, "-c", ASK], stdin=inside, stdout=inside, stderr=inside)
+    os.close(inside)
+
+    shown = b""
+    while b"not shown" not in shown:
+        shown += os.read(terminal, 1024)
+    os.write(terminal, b"hf_secret\n")
+
+    assert child.wait(20) == 0
+    shown += os.read(terminal, 1024)
+    assert b"Access token of a hub" in shown
+    assert b"hf_secret" not in shown
+    os.close(terminal)
+
+
+def test_nobody_is_asked_without_a_terminal() -> None:
+    assert ask_token("a hub") == ""
+
+
+def test_where_tokens_come_from_is_told_without_them() -> None:
+    assert {found.target for found in find_credentials()} == {"huggingface", "openxlab", "modelscope"}
