@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
