@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -80,7 +79,7 @@ def _load(daemon: Daemon, plan: ImagePlan, tag: str, known: int, progress: Progr
 def _archive(plan: ImagePlan, tag: str, known: int, advance: Advance) -> Iterator[bytes]:
     """What `docker load` reads: layers first, then the config and the list of them all."""
     for layer in plan.layers[known:]:
-        yield from _member(_name(layer), layer.size)
+        yield _member(_name(layer), layer.size)
         sent = 0
         for chunk in layer.read(0):
             sent += len(chunk)
@@ -93,7 +92,7 @@ def _archive(plan: ImagePlan, tag: str, known: int, advance: Advance) -> Iterato
     names = [_name(layer) for layer in plan.layers]
     listing = json.dumps([{"Config": config_name, "RepoTags": [tag], "Layers": names}]).encode()
     for name, content in ((config_name, plan.config), ("manifest.json", listing)):
-        yield from _member(name, len(content))
+        yield _member(name, len(content))
         yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -102,9 +101,8 @@ def _name(layer: Layer) -> str:
     return f"{layer.diff_id.removeprefix('sha256:')}/layer.tar"
 
 
-def _member(name: str, size: int) -> Iterator[bytes]:
+def _member(name: str, size: int) -> bytes:
+    """The head of a file in the archive."""
     entry = tarfile.TarInfo(name)
     entry.size = size
-    buffer = io.BytesIO()
-    buffer.write(entry.tobuf(tarfile.PAX_FORMAT))
-    yield buffer.getvalue()
+    return entry.tobuf(tarfile.PAX_FORMAT)

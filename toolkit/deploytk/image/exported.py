@@ -28,8 +28,8 @@ _EXPORTING = threading.Lock()
 _DISTRIBUTION = re.compile(r"(?:^|/)([A-Za-z0-9._]+)-([^-/]+)\.dist-info/METADATA$")
 
 
-def daemon_base(daemon: Daemon, reference: str, progress: Progress) -> Base:
-    """An image of the daemon as a base. Its layers are read out of the daemon once, when an output needs them."""
+def daemon_base(daemon: Daemon, reference: str, progress: Progress, *, keep: bool) -> Base:
+    """An image of the daemon as a base. It is read out of the daemon once; `keep` its layers for outputs elsewhere."""
     stored = daemon.image(reference)
     if stored is None:
         raise ImageError(f"the Docker daemon has no image {reference}", hint=f"docker pull {reference}")
@@ -40,7 +40,7 @@ def daemon_base(daemon: Daemon, reference: str, progress: Progress) -> Base:
         "config": found.get("Config") or {},
     }
     export = _Export(stored.image_id, stored.diff_ids)
-    contents = export.contents(daemon, progress)
+    contents = export.contents(daemon, progress, keep=keep)
     layers = tuple(
         Layer(
             digest=diff_id,
@@ -75,7 +75,7 @@ class _Export:
     def _cache(self) -> Path:
         return cache_directory() / "runtimes"
 
-    def contents(self, daemon: Daemon, progress: Progress) -> _Contents:
+    def contents(self, daemon: Daemon, progress: Progress, *, keep: bool) -> _Contents:
         """Sizes and packages, by one pass over what the daemon saves; remembered."""
         record = self._cache / f"{self.image_id.removeprefix('sha256:')}.json"
         try:
@@ -85,7 +85,8 @@ class _Export:
                 return found
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        layers = list(self._layers(daemon, None, progress))
+        with disk_errors(self._cache, ImageError):
+            layers = list(self._layers(daemon, self._cache / "layers" if keep else None, progress))
         sizes = {layer.digest: layer.size for layer in layers}
         packages = sorted({package for layer in layers for package in layer.packages})
         missing = [digest for digest in self.diff_ids if digest not in sizes]

@@ -52,16 +52,17 @@ def runtime_base(bundle: Bundle, options: BuildOptions, progress: Progress) -> B
     if options.base and options.base.startswith("oci:"):
         directory, _, name = options.base.removeprefix("oci:").partition(":")
         return read_layout(Path(directory), name or None)
+    keep = options.output != "daemon"
     with connected() as daemon:
         if options.base:
-            return daemon_base(daemon, options.base, progress)
+            return daemon_base(daemon, options.base, progress, keep=keep)
         recipe = recipe_for(bundle, options)
         tag = f"{_TAG}:{recipe.digest[:16]}"
         if daemon.image(tag) is None:
             _build(daemon, recipe, tag, options, progress)
         else:
             progress.note(f"runtime {tag} is there already: nothing that goes into it has changed")
-        return daemon_base(daemon, tag, progress)
+        return daemon_base(daemon, tag, progress, keep=keep)
 
 
 def recipe_for(bundle: Bundle, options: BuildOptions) -> Recipe:
