@@ -98,9 +98,7 @@ def _is_image(source: str) -> bool:
 def _running_container(image: str, options: ServeOptions, progress: Progress) -> Iterator[Endpoint]:
     from deploytk.image.run import Place, running_image
 
-    port = options.port or free_port(options.host)
-    if not is_free(options.host, port):
-        raise EndpointError(f"port {port} of {options.host} is taken", hint="choose another with --port, or 0 for any")
+    port = _port(options)
     place = Place(options.host, port, options.ready_within_s, dict(options.environment))
     with running_image(image, place, _is_ready, progress) as running_one:
         golden = golden_in(running_one.manifest)
@@ -225,9 +223,7 @@ def _near(path: Path, work: Path) -> Path:
 def _running_app(
     bundle: Bundle, engine: str, options: ServeOptions, work: Path, progress: Progress
 ) -> Iterator[Endpoint]:
-    port = options.port or free_port(options.host)
-    if not is_free(options.host, port):
-        raise EndpointError(f"port {port} of {options.host} is taken", hint="choose another with --port, or 0 for any")
+    port = _port(options)
     app_log, engine_log = work / "app.log", work / "engine.log"
     environment = {
         **os.environ,
@@ -253,6 +249,14 @@ def _running_app(
         near = work / "near"
         if near.is_symlink():
             shutil.rmtree(near.resolve(), ignore_errors=True)
+
+
+def _port(options: ServeOptions) -> int:
+    """The port that was asked for, or a free one; raises EndpointError when it is taken."""
+    port = options.port or free_port(options.host)
+    if not is_free(options.host, port):
+        raise EndpointError(f"port {port} of {options.host} is taken", hint="choose another with --port, or 0 for any")
+    return port
 
 
 def _is_ready(url: str) -> bool:
