@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+def shown(value: float | None, digits: int = 1) -> str:
+    """A figure for people: thousands parted, "-" where there is none."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
 def plain(value: object) -> object:
     """`value` with dataclasses as dicts, sequences as lists and paths as strings, all the way down."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

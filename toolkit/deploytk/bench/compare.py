@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploytk.bench.cells import Repetitions, read_cells
 from deploytk.errors import UsageError
 from deploytk.gpus import MIB
-from deploytk.smoke import Budget, Evidence, judge, read_raw
+from deploytk.smoke import Budget, Evidence, judge
 from deploytk.smoke.memory import SLACK_BYTES
 from deploytk.smoke.record import Record
 from deploytk.smoke.statistics import median_ratio
@@ -24,9 +25,6 @@ _METRICS: dict[str, Callable[[Record], float | None]] = {
     "ttft_ms": lambda record: record.ttft_ms,
     "tpot_ms": lambda record: record.tpot_ms,
 }
-
-Repetitions = dict[int, Evidence]
-"""The repetitions of one cell by their number; the same number in A and B is one round."""
 
 Rounds = Sequence[tuple[Sequence[float], Sequence[float]]]
 """Per repetition, the values of A and those of B."""
@@ -70,7 +68,7 @@ def compare(a: Path, b: Path) -> Comparison:
 
     Raises UsageError where they hold no results, or have no cell in common.
     """
-    first, second = _evidence(a), _evidence(b)
+    first, second = read_cells(a), read_cells(b)
     common = [cell for cell in first if cell in second]
     if not common:
         raise UsageError(f"{a} and {b} have no cell in common", hint="measure the same models and loads in both")
@@ -151,13 +149,3 @@ def _memory(cell: str, a: Repetitions, b: Repetitions) -> MemoryChange:
 
 def _values(evidence: Evidence, metric: Callable[[Record], float | None]) -> list[float]:
     return [value for record in evidence.records if record.is_success and (value := metric(record))]
-
-
-def _evidence(out: Path) -> dict[str, Repetitions]:
-    found: dict[str, Repetitions] = {}
-    for path in sorted((out / "cells").glob("*.r[0-9]*.jsonl")):
-        cell, _, number = path.stem.rpartition(".r")
-        found.setdefault(cell, {})[int(number)] = read_raw(path)[0]
-    if not found:
-        raise UsageError(f"{out} holds no results", hint="name a directory that `deploytk bench -o` wrote")
-    return found

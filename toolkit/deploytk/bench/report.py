@@ -14,7 +14,7 @@ from deploytk.atomic import write_text
 from deploytk.bench.recommend import Row
 from deploytk.bench.table import Result
 from deploytk.progress import Progress
-from deploytk.values import plain
+from deploytk.values import plain, shown
 
 SCHEMA = "deploytk.bench/1"
 
@@ -77,7 +77,8 @@ def _memory(rows: Sequence[Row]) -> list[str]:
     for setting, row in sorted(first.items()):
         error = f"{row.planned_error_pct:+.1f} %" if row.planned_error_pct is not None else "-"
         cells = (row.weights_mib, row.kv_pool_mib, row.overhead_mib, row.vram_mib, row.planned_mib)
-        lines.append(f"| {setting} | {' | '.join(map(_whole, cells))} | {error} | {_whole(row.vram_peak_mib)} |")
+        figures = " | ".join(shown(value, 0) for value in cells)
+        lines.append(f"| {setting} | {figures} | {error} | {shown(row.vram_peak_mib, 0)} |")
     return [*lines, ""]
 
 
@@ -98,9 +99,9 @@ def _speed(rows: Sequence[Row]) -> list[str]:
             f"{row.input_tokens} / {row.output_tokens}",
             str(row.concurrency),
             str(row.repetitions),
-            _tenth(row.output_tps),
+            shown(row.output_tps),
             interval,
-            *map(_tenth, speeds),
+            *map(shown, speeds),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
@@ -124,11 +125,3 @@ def _fields(result: Result) -> dict[str, object]:
     fields = plain(result)
     assert isinstance(fields, dict)  # noqa: S101 (a dataclass is)
     return fields
-
-
-def _whole(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
-
-
-def _tenth(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f}"

@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 from deploytk import __version__
 from deploytk.atomic import disk_errors, locked, write_text
+from deploytk.bench.cells import cell_path
 from deploytk.bench.engines import running_engine
 from deploytk.bench.matrix import Deployment, Load, Matrix, expand
 from deploytk.bench.report import write_results
@@ -22,9 +23,9 @@ from deploytk.gpu import GpuMemory, PeakSampler, read_memory
 from deploytk.gpus import MIB, Gpu, find_gpu
 from deploytk.preview import Endpoint
 from deploytk.progress import Progress
-from deploytk.smoke import Budget, Evidence, Workload, measure, write_raw
+from deploytk.smoke import Budget, Workload, measure, write_raw
 from deploytk.smoke.engine_log import read_engine_log
-from deploytk.smoke.judge import now
+from deploytk.smoke.judge import evidence_of
 from deploytk.smoke.memory import PlannedVram, VramReport, Watched, check_vram, report_vram
 from deploytk.smoke.report import Identity
 from deploytk.smoke.run import client_identity, installed_lmdeploy, planned_vram, weights_name
@@ -64,7 +65,9 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
             for repetition in range(options.matrix.repetitions):
                 for deployment in deployments:
                     loads = [
-                        load for load in options.matrix.loads() if not _cell(out, deployment, load, repetition).exists()
+                        load
+                        for load in options.matrix.loads()
+                        if not cell_path(out, deployment, load, repetition).exists()
                     ]
                     if not loads or deployment.name in failed:
                         continue
@@ -103,26 +106,10 @@ def _measure(
             if gpu and sampler.first:
                 seen = Watched(sampler.first, gpu, sampler, True, None)
                 vram = report_vram(seen, read_engine_log(log), planned, measurement.records)
-            evidence = Evidence(
-                kind="bench",
-                created=now(),
-                identity=_identity(deployment, endpoint, gpu),
-                workload=workload,
-                records=measurement.records,
-                findings=(*measurement.findings, *(check_vram(vram, planned) if vram else ())),
-                counted=measurement.counted,
-                client_cpu_share=measurement.client_cpu_share,
-                client=measurement.client,
-                has_ended_early=measurement.has_ended_early,
-                vram=vram,
-                load_s=load_s,
-                lag_p99_ms=measurement.lag_p99_ms,
-            )
-            write_raw(evidence, Budget(), _cell(out, deployment, load, repetition))
-
-
-def _cell(out: Path, deployment: Deployment, load: Load, repetition: int) -> Path:
-    return out / "cells" / f"{deployment.name}.{load.name}.r{repetition}.jsonl"
+            findings = (*measurement.findings, *(check_vram(vram, planned) if vram else ()))
+            identity = _identity(deployment, endpoint, gpu)
+            evidence = evidence_of(measurement, identity, findings, vram, load_s, kind="bench")
+            write_raw(evidence, Budget(), cell_path(out, deployment, load, repetition))
 
 
 def _workload(load: Load, repetition: int, options: BenchOptions) -> Workload:

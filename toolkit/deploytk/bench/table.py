@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploytk.bench.cells import read_cells
 from deploytk.bench.matrix import Skipped
 from deploytk.bench.recommend import Recommendation, Row, recommend
 from deploytk.errors import UsageError
 from deploytk.gpus import MIB, Gpu
-from deploytk.smoke import Report, judge, read_raw
+from deploytk.smoke import Budget, Report, judge
 from deploytk.smoke.report import Identity
 from deploytk.smoke.statistics import mean_interval
 
@@ -41,13 +42,7 @@ class Result:
 
 def read_reports(out: Path) -> dict[str, list[Report]]:
     """Cell -> reports of its repetitions, computed from the raw data; raises UsageError where there are none."""
-    reports: dict[str, list[Report]] = {}
-    for path in sorted((out / "cells").glob("*.jsonl")):
-        cell, _, _ = path.stem.rpartition(".r")
-        reports.setdefault(cell, []).append(judge(*read_raw(path)))
-    if not reports:
-        raise UsageError(f"{out} holds no results", hint="name a directory that `deploytk bench -o` wrote")
-    return reports
+    return {cell: [judge(one, Budget()) for one in found.values()] for cell, found in read_cells(out).items()}
 
 
 def best_report(out: Path, model: str) -> Report:

@@ -9,6 +9,7 @@ from deploytk.gpus import MIB
 from deploytk.smoke.memory import VramReport
 from deploytk.smoke.report import Report
 from deploytk.smoke.statistics import Summary
+from deploytk.values import shown
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1c1c1e }
@@ -36,7 +37,7 @@ def html(report: Report, rows: Sequence[tuple[str, str]]) -> str:
         _table(("", ""), rows),
     ]
     if report.checks:
-        budget = [(c.metric, f"{c.op} {c.limit:g}", _number(c.value), c.status) for c in report.checks]
+        budget = [(c.metric, f"{c.op} {c.limit:g}", shown(c.value), c.status) for c in report.checks]
         parts += ["<h2>Budget</h2>", _table(("metric", "limit", "measured", ""), budget)]
     summaries = (
         ("time to first token", report.latency.ttft_ms),
@@ -60,7 +61,7 @@ def _latency_table(summaries: Sequence[tuple[str, Summary]]) -> str:
     names = ("n", "min", "p50", "p90", "p95", "p99", "max")
     rows = []
     for name, summary in summaries:
-        values = [str(summary.n), *(_number(getattr(summary, field)) for field in names[1:])]
+        values = [str(summary.n), *(shown(getattr(summary, field)) for field in names[1:])]
         marked = [f"{v} ?" if field in summary.uncertified else v for field, v in zip(names, values, strict=True)]
         rows.append([name, *marked])
     note = "<p>? marks percentiles with too few samples to be believed.</p>"
@@ -81,7 +82,7 @@ def _ranges(summaries: Sequence[tuple[str, Summary]]) -> str:
             f'<text x="0" y="{y + 4}">{escape(name)}</text>'
             f'<line x1="{x_low:.1f}" x2="{x_high:.1f}" y1="{y}" y2="{y}" stroke="{_GREY}" stroke-width="3"/>'
             f'<circle cx="{x_middle:.1f}" cy="{y}" r="5" fill="{_BLUE}"/>'
-            f'<text x="{x_high + 8:.1f}" y="{y + 4}">{_number(high)}</text>'
+            f'<text x="{x_high + 8:.1f}" y="{y + 4}">{shown(high)}</text>'
         )
     return _svg(len(known) * 40 + _TOP, "Latency: least, median, most", "".join(lines))
 
@@ -141,7 +142,3 @@ def _svg(height: float, title: str, content: str) -> str:
         f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}" height="{height:.0f}" role="img">'
         f"<title>{escape(title)}</title>{content}</svg>"
     )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f}"

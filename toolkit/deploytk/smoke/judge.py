@@ -13,6 +13,7 @@ from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.counters import Counters
 from deploytk.smoke.figures import counts_of, latency_of, throughput_of, tokens_of
+from deploytk.smoke.measure import Measurement
 from deploytk.smoke.memory import VramReport
 from deploytk.smoke.record import Record
 from deploytk.smoke.report import (
@@ -56,6 +57,33 @@ class Evidence:
     vram: VramReport | None
     load_s: float | None
     lag_p99_ms: float | None = None  # how late the client was woken while measuring; None in older raw data
+
+
+def evidence_of(
+    measurement: Measurement,
+    identity: Identity,
+    findings: tuple[Finding, ...],
+    vram: VramReport | None,
+    load_s: float | None,
+    *,
+    kind: Literal["smoke", "bench"] = "smoke",
+) -> Evidence:
+    """What was measured, with what was observed around it."""
+    return Evidence(
+        kind=kind,
+        created=now(),
+        identity=identity,
+        workload=measurement.workload,
+        records=measurement.records,
+        findings=findings,
+        counted=measurement.counted,
+        client_cpu_share=measurement.client_cpu_share,
+        client=measurement.client,
+        has_ended_early=measurement.has_ended_early,
+        vram=vram,
+        load_s=load_s,
+        lag_p99_ms=measurement.lag_p99_ms,
+    )
 
 
 def now() -> str:

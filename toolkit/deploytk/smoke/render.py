@@ -16,7 +16,7 @@ from deploytk.smoke.memory import VramReport
 from deploytk.smoke.raw import read_raw
 from deploytk.smoke.report import Report
 from deploytk.smoke.statistics import Summary
-from deploytk.values import plain
+from deploytk.values import plain, shown
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -61,7 +61,7 @@ def markdown(report: Report) -> str:
     lines += ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows(report)), ""]
     if report.checks:
         lines += ["| Budget | Limit | Measured | |", "|---|---|---|---|"]
-        lines += [f"| {c.metric} | {c.op} {c.limit:g} | {_number(c.value)} | {c.status} |" for c in report.checks]
+        lines += [f"| {c.metric} | {c.op} {c.limit:g} | {shown(c.value)} | {c.status} |" for c in report.checks]
         lines.append("")
     return "\n".join(lines)
 
@@ -69,7 +69,7 @@ def markdown(report: Report) -> str:
 def junit(report: Report) -> str:
     """The report as JUnit XML: a test case per check of correctness and per budget."""
     cases: list[tuple[str, str, str]] = [(f.check, f.status, f.detail) for f in report.correctness]
-    cases += [(f"{c.metric} {c.op} {c.limit:g}", c.status, f"{c.metric} is {_number(c.value)}") for c in report.checks]
+    cases += [(f"{c.metric} {c.op} {c.limit:g}", c.status, f"{c.metric} is {shown(c.value)}") for c in report.checks]
     failed = f"{report.counts.failed} of {report.counts.issued}: {', '.join(report.counts.errors)}"
     cases.append(("requests answered", "fail" if report.counts.failed else "pass", failed))
     if report.verdict.status == "inconclusive":
@@ -103,14 +103,14 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("requests", f"{report.counts.success} of {report.counts.issued} answered, {_load(report)}"),
         ("time to first token", _distribution(report.latency.ttft_ms, "ms")),
         ("time per output token", _distribution(report.latency.tpot_ms, "ms")),
-        ("output", f"{_number(throughput.output_tps)} tokens/s, {_number(throughput.chars_per_s)} characters/s"),
+        ("output", f"{shown(throughput.output_tps)} tokens/s, {shown(throughput.chars_per_s)} characters/s"),
         ("ready after", f"{report.load_s:.1f} s" if report.load_s is not None else ""),
         ("VRAM", _vram(report.vram) if report.vram else "not measured: no GPU, or not of this machine"),
         ("VRAM split", _split(report.vram) if report.vram else ""),
         ("VRAM planned", _planned(report.vram) if report.vram else ""),
     ]
-    shown = [(name, value) for name, value in found if value]
-    return shown + [(finding.check, f"{finding.status}: {finding.detail}") for finding in report.correctness]
+    known = [(name, value) for name, value in found if value]
+    return known + [(finding.check, f"{finding.status}: {finding.detail}") for finding in report.correctness]
 
 
 def _load(report: Report) -> str:
@@ -140,11 +140,7 @@ def _planned(vram: VramReport) -> str:
 
 
 def _distribution(summary: Summary, unit: str) -> str:
-    return f"median {_number(summary.p50)} {unit}, {_number(summary.min)} to {_number(summary.max)}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f}"
+    return f"median {shown(summary.p50)} {unit}, {shown(summary.min)} to {shown(summary.max)}"
 
 
 def _cell(text: str) -> str:

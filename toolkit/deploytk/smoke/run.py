@@ -24,8 +24,8 @@ from deploytk.progress import Progress, Silent
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.engine_log import EngineLog, parse_engine_log, read_engine_log
-from deploytk.smoke.judge import Evidence, judge, now
-from deploytk.smoke.measure import Measurement, measure
+from deploytk.smoke.judge import Evidence, evidence_of, judge
+from deploytk.smoke.measure import measure
 from deploytk.smoke.memory import (
     SLACK_BYTES,
     Components,
@@ -92,31 +92,7 @@ def gather(source: str, options: ServeOptions, workload: Workload, progress: Pro
         )
         vram = _split_by_two_starts(vram, source, options, served, progress)
     findings = (*measurement.findings, *_engine(endpoint, log), *(check_vram(vram, served.planned) if vram else ()))
-    return _evidence(measurement, identity, findings, vram, load_s)
-
-
-def _evidence(
-    measurement: Measurement,
-    identity: Identity,
-    findings: tuple[Finding, ...],
-    vram: VramReport | None,
-    load_s: float | None,
-) -> Evidence:
-    return Evidence(
-        kind="smoke",
-        created=now(),
-        identity=identity,
-        workload=measurement.workload,
-        records=measurement.records,
-        findings=findings,
-        counted=measurement.counted,
-        client_cpu_share=measurement.client_cpu_share,
-        client=measurement.client,
-        has_ended_early=measurement.has_ended_early,
-        vram=vram,
-        load_s=load_s,
-        lag_p99_ms=measurement.lag_p99_ms,
-    )
+    return evidence_of(measurement, identity, findings, vram, load_s)
 
 
 def _golden(endpoint: Endpoint) -> tuple[Golden, ...]:
