@@ -34,7 +34,7 @@ model.generate(**tokenizer("1", return_tensors="pt"), max_new_tokens=1, do_sampl
 
 def serve(app: str) -> Run:
     port = free_port()
-    command = [sys.executable, "-m", "deploytk.cli", "serve", str(MODEL), "--engine", "cpu", "--app", app]
+    command = [sys.executable, "-m", "deploytk", "serve", str(MODEL), "--engine", "cpu", "--app", app]
     started = time.perf_counter()
     process = subprocess.Popen(
         [*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ}

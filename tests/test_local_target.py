@@ -273,7 +273,7 @@ def test_a_record_of_every_release_is_kept(bundle: Bundle, hub: Path) -> None:
 
 def test_kill_9_while_publishing_then_again_is_the_same_as_without(bundle: Bundle, hub: Path, tmp_path: Path) -> None:
     _publish(bundle, tmp_path / "expected")
-    command = [sys.executable, "-m", "deploytk.cli", "publish", str(bundle.path)]
+    command = [sys.executable, "-m", "deploytk", "publish", str(bundle.path)]
     command += ["--target", "local", "--repo", str(hub)]
     chance = random.Random(1)
     for _ in range(4):

@@ -72,7 +72,7 @@ def _internlm(root: Path, *, cancels: bool) -> Path:
 
 def _modernize(workspace: Path, model: Path, report: Path) -> None:
     model.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "deploytk.cli", "--quiet", "modernize", str(workspace), "-o", str(model), "--json"]
+    command = [sys.executable, "-m", "deploytk", "--quiet", "modernize", str(workspace), "-o", str(model), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     report.write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode:

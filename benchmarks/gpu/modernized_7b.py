@@ -102,7 +102,7 @@ def _modernize(workspace: Path, modern: Path, out: Path, left: float) -> dict[st
     )
     report = out / "modernize-usage.json"
     words = [sys.executable, "-c", code, str(report)]
-    words += [sys.executable, "-m", "deploytk.cli", "modernize", str(workspace), "-o", str(modern), "--json"]
+    words += [sys.executable, "-m", "deploytk", "modernize", str(workspace), "-o", str(modern), "--json"]
     wall_s = serving.shell("", words, out / "modernize.log", left)
     usage = json.loads(report.read_text())
     if usage["code"]:

@@ -1,0 +1,90 @@
+"""What MODEL|BUNDLE and the options about it become: a plan's request, a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from deploytk.cli.options import AppKind
+from deploytk.cli.session import Session
+from deploytk.errors import UsageError
+from deploytk.values import plain
+
+if TYPE_CHECKING:
+    from deploytk.bundle import Bundle, BundleOptions, Measured
+    from deploytk.plan import PlanRequest
+
+
+def plan_request(
+    gpu: str | None,
+    session_len: int | None,
+    max_batch_size: int | None,
+    kv: Literal["none", "int8", "int4"] | None,
+    tp: int | None,
+    engine: Literal["auto", "turbomind", "cpu"],
+) -> PlanRequest:
+    from deploytk.plan import PlanRequest
+
+    return PlanRequest(
+        gpu=gpu,
+        session_len=session_len,
+        max_batch_size=max_batch_size,
+        kv_policy=kv,
+        tensor_parallel=tp,
+        serving_engine=None if engine == "auto" else engine,
+    )
+
+
+def bundle_options(
+    source: Path,
+    name: str | None,
+    base_model: str | None,
+    license_: str | None,
+    app_kind: AppKind,
+    golden: Path | None,
+    template: Path | None,
+) -> BundleOptions:
+    from deploytk.bundle import BundleOptions, read_golden
+
+    return BundleOptions(
+        name=name or source.resolve().name,
+        license=license_,
+        base_model=base_model,
+        app=app_kind,
+        golden=read_golden(golden) if golden else (),
+        template=template,
+    )
+
+
+def measured_figures(report: Path, model: Path) -> Measured:
+    from deploytk.bundle import measured_in, read_measured
+
+    if not report.is_dir():
+        return read_measured(report)
+    from deploytk.bench import best_report
+
+    return measured_in(plain(best_report(report, model.resolve().name)), str(report))
+
+
+def package_model(model: Path, request: PlanRequest, options: BundleOptions, output: Path) -> Bundle:
+    from deploytk.artifact import read_artifact
+    from deploytk.bundle import render_bundle
+    from deploytk.plan import plan_serving
+
+    artifact = read_artifact(model)
+    named = dataclasses.replace(request, model_name=options.name)
+    return render_bundle(artifact, plan_serving(artifact, named), options, output, Session.progress)
+
+
+def bundle_of(source: Path, request: PlanRequest, options: BundleOptions) -> Bundle:
+    """`source` itself when it is a bundle, else a bundle of it in a place that the next run finds again."""
+    from deploytk.bundle import BundleOptions, bundle_place, is_bundle, read_bundle
+    from deploytk.plan import PlanRequest
+
+    if is_bundle(source):
+        if request != PlanRequest() or options != BundleOptions(name=source.resolve().name):
+            hint = "leave the options about card, app and plan out, or package the model again with them"
+            raise UsageError(f"{source} is a bundle already and is published as it is", hint=hint)
+        return read_bundle(source)
+    return package_model(source, request, options, bundle_place(source, options.name))
