@@ -67,7 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         os.environ["DEPLOYTK_CACHE_DIR"] = str(root / "cache")
-        package.LAYERS = 1  # of the hidden size and vocabulary there: 1.2 GiB
+        # Embedding, output and the two halves of one layer: 256 MiB each.
+        package.LAYERS, package.VOCABULARY, package.INTERMEDIATE = 1, 32768, 16384
         weights_bytes = package.write(root / "model")
         for app in ("api", "gradio"):
             command = [DEPLOYTK, "package", str(root / "model"), "--name", "model", "--app", app, "-o", str(root / app)]

@@ -28,7 +28,10 @@ from deploytk.bundle import Bundle, BundleOptions, read_bundle, read_golden
 from deploytk.containers import Build, connected
 from deploytk.errors import EndpointError, ImageError
 from deploytk.image.build import build_image
+from deploytk.image.config import plan_image
+from deploytk.image.daemon import PARTIAL, load_image
 from deploytk.image.run import Place, running_image
+from deploytk.image.runtime import runtime_base
 from deploytk.image.value import BuildOptions, Image
 from deploytk.plan import PlanRequest
 from deploytk.preview import ServeOptions, open_endpoint
@@ -276,6 +279,37 @@ def test_an_image_that_was_removed_is_sent_again(dockerd: Dockerd, bundle: Bundl
     assert again.image_id == first.image_id
     assert again.sent_bytes > 0
     assert dockerd.docker("inspect", "--format", "{{.Id}}", "removed:1") == first.image_id
+
+
+def test_layers_that_arrived_before_a_load_broke_off_are_not_sent_again(
+    dockerd: Dockerd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploytk.image.layers.SHARD_BYTES", 100_000)  # some shards are layers of their own
+    monkeypatch.setattr("deploytk.image.daemon.STAGE_BYTES", 100_000)
+    bundle = make_bundle(MODELS / "workspace-0.7.3-awq", tmp_path / "workspace")
+    options = dataclasses.replace(ON_DEBIAN, tag="broken-off:1")
+    plan = plan_image(bundle, runtime_base(bundle, options, Silent()), options, Silent())
+    shard = [file for file in bundle.files if file.kind == "weights" and file.size >= 100_000][-1]
+    content = (bundle.path / shard.path).read_bytes()
+    _write(bundle.path / shard.path, bytes(shard.size))
+
+    with pytest.raises(ImageError, match="a file changed while it was sent"):
+        load_image(plan, options.tag, Silent())
+    partial = dockerd.docker("images", "--quiet", "--filter", f"label={PARTIAL}").split()
+    _write(bundle.path / shard.path, content)
+    layers, sent_bytes = load_image(plan, options.tag, Silent())
+
+    assert len(partial) > 0
+    assert any(layer.reused for layer in layers if layer.kind == "weights")
+    assert sent_bytes == sum(layer.size for layer in layers if not layer.reused)
+    assert dockerd.docker("inspect", "--format", "{{.Id}}", options.tag) == plan.image_id
+    assert dockerd.docker("images", "--quiet", "--filter", f"label={PARTIAL}") == ""
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A file of its own, not a link to one that others have as well."""
+    path.unlink()
+    path.write_bytes(content)
 
 
 def test_a_container_that_ends_shows_what_it_said_and_is_removed(dockerd: Dockerd) -> None:

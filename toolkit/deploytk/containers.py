@@ -117,7 +117,7 @@ class Daemon:
         return _stored(found)
 
     def images(self, label: str) -> tuple[StoredImage, ...]:
-        """All images with a label of that name."""
+        """All images with a label of that name, or with that NAME=VALUE."""
         with _said("the daemon does not list its images"):
             listed = self._client.images(filters={"label": label})
             return tuple(_stored(self._client.inspect_image(one["Id"])) for one in listed)
@@ -193,6 +193,10 @@ class Daemon:
             for event in self._client.load_image(archive, quiet=True):
                 if "error" in event:
                     raise _refused(str(event["error"]))
+
+    def remove_image(self, image_id: str) -> None:
+        with _said(f"{image_id} cannot be removed"):
+            self._client.remove_image(image_id, force=True)
 
     def run(self, image: str, options: RunOptions) -> str:
         """Start a container that can write nothing but /tmp and has no capabilities; returns its ID."""
