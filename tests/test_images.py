@@ -21,8 +21,8 @@ from conftest import MODELS
 from deploytk.bundle import Bundle
 from deploytk.containers import connected
 from deploytk.errors import ImageError, UsageError
-from deploytk.image.build import check_tag
 from deploytk.image.compose import compose_of
+from deploytk.image.reference import parse_tag
 from deploytk.image.runtime import recipe_for
 from deploytk.image.value import BuildOptions
 from deploytk.lmdeploy import age
@@ -217,15 +217,16 @@ def test_a_name_cannot_add_a_key_to_compose(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("tag", ["tiny:1", "me/tiny:1.0", "127.0.0.1:5000/me/tiny:latest", "hub.example/a/b/c:v_1-x"])
 def test_names_of_images_are_taken(tag: str) -> None:
-    check_tag(tag)
+    parse_tag(tag)
 
 
 @pytest.mark.parametrize(
-    "tag", ["", "tiny", "Tiny:1", "tiny:", "tiny: 1", "tiny:-1", "a//b:1", "tiny:1\n", "t:" + "x" * 129]
+    "tag",
+    ["", "tiny", "Tiny:1", "tiny:", "tiny: 1", "tiny:-1", "a//b:1", "tiny:1\n", "host:5000/", "-x:1", "t:" + "x" * 129],
 )
 def test_what_is_no_name_is_refused_before_anything_is_done(tag: str) -> None:
     with pytest.raises(UsageError, match="not the name of an image"):
-        check_tag(tag)
+        parse_tag(tag)
 
 
 def test_without_a_daemon_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from registries import Registry, running_registry
 
 from deploytk.bundle import Bundle
 from deploytk.errors import DeployError, ImageError, UsageError
-from deploytk.image.build import build_image, check_tag
+from deploytk.image.build import build_image
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
 from deploytk.image.registry import Patience, push_image, read_registry
@@ -196,11 +196,3 @@ def test_the_same_image_id_everywhere(bundle: Bundle, tmp_path: Path) -> None:
 def test_publishing_needs_a_name(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="--repo"):
         publish_bundle(bundle, Oci(), PublishOptions(), Silent())
-
-
-@pytest.mark.parametrize(
-    "tag", ["tiny", "Tiny:1", "tiny:", "host:5000/", "a b:1", "tiny:1@sha256:0", "-x:1", "x:" + "a" * 129]
-)
-def test_a_name_that_is_none_is_refused(tag: str) -> None:
-    with pytest.raises(UsageError, match="is not the name of an image"):
-        check_tag(tag)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
@@ -11,15 +10,11 @@ from deploytk.bundle import Bundle, verify_bundle
 from deploytk.errors import ImageError, UsageError
 from deploytk.image.compose import compose_of
 from deploytk.image.config import plan_image
+from deploytk.image.reference import parse_tag
 from deploytk.image.runtime import runtime_base
 from deploytk.image.sbom import lock_of, sbom_of
 from deploytk.image.value import Base, BuildOptions, Image, ImagePlan, SentLayer
 from deploytk.progress import Progress
-
-# What Docker takes as NAME:TAG. Source: distribution/reference, reference.go.
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::\d+)?/)?"
-_REFERENCE = re.compile(rf"{_HOST}{_COMPONENT}(?:/{_COMPONENT})*:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}")
 
 
 def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Image:
@@ -29,7 +24,7 @@ def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Im
     (NAME.sbom.cdx.json, NAME.lock.json) and how to run it (NAME.compose.yaml). Raises ImageError when a builder, daemon
     or registry refuses, BundleError when the bundle is not what its manifest says.
     """
-    check_tag(options.tag)
+    parse_tag(options.tag)
     if options.output not in ("daemon", "registry") and not options.output.startswith("oci:"):
         raise UsageError(f"there is no output {options.output!r}", hint="take daemon, registry or oci:DIR")
     started = time.monotonic()
@@ -40,14 +35,6 @@ def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Im
     _write_beside(bundle, base, options)
     seconds = time.monotonic() - started
     return Image(options.tag, plan.image_id, plan.digest, options.output, layers, sent_bytes, seconds)
-
-
-def check_tag(tag: str) -> None:
-    """Raises UsageError for what is no NAME:TAG."""
-    if not _REFERENCE.fullmatch(tag):
-        raise UsageError(
-            f"{tag!r} is not the name of an image", hint="lower case, with a tag: my-model:1 or HOST/NAME/my-model:1"
-        )
 
 
 def _send(plan: ImagePlan, options: BuildOptions, progress: Progress) -> tuple[tuple[SentLayer, ...], int]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from deploytk.bundle import Bundle
 from deploytk.errors import UsageError
-from deploytk.image.build import build_image, check_tag
+from deploytk.image.build import build_image
 from deploytk.image.config import plan_image
-from deploytk.image.registry import missing_layers, parse_reference
+from deploytk.image.reference import parse_reference
+from deploytk.image.registry import missing_layers
 from deploytk.image.runtime import runtime_base
 from deploytk.image.value import BuildOptions
 from deploytk.progress import Progress, Silent
@@ -57,5 +58,5 @@ class Oci:
 def _build_options(options: PublishOptions) -> BuildOptions:
     if not options.repo:
         raise UsageError("the target oci needs --repo HOST/NAME:TAG", hint="for example --repo ghcr.io/me/my-model:1")
-    check_tag(options.repo)
+    parse_reference(options.repo)
     return BuildOptions(tag=options.repo, output="registry")

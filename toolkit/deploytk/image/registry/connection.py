@@ -18,8 +18,8 @@ import httpx
 
 from deploytk import __version__
 from deploytk.errors import ImageError
+from deploytk.image.reference import Reference
 from deploytk.image.registry.logins import Login
-from deploytk.image.registry.reference import Reference
 
 # A registry that moves a large blob to its place may be silent for minutes.
 _TIMEOUT = httpx.Timeout(connect=10, read=300, write=60, pool=None)

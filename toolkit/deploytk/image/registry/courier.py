@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploytk.errors import DeployError, ImageError, TryAgainError
+from deploytk.image.reference import Reference
 from deploytk.image.registry.connection import Connection, Patience
 from deploytk.image.registry.logins import Login
-from deploytk.image.registry.reference import Reference
 from deploytk.image.registry.upload import Sent, push_blob
 from deploytk.image.value import Layer
 from deploytk.progress import Advance

@@ -19,9 +19,9 @@ from deploytk.atomic import disk_errors
 from deploytk.digests import cache_directory
 from deploytk.errors import ImageError
 from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, read_file
+from deploytk.image.reference import Reference, parse_reference
 from deploytk.image.registry.connection import Connection, describe
 from deploytk.image.registry.logins import find_login
-from deploytk.image.registry.reference import Reference, parse_reference
 from deploytk.image.value import Base, Read
 
 _CHUNK_BYTES = 2**20

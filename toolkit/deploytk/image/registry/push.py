@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from deploytk.errors import ImageError
 from deploytk.image.config import CONFIG_TYPE, MANIFEST_TYPE
+from deploytk.image.reference import Reference, parse_reference
 from deploytk.image.registry.connection import Connection, Patience
 from deploytk.image.registry.courier import Errand, can_travel, send_by_courier
 from deploytk.image.registry.logins import Login, find_login
-from deploytk.image.registry.reference import Reference, parse_reference
 from deploytk.image.registry.sessions import Homes
 from deploytk.image.registry.upload import CHUNK_BYTES, Sent, is_there, mount_blob, push_blob, takes_chunks
 from deploytk.image.value import ImagePlan, Layer, SentLayer

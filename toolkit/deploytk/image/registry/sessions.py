@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deploytk.digests import cache_directory
 from deploytk.errors import TryAgainError
-from deploytk.image.registry.reference import Reference
+from deploytk.image.reference import Reference
 
 _WAIT_S = 90.0  # a killed push may still be sending the end of a chunk
 _LOOK_AGAIN_S = 0.1

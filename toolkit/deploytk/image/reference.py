@@ -1,4 +1,4 @@
-"""Names of images in registries."""
+"""Names of images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LONGEST_REPOSITORY = 255
-
-_HINT = "write HOST/NAME:TAG, the name in lower case: registry.example.com/team/chat:1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +45,48 @@ class Reference:
 
 def parse_reference(text: str) -> Reference:
     """The parts of HOST/NAME:TAG, the tag `latest` by default; raises UsageError for anything else."""
+    host, name, tag = _split(text)
+    if not host:
+        raise UsageError(
+            f"{text[:200]!r} names no registry", hint="write HOST/NAME:TAG: registry.example.com/team/chat:1"
+        )
+    _check(text, name, tag or "latest")
+    return Reference(host, name, tag or "latest")
+
+
+def parse_tag(text: str) -> Reference:
+    """The parts of NAME:TAG or HOST/NAME:TAG, as Docker completes the former; raises UsageError for anything else."""
+    host, name, tag = _split(text)
+    if not tag:
+        raise _refused(text, "it has no tag")
+    _check(text, name, tag)
+    if host:
+        return Reference(host, name, tag)
+    return Reference("docker.io", name if "/" in name else f"library/{name}", tag)
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """Host, name and tag, each perhaps empty."""
     host, slash, path = text.partition("/")
     if "@" in host:  # perhaps a password: not repeated
         raise UsageError("the name of an image cannot hold a user", hint="log in with: docker login HOST")
-    is_host = bool(slash) and (any(sign in host for sign in ".:[") or host == "localhost")
-    repository, _, tag = path.partition(":")
-    if not is_host or not _HOST.fullmatch(host):
-        raise UsageError(f"{text[:200]!r} names no registry", hint=_HINT)
-    check_name(repository, tag or "latest", text)
-    return Reference(host, repository, tag or "latest")
+    if not slash or not (any(sign in host for sign in ".:[") or host == "localhost"):
+        host, path = "", text
+    elif not _HOST.fullmatch(host):
+        raise UsageError(
+            f"{text[:200]!r} names no registry", hint="write HOST/NAME:TAG: registry.example.com/team/chat:1"
+        )
+    name, _, tag = path.partition(":")
+    return host, name, tag
 
 
-def check_name(repository: str, tag: str, text: str) -> None:
-    """Raises UsageError, repeating `text`, unless these can name an image."""
-    if not _REPOSITORY.fullmatch(repository) or len(repository) > _LONGEST_REPOSITORY:
-        raise UsageError(f"{text[:200]!r}: {repository[:200]!r} cannot name an image", hint=_HINT)
+def _check(text: str, name: str, tag: str) -> None:
+    if not _REPOSITORY.fullmatch(name) or len(name) > _LONGEST_REPOSITORY:
+        raise _refused(text, "the name is lower case: letters, digits, and between them . _ - /")
     if not _TAG.fullmatch(tag):
-        raise UsageError(f"{text[:200]!r}: {tag[:200]!r} cannot be a tag", hint="use letters, digits, '.', '_' and '-'")
+        raise _refused(text, "a tag has at most 128 letters, digits, and . _ -")
+
+
+def _refused(text: str, why: str) -> UsageError:
+    hint = "write NAME:TAG or HOST/NAME:TAG: my-model:1, registry.example.com/team/chat:1"
+    return UsageError(f"{text[:200]!r} is not the name of an image: {why}", hint=hint)
