@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -37,8 +38,13 @@ class Dockerd:
 
 
 @contextmanager
-def running_dockerd(*, disk: Path | None = None, is_buildkit: bool = False) -> Iterator[Dockerd]:
-    """A daemon with its images at `disk`, and nothing left of it at the end: no process, no mount, no file."""
+def running_dockerd(
+    *, disk: Path | None = None, is_buildkit: bool = False, system: Path | None = None
+) -> Iterator[Dockerd]:
+    """A daemon with its images at `disk`, and nothing left of it at the end: no process, no mount, no file.
+
+    `system` is the root of a newer Debian, whose dockerd then keeps images in containerd's store.
+    """
     for program in ("dockerd", "docker", "containerd"):
         need(program)
     if os.geteuid():
@@ -46,10 +52,13 @@ def running_dockerd(*, disk: Path | None = None, is_buildkit: bool = False) -> I
         pytest.skip("dockerd needs root")
     root = Path(tempfile.mkdtemp(prefix="dockerd-"))  # short: a socket's path has 107 characters at most
     data = disk or root / "data"
-    (root / "daemon.json").write_text(json.dumps({"features": {"buildkit": is_buildkit}}))
+    features = {"buildkit": is_buildkit} | ({"containerd-snapshotter": True} if system else {})
+    (root / "daemon.json").write_text(json.dumps({"features": features}))
     command = ["dockerd", "--config-file", str(root / "daemon.json"), "--host", f"unix://{root / 'docker.sock'}"]
     command += ["--data-root", str(data), "--exec-root", str(root / "exec"), "--pidfile", str(root / "pid")]
     command += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
+    if system:
+        command = _inside(system, root, command)
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -71,6 +80,33 @@ def running_dockerd(*, disk: Path | None = None, is_buildkit: bool = False) -> I
         shutil.rmtree(root, ignore_errors=True)
 
 
+def _inside(system: Path, shared: Path, command: list[str]) -> list[str]:
+    """`command` with `system` as its root, in which `shared` is where it is here; its mounts go when it ends."""
+    mounts = [f"mount -t tmpfs tmpfs {system}/{place}" for place in ("run", "tmp")]
+    mounts += [
+        f"mount -t proc proc {system}/proc",
+        f"mount --rbind /sys {system}/sys",
+        f"mount --rbind /dev {system}/dev",
+    ]
+    mounts += [f"mkdir -p {system}{shared}", f"mount --bind {shared} {system}{shared}"]
+    start = f"exec chroot {system} {shlex.join(command)}"
+    return ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, start])]
+
+
+def newer_debian(work: Path) -> Path:
+    """The root of Debian 13, with Docker 26; DEPLOYTK_TEST_NEWER names one that is there already."""
+    system = Path(os.environ.get("DEPLOYTK_TEST_NEWER") or work / "newer")
+    if not system.is_dir():
+        _debootstrap("docker.io,ca-certificates", "trixie", system)
+    return system
+
+
+def _debootstrap(packages: str, suite: str, place: Path) -> None:
+    need("debootstrap")
+    command = ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(place)]
+    subprocess.run(command, check=True, capture_output=True, timeout=400)
+
+
 def _wait(daemon: Dockerd, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     command = ["docker", "--host", daemon.host, "version"]
@@ -89,10 +125,7 @@ def import_debian(daemon: Dockerd, work: Path) -> None:
     """Debian with Python as the image BASE; DEPLOYTK_TEST_ROOTFS names one that is there already."""
     rootfs = Path(os.environ.get("DEPLOYTK_TEST_ROOTFS") or work / "rootfs")
     if not rootfs.is_dir():
-        need("debootstrap")
-        packages = "--include=python3,python3-venv,ca-certificates"
-        command = ["debootstrap", "--variant=minbase", packages, "bookworm", str(rootfs)]
-        subprocess.run(command, check=True, capture_output=True, timeout=400)
+        _debootstrap("python3,python3-venv,ca-certificates", "bookworm", rootfs)
     pack = ["tar", "--create", "--one-file-system", "--exclude=./var/cache/apt/*", "--directory", str(rootfs), "."]
     with subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:
         load = ["docker", "--host", daemon.host, "import", "-", BASE]

@@ -99,8 +99,8 @@ class Daemon:
             answer = self._client._get(self._client.base_url + "/_ping")  # type: ignore[attr-defined]
             return str(answer.headers.get("Builder-Version", "")) == "2"
 
-    def keeps_layers_apart(self) -> bool:
-        """Whether an archive may leave out layers that are there: in the classic image store, not in containerd's."""
+    def stacks_layers(self) -> bool:
+        """Whether a layer is known by all those below it: in the classic image store, not in containerd's."""
         with _said("the daemon does not answer"):
             status = dict(self._client.info().get("DriverStatus") or ())
         return "containerd" not in str(status.get("driver-type", ""))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, cast
 
@@ -26,6 +26,8 @@ LOCK = ".deploytk/deploytk.lock"
 
 LABELS = "ai.deploytk."
 """Before the name of every label that is our own."""
+
+_DESCRIBING = ("org.opencontainers.image.", LABELS)
 
 _USER = "10001:10001"
 _ENVIRONMENT = {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}  # noqa: S108 (the container's)
@@ -54,7 +56,12 @@ def plan_image(bundle: Bundle, base: Base, options: BuildOptions, progress: Prog
     if len(layers) > _MOST_LAYERS:
         hint = "build the base anew in fewer steps"
         raise ImageError(f"{len(layers)} layers are more than the {_MOST_LAYERS} that Docker stacks", hint=hint)
-    config = _to_bytes(_config(bundle, base, options, layers))
+    return finished(layers, _to_bytes(_config(bundle, base, options, layers)))
+
+
+def finished(layers: tuple[Layer, ...], config: bytes) -> ImagePlan:
+    """The image of these layers and this config. What we label it with is in its manifest as well."""
+    labels = (json.loads(config).get("config") or {}).get("Labels") or {}
     image_id = content_digest(config)
     described = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers]
     manifest = _to_bytes(
@@ -63,7 +70,7 @@ def plan_image(bundle: Bundle, base: Base, options: BuildOptions, progress: Prog
             "mediaType": MANIFEST_TYPE,
             "config": {"mediaType": CONFIG_TYPE, "digest": image_id, "size": len(config)},
             "layers": described,
-            "annotations": labels_of(bundle, base, options),
+            "annotations": {name: value for name, value in labels.items() if name.startswith(_DESCRIBING)},
         }
     )
     return ImagePlan(layers, config, manifest, image_id, content_digest(manifest))
@@ -111,18 +118,20 @@ def start_period_s(bundle: Bundle, weights: WeightsMode) -> int:
 
 
 def _check_base(base: Base) -> None:
-    if base.config.get("os", "linux") != "linux":
-        hint = "name a Linux image with --base"
-        raise ImageError(f"{base.reference} is an image for {base.config.get('os')}", hint=hint)
+    system = json.loads(base.config).get("os", "linux")
+    if system != "linux":
+        raise ImageError(f"{base.reference} is an image for {system}", hint="name a Linux image with --base")
     if not base.layers:
         raise ImageError(f"{base.reference} has no layers", hint="name an image with Python and LMDeploy with --base")
 
 
 def _config(bundle: Bundle, base: Base, options: BuildOptions, layers: Sequence[Layer]) -> dict[str, object]:
-    inherited = base.config.get("config") or {}
-    run = dict(cast(Mapping[str, Any], inherited))
+    inherited = json.loads(base.config)
+    run: dict[str, Any] = dict(inherited.get("config") or {})
     port = cast(dict[str, Any], bundle.manifest["app"])["port"]
     offline = {} if options.weights == "download" else {"HF_HUB_OFFLINE": "1"}
+    # What describes the base does not describe this image.
+    others = {name: value for name, value in (run.get("Labels") or {}).items() if not name.startswith(_DESCRIBING)}
     environment = dict(entry.partition("=")[::2] for entry in run.get("Env") or ()) | _ENVIRONMENT | offline
     run |= {
         "User": _USER,
@@ -139,21 +148,20 @@ def _config(bundle: Bundle, base: Base, options: BuildOptions, layers: Sequence[
             "StartPeriod": start_period_s(bundle, options.weights) * _NS,
             "Retries": 3,
         },
-        "Labels": (run.get("Labels") or {}) | labels_of(bundle, base, options),
+        "Labels": others | labels_of(bundle, base, options),
     }
     return {
-        "architecture": base.config.get("architecture", "amd64"),
+        "architecture": inherited.get("architecture", "amd64"),
         "os": "linux",
         "created": created(),
         "config": {key: value for key, value in run.items() if value is not None},
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-        "history": _history(base, layers),
+        "history": _history(inherited.get("history") or [], base, layers),
     }
 
 
-def _history(base: Base, layers: Sequence[Layer]) -> list[object]:
-    """A line per layer; that of the base is kept when it fits the layers."""
-    theirs = cast(list[dict[str, Any]], base.config.get("history") or [])
+def _history(theirs: list[dict[str, Any]], base: Base, layers: Sequence[Layer]) -> list[object]:
+    """A line per layer; `theirs`, of the base, is kept when it fits the layers."""
     if sum(not line.get("empty_layer") for line in theirs) != len(base.layers):
         theirs = [{"created": created(), "created_by": layer.created_by} for layer in base.layers]
     ours = [{"created": created(), "created_by": layer.created_by} for layer in layers[len(base.layers) :]]

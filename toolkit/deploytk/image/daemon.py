@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 import tarfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from deploytk.containers import Daemon, StoredImage, connected
+from deploytk.containers import Daemon, connected
 from deploytk.errors import ImageError
-from deploytk.image.config import LABELS
+from deploytk.image.config import LABELS, MANIFEST_TYPE, content_digest
+from deploytk.image.oci import INDEX_TYPES, LAYOUT, LAYOUT_CONTENT
+from deploytk.image.reference import parse_tag
 from deploytk.image.value import ImagePlan, Layer, SentLayer
 from deploytk.progress import Advance, Progress
 
@@ -22,50 +24,57 @@ PARTIAL = f"{LABELS}partial-of"
 
 STAGE_BYTES = 64 * 2**20
 _AT_ONCE = 2  # one stage on its way, one being unpacked
-_MISSING = "no such file"
+_MISSING = re.compile(r"no such file|not found")
 
 
 def load_image(plan: ImagePlan, tag: str, progress: Progress) -> tuple[tuple[SentLayer, ...], int]:
     """Load the image under `tag`; returns its layers and the bytes sent. Raises ImageError with what the daemon said.
 
-    A daemon knows a layer by itself and all those below it. So what an earlier image begins with need not be sent:
-    the archive names those layers without holding them (measured with Docker 20.10). The containerd image store wants
-    every layer, and gets them.
+    What the daemon has of it is not sent: the archive only names those layers.
     """
     with connected() as daemon:
-        there = daemon.image(plan.image_id)
-        if there and tag in there.tags:
-            return _sent(plan, len(plan.layers)), 0
-        is_incremental = daemon.keeps_layers_apart()
-        known = _known(daemon, plan) if is_incremental else 0
+        if _is_there(daemon, plan, tag):
+            return _sent(plan, frozenset(layer.digest for layer in plan.layers)), 0
+        is_stacked = daemon.stacks_layers()
+        known = _known(daemon, plan, is_stacked=is_stacked)
         try:
-            _load(daemon, plan, _stages(plan, tag, known, is_incremental=is_incremental), progress)
+            _load(daemon, plan, _stages(plan, tag, known, is_stacked=is_stacked), progress)
         except ImageError as error:
-            if not known or _MISSING not in str(error):
+            if not known or not _MISSING.search(str(error)):
                 raise
             progress.note("the daemon lost a layer: everything is sent again")
-            known = 0
-            _load(daemon, plan, _stages(plan, tag, known, is_incremental=True), progress)
-        loaded = daemon.image(tag)
-        if loaded is None or loaded.image_id != plan.image_id:
-            found = loaded.image_id if loaded else "nothing"
-            raise ImageError(f"the daemon made {found} of image {plan.image_id}", hint="look at the daemon's own log")
+            known = frozenset()
+            _load(daemon, plan, _stages(plan, tag, known, is_stacked=is_stacked), progress)
+        if not _is_there(daemon, plan, tag):
+            raise ImageError(f"the daemon has no image {plan.image_id} now", hint="look at the daemon's own log")
     sent = _sent(plan, known)
     return sent, sum(layer.size for layer in sent if not layer.reused)
 
 
-def _known(daemon: Daemon, plan: ImagePlan) -> int:
-    """How many layers, from the lowest on, an image of the daemon has in common with ours."""
+def _is_there(daemon: Daemon, plan: ImagePlan, tag: str) -> bool:
+    """The classic image store names an image by its config, containerd's by its manifest."""
+    found = daemon.image(tag)
+    return found is not None and found.image_id in (plan.image_id, plan.digest)
+
+
+def _known(daemon: Daemon, plan: ImagePlan, *, is_stacked: bool) -> frozenset[str]:
+    """The layers that need not be sent, by what the daemon's images consist of.
+
+    The classic store knows a layer by itself and all those below it, so it has what an image begins with (measured
+    with Docker 20.10). That of containerd knows it by its digest alone, but keeps it as it came: for certain only
+    those of our own images have the very bytes (measured with Docker 26.1).
+    """
+    ours = list(daemon.images(f"{LABELS}set-digest"))
+    if not is_stacked:
+        return frozenset(diff_id for image in ours for diff_id in image.diff_ids)
+    base = daemon.image(_base_of(plan))
     wanted = [layer.diff_id for layer in plan.layers]
-    candidates: list[StoredImage] = list(daemon.images(f"{LABELS}set-digest"))
-    base = _base_of(plan)
-    found = daemon.image(base) if base else None
-    return max((_common(wanted, image.diff_ids) for image in [*candidates, *([found] if found else [])]), default=0)
+    common = max((_common(wanted, image.diff_ids) for image in [*ours, *([base] if base else [])]), default=0)
+    return frozenset(wanted[:common])
 
 
-def _base_of(plan: ImagePlan) -> str | None:
-    labels = json.loads(plan.config)["config"].get("Labels") or {}
-    digest: str | None = labels.get("org.opencontainers.image.base.digest")
+def _base_of(plan: ImagePlan) -> str:
+    digest: str = json.loads(plan.config)["config"]["Labels"]["org.opencontainers.image.base.digest"]
     return digest
 
 
@@ -75,15 +84,13 @@ def _common(wanted: Sequence[str], there: Sequence[str]) -> int:
     )
 
 
-def _sent(plan: ImagePlan, known: int) -> tuple[SentLayer, ...]:
-    return tuple(
-        SentLayer(layer.digest, layer.size, layer.kind, number < known) for number, layer in enumerate(plan.layers)
-    )
+def _sent(plan: ImagePlan, known: frozenset[str]) -> tuple[SentLayer, ...]:
+    return tuple(SentLayer(layer.digest, layer.size, layer.kind, layer.diff_id in known) for layer in plan.layers)
 
 
 def _load(daemon: Daemon, plan: ImagePlan, stages: Sequence[_Stage], progress: Progress) -> None:
     """While the daemon unpacks the layers of one stage, those of the next are on their way."""
-    total = sum(layer.size for stage in stages for layer in stage.layers)
+    total = sum(layer.size for stage in stages for layer in stage.sent)
     failed = threading.Event()
     threads = ThreadPoolExecutor(_AT_ONCE)
     try:
@@ -97,8 +104,8 @@ def _load(daemon: Daemon, plan: ImagePlan, stages: Sequence[_Stage], progress: P
                     failed.set()
                     raise
                 finally:
-                    stage.sent.set()
-                    stage.loaded.set()
+                    stage.is_sent.set()
+                    stage.is_loaded.set()
 
             loads = [threads.submit(load, *pair) for pair in zip(stages, [None, *stages], strict=False)]
             for one in loads:
@@ -112,33 +119,36 @@ def _load(daemon: Daemon, plan: ImagePlan, stages: Sequence[_Stage], progress: P
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """Some layers, and the image that they are the top of."""
+    """An image that a daemon takes at once: ours, or one that ends on the way to it."""
 
     layers: tuple[Layer, ...]
-    below: tuple[Layer, ...]  # which the daemon has by the time it looks
+    sent: tuple[Layer, ...]  # of these, what the daemon does not have by the time it looks
     config: bytes
-    tags: tuple[str, ...]
-    sent: threading.Event = field(default_factory=threading.Event)
-    loaded: threading.Event = field(default_factory=threading.Event)
+    manifest: bytes | None = None  # of ours alone
+    tag: str | None = None
+    is_sent: threading.Event = field(default_factory=threading.Event)
+    is_loaded: threading.Event = field(default_factory=threading.Event)
 
 
-def _stages(plan: ImagePlan, tag: str, known: int, *, is_incremental: bool) -> list[_Stage]:
-    """The layers above the `known` lowest, in as many stages as are worth while.
+def _stages(plan: ImagePlan, tag: str, known: frozenset[str], *, is_stacked: bool) -> list[_Stage]:
+    """What is not `known`, in as many stages as are worth while.
 
-    A daemon takes layers only as those of an image, so all but the last end in one without a name, which goes when all
-    is there. What a killed run leaves of these is known to the next one.
+    A daemon takes layers only as those of an image, so all stages but the last end in one without a name, which goes
+    when all is there. What a killed run leaves of these is known to the next one.
     """
-    ends, size = [known], 0
-    for number, layer in enumerate(plan.layers[known:-1] if is_incremental else (), known + 1):
-        size += layer.size
+    missing = [number for number, layer in enumerate(plan.layers) if layer.diff_id not in known]
+    ends, size = [0], 0
+    for number in missing[:-1] if is_stacked else ():
+        size += plan.layers[number].size
         if size >= STAGE_BYTES:
-            ends.append(number)
+            ends.append(number + 1)
             size = 0
-    stages = [
-        _Stage(plan.layers[first:end], plan.layers[:first], _partial_config(plan, end), ())
-        for first, end in pairwise(ends)
-    ]
-    return [*stages, _Stage(plan.layers[ends[-1] :], plan.layers[: ends[-1]], plan.config, (tag,))]
+
+    def sent(first: int, end: int) -> tuple[Layer, ...]:
+        return tuple(plan.layers[number] for number in missing if first <= number < end)
+
+    partial = [_Stage(plan.layers[:end], sent(first, end), _partial_config(plan, end)) for first, end in pairwise(ends)]
+    return [*partial, _Stage(plan.layers, sent(ends[-1], len(plan.layers)), plan.config, plan.manifest, tag)]
 
 
 def _partial_config(plan: ImagePlan, end: int) -> bytes:
@@ -151,9 +161,10 @@ def _partial_config(plan: ImagePlan, end: int) -> bytes:
 
 
 def _archive(stage: _Stage, below: _Stage | None, failed: threading.Event, advance: Advance) -> Iterator[bytes]:
-    """What `docker load` reads: layers first, then the config and the list of them all.
+    """What `docker load` reads: layers, then the config, the manifest, and the lists of what there is.
 
-    The end is held back until the daemon has the layers `below`: it looks for them then.
+    The end is held back until the daemon has the stage `below`: it looks for its layers then. manifest.json is for the
+    classic image store, index.json for that of containerd.
     """
 
     def go_on() -> None:
@@ -161,9 +172,9 @@ def _archive(stage: _Stage, below: _Stage | None, failed: threading.Event, advan
             raise ImageError("another layer could not be loaded", hint="run again")
 
     if below:
-        below.sent.wait()
-    for layer in stage.layers:
-        yield _member(_name(layer), layer.size)
+        below.is_sent.wait()
+    for layer in stage.sent:
+        yield _member(_blob(layer.digest), layer.size)
         sent = 0
         for chunk in layer.read(0):
             go_on()
@@ -173,21 +184,33 @@ def _archive(stage: _Stage, below: _Stage | None, failed: threading.Event, advan
         if sent != layer.size:
             raise ImageError(f"layer {layer.digest} has {sent} bytes, {layer.size} expected", hint="run again")
         yield bytes(-sent % tarfile.BLOCKSIZE)
-    stage.sent.set()
+    stage.is_sent.set()
     if below:
-        below.loaded.wait()
+        below.is_loaded.wait()
     go_on()
-    config_name = f"{hashlib.sha256(stage.config).hexdigest()}.json"
-    names = [_name(layer) for layer in (*stage.below, *stage.layers)]
-    listing = json.dumps([{"Config": config_name, "RepoTags": stage.tags or None, "Layers": names}]).encode()
-    for name, content in ((config_name, stage.config), ("manifest.json", listing)):
+    for name, content in _lists(stage).items():
         yield _member(name, len(content))
         yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _name(layer: Layer) -> str:
-    return f"{layer.diff_id.removeprefix('sha256:')}/layer.tar"
+def _lists(stage: _Stage) -> dict[str, bytes]:
+    """Everything of an image but its layers, by the names of the files in an archive."""
+    config = content_digest(stage.config)
+    names = [_blob(layer.digest) for layer in stage.layers]
+    listed = {"Config": _blob(config), "RepoTags": [stage.tag] if stage.tag else None, "Layers": names}
+    files = {_blob(config): stage.config, "manifest.json": json.dumps([listed]).encode()}
+    if stage.manifest and stage.tag:
+        digest = content_digest(stage.manifest)
+        entry = {"mediaType": MANIFEST_TYPE, "digest": digest, "size": len(stage.manifest)}
+        entry |= {"annotations": {"io.containerd.image.name": str(parse_tag(stage.tag))}}
+        index = {"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [entry]}
+        files |= {_blob(digest): stage.manifest, "index.json": json.dumps(index).encode(), LAYOUT: LAYOUT_CONTENT}
+    return files
+
+
+def _blob(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
 
 
 def _member(name: str, size: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -10,10 +11,10 @@ import os
 import re
 import tarfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from deploytk.atomic import disk_errors, write_text
 from deploytk.containers import Daemon, connected
@@ -24,6 +25,8 @@ from deploytk.image.value import Base, Layer, Read
 from deploytk.progress import Progress
 
 _CHUNK_BYTES = 2**20
+_LARGEST_JSON_BYTES = 2**20
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how their files begin
 _EXPORTING = threading.Lock()
 _DISTRIBUTION = re.compile(r"(?:^|/)([A-Za-z0-9._]+)-([^-/]+)\.dist-info/METADATA$")
 
@@ -33,12 +36,6 @@ def daemon_base(daemon: Daemon, reference: str, progress: Progress, *, keep: boo
     stored = daemon.image(reference)
     if stored is None:
         raise ImageError(f"the Docker daemon has no image {reference}", hint=f"docker pull {reference}")
-    found = daemon.config(stored.image_id)
-    config = {
-        "architecture": found.get("Architecture", "amd64"),
-        "os": found.get("Os", "linux"),
-        "config": found.get("Config") or {},
-    }
     export = _Export(stored.image_id, stored.diff_ids)
     contents = export.contents(daemon, progress, keep=keep)
     layers = tuple(
@@ -53,13 +50,15 @@ def daemon_base(daemon: Daemon, reference: str, progress: Progress, *, keep: boo
         )
         for number, diff_id in enumerate(stored.diff_ids)
     )
-    return Base(reference, stored.image_id, layers, config, contents.packages)
+    image_id = f"sha256:{hashlib.sha256(contents.config.encode()).hexdigest()}"
+    return Base(reference, image_id, layers, contents.config.encode(), contents.packages)
 
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
     """What one pass over an image tells."""
 
+    config: str  # its image config: what the daemon says about an image has other fields
     sizes: dict[str, int]  # bytes of each layer, by its diff_id
     packages: tuple[tuple[str, str], ...]  # Python distributions: name, version
 
@@ -80,22 +79,25 @@ class _Export:
         record = self._cache / f"{self.image_id.removeprefix('sha256:')}.json"
         try:
             known = json.loads(record.read_text(encoding="utf-8"))
-            found = _Contents(known["sizes"], tuple((name, version) for name, version in known["packages"]))
+            remembered = tuple((name, version) for name, version in known["packages"])
+            found = _Contents(known["config"], known["sizes"], remembered)
             if found.sizes.keys() >= set(self.diff_ids):
                 return found
         except (OSError, ValueError, KeyError, TypeError):
             pass
         with disk_errors(self._cache, ImageError):
-            layers = list(self._layers(daemon, self._cache / "layers" if keep else None, progress))
-        sizes = {layer.digest: layer.size for layer in layers}
-        packages = sorted({package for layer in layers for package in layer.packages})
+            seen = list(self._members(daemon, self._cache / "layers" if keep else None, progress))
+        sizes = {one.digest: one.size for one in seen}
         missing = [digest for digest in self.diff_ids if digest not in sizes]
         if missing:
             raise ImageError(f"the daemon does not give out layer {missing[0]}", hint="pull the base image again")
+        packages = sorted({package for one in seen for package in one.packages})
+        config = _config_in(seen)
+        contents = _Contents(config, {digest: sizes[digest] for digest in self.diff_ids}, tuple(packages))
         with disk_errors(record, ImageError):
             record.parent.mkdir(parents=True, exist_ok=True)
-            write_text(record, json.dumps({"sizes": sizes, "packages": packages}))
-        return _Contents(sizes, tuple(packages))
+            write_text(record, json.dumps(asdict(contents)))
+        return contents
 
     def reader(self, diff_id: str, progress: Progress) -> Read:
         def read(offset: int) -> Iterator[bytes]:
@@ -103,7 +105,7 @@ class _Export:
             with _EXPORTING:  # several layers are asked for at once, and one pass brings all of them
                 if not path.is_file():
                     with connected() as daemon, disk_errors(path, ImageError):
-                        list(self._layers(daemon, path.parent, progress))
+                        list(self._members(daemon, path.parent, progress))
             with path.open("rb") as file:
                 file.seek(offset)
                 while chunk := file.read(_CHUNK_BYTES):
@@ -114,39 +116,63 @@ class _Export:
     def _blob(self, diff_id: str) -> Path:
         return self._cache / "layers" / diff_id.removeprefix("sha256:")
 
-    def _layers(self, daemon: Daemon, keep: Path | None, progress: Progress) -> Iterator[_Seen]:
-        """Everything in the archive that is a layer of this image, its bytes kept below `keep`."""
+    def _members(self, daemon: Daemon, keep: Path | None, progress: Progress) -> Iterator[_Seen]:
+        """All files in the archive of this image; those that are its layers are kept below `keep`."""
         if keep:
             keep.mkdir(parents=True, exist_ok=True)
         progress.note("reading the runtime's layers out of the daemon, once")
         with tarfile.open(fileobj=_Stream(daemon.save(self.image_id)), mode="r|") as archive:
             for member in archive:
                 source = archive.extractfile(member) if member.isfile() else None
-                if source is None or member.name.endswith((".json", "VERSION", "repositories", "oci-layout")):
+                if source is None:
                     continue
+                if member.size <= _LARGEST_JSON_BYTES:
+                    source = io.BytesIO(source.read())
                 partial = keep / f".{os.getpid()}.partial" if keep else None
                 seen = _look_through(source, partial)
                 if partial and seen.digest in self.diff_ids:
                     partial.replace(self._blob(seen.digest))
                 elif partial:
                     partial.unlink()
-                if seen.digest in self.diff_ids:
-                    yield seen
+                text = source.getvalue() if isinstance(source, io.BytesIO) else None
+                yield replace(seen, name=member.name, text=text)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A layer that went by."""
+    """A file that went by."""
 
-    digest: str
+    digest: str  # of what it is when it is not compressed
     size: int
     packages: tuple[tuple[str, str], ...]
+    name: str = ""
+    text: bytes | None = None  # its content, when that is small
+
+
+def _config_in(seen: Sequence[_Seen]) -> str:
+    """The config of the first image that the archive's list names."""
+    texts = {one.name: one.text for one in seen if one.text is not None}
+    try:
+        return texts[json.loads(texts["manifest.json"])[0]["Config"]].decode()
+    except (ValueError, LookupError, TypeError) as error:
+        hint = "name the base as oci:DIR, or HOST/NAME:TAG in a registry"
+        raise ImageError("the daemon saves images in a form that is not known", hint=hint) from error
 
 
 def _look_through(source: IO[bytes], target: Path | None) -> _Seen:
-    """Read a tar once: its digest, the Python packages in it, and a copy at `target`."""
+    """Read a tar once: its digest, the Python packages in it, and a copy at `target`.
+
+    Daemons with the containerd image store save layers as they came, so mostly compressed.
+    """
+    start = source.read(len(_ZSTD))
+    whole: IO[bytes] = cast(IO[bytes], io.BufferedReader(_Joined(start, source), _CHUNK_BYTES))
+    if start == _ZSTD:
+        hint = "name the base by its registry (--base oci:DIR after skopeo copy), or pull it compressed by gzip"
+        raise ImageError("a layer of the base is compressed by zstd, which is not read here", hint=hint)
+    if start.startswith(_GZIP):
+        whole = cast(IO[bytes], gzip.GzipFile(fileobj=whole))
     with open(target, "wb") if target else contextlib.nullcontext() as file:  # noqa: PTH123
-        tee = _Tee(source, file)
+        tee = _Tee(whole, file)
         packages = []
         with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=tee, mode="r|") as layer:
             for member in layer:
@@ -156,6 +182,22 @@ def _look_through(source: IO[bytes], target: Path | None) -> _Seen:
         while tee.read(_CHUNK_BYTES):
             pass
     return _Seen(f"sha256:{tee.hasher.hexdigest()}", tee.size, tuple(packages))
+
+
+class _Joined(io.RawIOBase):
+    """A file whose first bytes were read already."""
+
+    def __init__(self, start: bytes, rest: IO[bytes]) -> None:
+        self._start, self._rest = start, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._start[: len(buffer)] or self._rest.read(len(buffer))
+        self._start = self._start[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _Tee(io.RawIOBase):

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from deploytk.atomic import disk_errors, locked, sync_directory, write_text
-from deploytk.digests import hash_file
 from deploytk.errors import ImageError
 from deploytk.image.config import MANIFEST_TYPE
 from deploytk.image.layers import TAR, read_checked
 from deploytk.image.value import Base, ImagePlan, Layer, Read, SentLayer
 from deploytk.progress import Advance, Progress
 
-_LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
+LAYOUT, LAYOUT_CONTENT = "oci-layout", b'{"imageLayoutVersion":"1.0.0"}'
+"""The file that makes a directory, or an archive, an OCI layout."""
+
 _REF_NAME = "org.opencontainers.image.ref.name"
 _MADE_BY = "ai.deploytk.digest"
 _LARGEST_JSON_BYTES = 16 * 2**20
@@ -51,7 +52,7 @@ def write_layout(plan: ImagePlan, directory: Path, tag: str, progress: Progress)
         blobs = directory / "blobs" / "sha256"
         blobs.mkdir(parents=True, exist_ok=True)
         with locked(directory / ".lock", str(directory)):
-            write_text(directory / "oci-layout", _LAYOUT)
+            write_text(directory / LAYOUT, LAYOUT_CONTENT.decode())
             sent, written = [], 0
             missing = sum(layer.size for layer in plan.layers if not _has(directory, layer))
             with progress.task("writing layers", missing) as advance:
@@ -78,8 +79,9 @@ def read_layout(directory: Path, name: str | None = None) -> Base:
             manifest = _read_json(_blob(directory, str(entry["digest"])), directory)
     config_digest = str(manifest.get("config", {}).get("digest"))
     content = _blob(directory, config_digest)
-    config = _read_json(content, directory)
-    if f"sha256:{hash_file(content)}" != config_digest:
+    _read_json(content, directory)
+    config = content.read_bytes()
+    if f"sha256:{hashlib.sha256(config).hexdigest()}" != config_digest:
         raise ImageError(f"{directory} is damaged: its config has another digest", hint="write the layout anew")
     # Not the directory: the same base has the same name wherever it lies.
     reference = entry.get("annotations", {}).get(_REF_NAME) or name or config_digest
@@ -89,14 +91,14 @@ def read_layout(directory: Path, name: str | None = None) -> Base:
 def base_of(
     reference: str,
     image_id: str,
-    config: dict[str, Any],
+    config: bytes,
     manifest: dict[str, Any],
     reader: Callable[[dict[str, Any]], Read],
     repository: str | None = None,
 ) -> Base:
     """The base that a manifest and a config describe; `reader` makes a layer's `read` from its descriptor."""
     try:
-        diff_ids = config["rootfs"]["diff_ids"]
+        diff_ids = json.loads(config)["rootfs"]["diff_ids"]
         layers = tuple(
             Layer(
                 digest=_checked(descriptor["digest"]),
@@ -202,7 +204,7 @@ def _check_place(directory: Path, tag: str) -> None:
         raise ImageError(f"{directory} is a file", hint="name a new directory, or that of an OCI layout")
     if not directory.is_dir() or not any(entry for entry in directory.iterdir() if entry.name != ".lock"):
         return
-    if not (directory / "oci-layout").is_file():
+    if not (directory / LAYOUT).is_file():
         hint = "name a new directory, or that of an OCI layout"
         raise ImageError(f"{directory} is not empty and no OCI layout", hint=hint)
     if (directory / "index.json").is_file():

@@ -17,8 +17,7 @@ from deploytk import lmdeploy
 from deploytk.bundle import Bundle
 from deploytk.containers import Build, Daemon, connected
 from deploytk.errors import ImageError
-from deploytk.image.exported import daemon_base
-from deploytk.image.oci import read_layout
+from deploytk.image.base import find_base
 from deploytk.image.value import Base, BuildOptions
 from deploytk.progress import Progress
 from deploytk.shipped import shipped
@@ -47,22 +46,19 @@ class Recipe:
 def runtime_base(bundle: Bundle, options: BuildOptions, progress: Progress) -> Base:
     """The image that the bundle goes on: the one that was named, or the one for its engine, built when it is missing.
 
-    A named one is `oci:DIR[:NAME]`, or an image of the daemon. Raises ImageError, with the end of the build's log.
+    Raises ImageError, with the end of the build's log.
     """
-    if options.base and options.base.startswith("oci:"):
-        directory, _, name = options.base.removeprefix("oci:").partition(":")
-        return read_layout(Path(directory), name or None)
     keep = options.output != "daemon"
+    if options.base:
+        return find_base(options.base, progress, keep=keep)
     with connected() as daemon:
-        if options.base:
-            return daemon_base(daemon, options.base, progress, keep=keep)
         recipe = recipe_for(bundle, options)
         tag = f"{_TAG}:{recipe.digest[:16]}"
         if daemon.image(tag) is None:
             _build(daemon, recipe, tag, options, progress)
         else:
             progress.note(f"runtime {tag} is there already: nothing that goes into it has changed")
-        return daemon_base(daemon, tag, progress, keep=keep)
+    return find_base(tag, progress, keep=keep)
 
 
 def recipe_for(bundle: Bundle, options: BuildOptions) -> Recipe:

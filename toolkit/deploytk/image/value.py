@@ -35,7 +35,7 @@ class Base:
     reference: str  # as a user would name it
     image_id: str  # sha256:... of its config
     layers: tuple[Layer, ...]
-    config: Mapping[str, object]  # its image config: architecture, os, config {Env, User, ...}, history
+    config: bytes  # its image config, JSON
     packages: tuple[tuple[str, str], ...] = ()  # name and version of what pip installed, for SBOM and lock file
 
 

@@ -8,8 +8,9 @@ import random
 import re
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -17,9 +18,9 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import httpx
 
 from deploytk import __version__
-from deploytk.errors import ImageError
+from deploytk.errors import ImageError, TryAgainError
 from deploytk.image.reference import Reference
-from deploytk.image.registry.logins import Login
+from deploytk.image.registry.logins import PASSWORD_VARIABLE, USER_VARIABLE, Login
 
 # A registry that moves a large blob to its place may be silent for minutes.
 _TIMEOUT = httpx.Timeout(connect=10, read=300, write=60, pool=None)
@@ -90,26 +91,19 @@ class Connection:
         self, method: str, url: str, expect: Collection[int], *, headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> httpx.Response:  # fmt: skip
-        """The answer to a request that does no harm when it is sent twice; raises ImageError for any other status."""
-        failures, renewed = 0, False
+        """The answer to a request that does no harm when it is sent twice; raises ImageError for any other status.
+
+        A registry that does not answer is waited for; after that TryAgainError is raised.
+        """
+        renewed = False
         while True:
-            response: httpx.Response | None = None
-            try:
-                response = self.attempt(method, url, headers, content)
-            except httpx.TransportError as error:
-                problem = describe(error)
-            else:
-                if response.status_code in expect:
-                    return response
-                if response.status_code == 401 and not renewed:
-                    self.renew(response)
-                    renewed = True
-                    continue
-                if response.status_code not in _MOMENTARY:
-                    raise self.refusal(response)
-                problem = f"it answers {response.status_code}"
-            failures += 1
-            self.wait(failures, problem, response)
+            response = self._insist(self.reference.host, partial(self.attempt, method, url, headers, content))
+            if response.status_code in expect:
+                return response
+            if response.status_code != 401 or renewed:
+                raise self.refusal(response)
+            self.renew(response)
+            renewed = True
 
     def attempt(
         self, method: str, url: str, headers: Mapping[str, str] | None = None, content: Body = None
@@ -122,11 +116,12 @@ class Connection:
         """The answer to a GET, its body still to be read."""
         return self._client.stream("GET", url, headers=self._signed(url, headers), follow_redirects=False)
 
-    def wait(self, failures: int, problem: str, response: httpx.Response | None = None) -> None:
-        """Pause before the next attempt; raises ImageError after too many."""
+    def wait(self, failures: int, problem: str, response: httpx.Response | None = None, host: str = "") -> None:
+        """Pause before the next attempt; raises TryAgainError after too many."""
         if failures >= self.patience.attempts:
-            hint = "look after the registry and the network, then run again: what has arrived is not sent again"
-            raise ImageError(f"{self.reference.host} cannot be used: {problem}, {failures} times", hint=hint)
+            hint = "check its name and the network, then run again: what has arrived is not sent again"
+            times = f", {failures} times" if failures > 1 else ""
+            raise TryAgainError(f"{host or self.reference.host} cannot be used: {problem}{times}", hint=hint)
         time.sleep(self.patience.pause_s(failures, response))
 
     def follow(self, response: httpx.Response) -> str:
@@ -171,6 +166,22 @@ class Connection:
             return ImageError(f"{host} takes no blobs of this size{said}", hint="raise the limit of the registry")
         return ImageError(f"{host} answers {status}{said}", hint="check that it is a registry and takes pushes")
 
+    def _insist(self, host: str, attempt: Callable[[], httpx.Response]) -> httpx.Response:
+        """The first answer that another attempt would not change."""
+        failures = 0
+        while True:
+            response: httpx.Response | None = None
+            try:
+                response = attempt()
+            except httpx.TransportError as error:
+                problem = describe(error)
+            else:
+                if response.status_code not in _MOMENTARY:
+                    return response
+                problem = f"it answers {response.status_code}"
+            failures += 1
+            self.wait(failures, problem, response, host)
+
     def _signed(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
         signed = dict(headers or {})
         if urlsplit(url).netloc == urlsplit(self.reference.url).netloc:
@@ -192,19 +203,15 @@ class Connection:
         scopes = [asked.get("scope") or f"repository:{self.reference.repository}:pull,push"]
         scopes += [f"repository:{name}:pull" for name in self.mounts_from]
         query = {"service": asked["service"]} if asked.get("service") else {}
-        try:
-            if self._login and self._login.is_identity_token:
-                form = query | {"grant_type": "refresh_token", "refresh_token": self._login.secret}
-                form |= {"client_id": "deploytk", "scope": " ".join(scopes)}
-                answer = self._client.post(realm, data=form)
-            else:
-                auth = (self._login.user, self._login.secret) if self._login else None
-                pairs = [*query.items(), *(("scope", scope) for scope in scopes)]
-                answer = self._client.get(realm, params=pairs, auth=auth)
-            token = _token(answer)
-        except httpx.TransportError as error:
-            hint = "run again: what has arrived is not sent again"
-            raise ImageError(f"{parts.netloc}, which hands out logins, does not answer", hint=hint) from error
+        if self._login and self._login.is_identity_token:
+            form = query | {"grant_type": "refresh_token", "refresh_token": self._login.secret}
+            form |= {"client_id": "deploytk", "scope": " ".join(scopes)}
+            ask = partial(self._client.post, realm, data=form)
+        else:
+            auth = (self._login.user, self._login.secret) if self._login else None
+            pairs = [*query.items(), *(("scope", scope) for scope in scopes)]
+            ask = partial(self._client.get, realm, params=pairs, auth=auth)
+        token = _token(self._insist(parts.netloc, ask))
         if not token:
             raise self._refused_login()
         # The same token again would be refused again.
@@ -216,10 +223,9 @@ class Connection:
 
     def _refused_login(self) -> ImageError:
         host = self.reference.host
-        if self._login:
-            return ImageError(f"{host} does not accept the login", hint=f"log in anew: docker login {host}")
-        hint = f"run: docker login {host}   or set DEPLOYTK_REGISTRY_USER and DEPLOYTK_REGISTRY_PASSWORD"
-        return ImageError(f"{host} asks for a login", hint=hint)
+        said = "does not accept the login" if self._login else "asks for a login"
+        hint = f"run: docker login {host}   or set {USER_VARIABLE} and {PASSWORD_VARIABLE}"
+        return ImageError(f"{host} {said}", hint=hint)
 
 
 def describe(error: httpx.TransportError) -> str:

@@ -64,7 +64,7 @@ def _connect(reference: Reference) -> Connection:
     return Connection(reference, find_login(reference.host, is_destination=False))
 
 
-def _config(connection: Connection, digest: str) -> dict[str, Any]:
+def _config(connection: Connection, digest: str) -> bytes:
     address = f"{connection.root}/blobs/{digest}"
     answer = connection.ask("GET", address, (200, 301, 302, 303, 307, 308))
     if answer.status_code != 200:
@@ -72,7 +72,8 @@ def _config(connection: Connection, digest: str) -> dict[str, Any]:
     if f"sha256:{hashlib.sha256(answer.content).hexdigest()}" != digest:
         hint = "run again; if it happens again, the registry is damaged"
         raise ImageError(f"{connection.reference} has a config with another digest than it says", hint=hint)
-    return _parse(answer.content, connection.reference)
+    _parse(answer.content, connection.reference)
+    return answer.content
 
 
 def _parse(content: bytes, reference: Reference) -> dict[str, Any]:
