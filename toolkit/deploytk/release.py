@@ -64,6 +64,7 @@ class PublishOptions:
     app_remote: str | None = None  # a git repository to push the app to, where the hub takes it from one
     via: Literal["git", "sdk"] = "git"  # openxlab: the hub's own package instead of git, for flat bundles
     app_url: str | None = None  # where the app runs, once a person has created it
+    base: str | None = None  # oci: the runtime image; built when it is not named
     app_hardware: str | None = None  # huggingface: what the Space runs on, "t4-small"; None leaves it as it is
 
 

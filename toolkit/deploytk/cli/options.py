@@ -14,6 +14,9 @@ AppKind = Literal["gradio", "api"]
 
 ModelDir = Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory: HF layout or workspace.")]
 ModelOrBundle = Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A model directory or a bundle.")]
+ModelBundleOrImage = Annotated[
+    str, typer.Argument(metavar="MODEL|BUNDLE|IMAGE", help="A model directory, a bundle, or a container image.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the value as JSON on stdout, nothing else.")]
 GpuOption = Annotated[
     str | None, typer.Option("--gpu", metavar="NAME|SIZE", help="The GPU to plan for: A100-80G, 'RTX 4090', 24G.")

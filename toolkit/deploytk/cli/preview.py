@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploytk.cli.options import AppKind, Engine, GpuOption, Kv, MaxBatch, ModelOrBundle, SessionLen, Template
+from deploytk.cli.options import AppKind, Engine, GpuOption, Kv, MaxBatch, ModelBundleOrImage, SessionLen, Template
 from deploytk.cli.session import Session
 from deploytk.cli.source import plan_request
 
@@ -16,7 +16,7 @@ commands = typer.Typer()
 
 @commands.command(epilog="Example:  deploytk serve ./internlm-chat-7b-awq --engine cpu --port 7860")
 def serve(
-    source: ModelOrBundle,
+    source: ModelBundleOrImage,
     engine: Engine = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for everybody.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
@@ -39,7 +39,7 @@ def serve(
     watched = ([template] if template else [shipped("templates")]) if reload else []
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            with open_endpoint(str(source), options, Session.progress) as endpoint:
+            with open_endpoint(source, options, Session.progress) as endpoint:
                 show_endpoint(endpoint)
                 if open_browser:
                     typer.launch(endpoint.url)

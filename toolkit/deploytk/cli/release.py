@@ -16,7 +16,7 @@ from deploytk.cli.options import (
     Kv,
     License,
     MaxBatch,
-    ModelOrBundle,
+    ModelBundleOrImage,
     Name,
     SessionLen,
     Template,
@@ -24,19 +24,20 @@ from deploytk.cli.options import (
     seconds_of,
 )
 from deploytk.cli.session import Session, show
-from deploytk.cli.source import bundle_of, bundle_options, plan_request
+from deploytk.cli.source import bundle_of, bundle_options, plan_request, refuse_options
 
 commands = typer.Typer()
 
 
 @commands.command(epilog="Example:  deploytk publish ./workspace_hfmerge --target openxlab --repo me/internlm-chat-7b")
 def publish(
-    source: ModelOrBundle,
+    source: ModelBundleOrImage,
     target: Annotated[
         Literal["local", "huggingface", "openxlab", "modelscope", "oci"], typer.Option(help="Where to publish.")
     ],
     repo: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="The repository; for local: the hub's directory.")
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="The repository; local: a directory; oci: HOST/NAME:TAG."),
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would change, change nothing.")] = False,
     public: Annotated[bool, typer.Option("--public", help="Visible to everybody; private by default.")] = False,
@@ -49,6 +50,9 @@ def publish(
     ] = None,
     app_url: Annotated[
         str | None, typer.Option(metavar="URL", help="openxlab: where the app runs, once you have created it.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="IMAGE|oci:DIR", help="oci: a runtime image to use; built by default.")
     ] = None,
     app_hardware: Annotated[
         str | None, typer.Option(metavar="NAME", help="huggingface: what the Space runs on, such as t4-small.")
@@ -67,12 +71,12 @@ def publish(
     tp: TensorParallel = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a model or bundle on a hub in one atomic step, and verify what arrived."""
+    """Put a model, bundle or image on a hub in one atomic step, and verify what arrived."""
     from deploytk.release import PublishOptions, find_target, publish_bundle
 
     request = plan_request(gpu, session_len, max_batch_size, kv, tp, "auto")
-    options = bundle_options(source, name, base_model, license_, app_kind, golden, template)
-    bundle = bundle_of(source, request, options)
+    directory = Path(source)
+    options = bundle_options(directory, name, base_model, license_, app_kind, golden, template)
     has_app = with_app or any((app_remote, app_url, app_hardware))
     where = PublishOptions(
         repo=repo,
@@ -83,7 +87,18 @@ def publish(
         app_remote=app_remote,
         app_url=app_url,
         app_hardware=app_hardware,
+        base=base,
     )
+    if target == "oci" and not directory.exists():
+        from deploytk.targets.oci import preview_image, publish_image
+
+        refuse_options(directory, "an image", request, options)
+        if plan_only:
+            show(preview_image(source, where), as_json, "show_release_plan")
+        else:
+            show(publish_image(source, where, Session.progress), as_json, "show_release")
+        return
+    bundle = bundle_of(directory, request, options)
     if plan_only:
         show(find_target(target).preview(bundle, where), as_json, "show_release_plan")
         return

@@ -79,12 +79,19 @@ def package_model(model: Path, request: PlanRequest, options: BundleOptions, out
 
 def bundle_of(source: Path, request: PlanRequest, options: BundleOptions) -> Bundle:
     """`source` itself when it is a bundle, else a bundle of it in a place that the next run finds again."""
-    from deploytk.bundle import BundleOptions, bundle_place, is_bundle, read_bundle
-    from deploytk.plan import PlanRequest
+    from deploytk.bundle import bundle_place, is_bundle, read_bundle
 
     if is_bundle(source):
-        if request != PlanRequest() or options != BundleOptions(name=source.resolve().name):
-            hint = "leave the options about card, app and plan out, or package the model again with them"
-            raise UsageError(f"{source} is a bundle already and is published as it is", hint=hint)
+        refuse_options(source, "a bundle", request, options)
         return read_bundle(source)
     return package_model(source, request, options, bundle_place(source, options.name))
+
+
+def refuse_options(source: Path, what: str, request: PlanRequest, options: BundleOptions) -> None:
+    """Raises UsageError when options would change what is `what` already."""
+    from deploytk.bundle import BundleOptions
+    from deploytk.plan import PlanRequest
+
+    if request != PlanRequest() or options != BundleOptions(name=source.resolve().name):
+        hint = "leave the options about card, app and plan out, or package the model again with them"
+        raise UsageError(f"{source} is {what} already and is published as it is", hint=hint)

@@ -1,17 +1,16 @@
-"""A container registry: the bundle's image, layer by layer, without Docker in between."""
+"""A container registry: the bundle's image, layer by layer, without Docker in between; or an image that is there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from deploytk.bundle import Bundle
 from deploytk.errors import UsageError
+from deploytk.image.base import find_base
 from deploytk.image.build import build_image
-from deploytk.image.config import plan_image
+from deploytk.image.config import finished, plan_image
 from deploytk.image.reference import parse_reference
-from deploytk.image.registry import missing_layers
+from deploytk.image.registry import missing_layers, push_image
 from deploytk.image.runtime import runtime_base
-from deploytk.image.value import BuildOptions
+from deploytk.image.value import BuildOptions, ImagePlan, SentLayer
 from deploytk.progress import Progress, Silent
 from deploytk.release import Change, PublishOptions, Release, ReleasePlan
 
@@ -22,41 +21,65 @@ class Oci:
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         """Which layers the registry lacks; the runtime image is built for that when it is missing."""
         build = _build_options(options)
-        base = runtime_base(bundle, build, Silent())
-        plan = plan_image(bundle, base, build, Silent())
-        missing, _ = missing_layers(plan, build.tag)
-        absent = {layer.digest for layer in missing}
-
-        def changes() -> Iterator[Change]:
-            for layer in plan.layers:
-                is_absent = layer.digest in absent
-                yield Change(layer.digest, "new" if is_absent else "same", layer.size if is_absent else 0)
-
-        found = tuple(changes())
-        size = sum(change.bytes for change in found)
-        return ReleasePlan(self.name, build.tag, None, found, size, "known when the registry is asked to write")
+        return _preview(plan_image(bundle, runtime_base(bundle, build, Silent()), build, Silent()), build.tag)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Push the image: blobs side by side, the manifest last. An upload that was cut off goes on where it was."""
         image = build_image(bundle, _build_options(options), progress)
-        reference = parse_reference(image.tag)
-        sent = [layer for layer in image.layers if not layer.reused]
-        return Release(
-            target=self.name,
-            repo=image.tag,
-            revision=image.digest,
-            url=f"{reference.host}/{reference.repository}@{image.digest}",
-            uploaded_files=len(sent),
-            uploaded_bytes=image.sent_bytes,
-            unchanged_files=len(image.layers) - len(sent),
-            verified=True,
-            verified_by="asking for the manifest and every layer by digest",
-            steps_left=(f"docker run --gpus all -p 127.0.0.1:7860:7860 {image.tag}",),
-        )
+        return _release(image.tag, image.digest, image.layers, image.sent_bytes)
 
 
-def _build_options(options: PublishOptions) -> BuildOptions:
+def preview_image(image: str, options: PublishOptions) -> ReleasePlan:
+    """Which layers of the image the registry lacks."""
+    return _preview(_plan(image, Silent()), _repo(options))
+
+
+def publish_image(image: str, options: PublishOptions, progress: Progress) -> Release:
+    """Push an image of the Docker daemon, of an OCI layout or of another registry as it is, as `publish` does."""
+    repo = _repo(options)
+    plan = _plan(image, progress)
+    layers, sent_bytes = push_image(plan, repo, progress)
+    return _release(repo, plan.digest, layers, sent_bytes)
+
+
+def _plan(image: str, progress: Progress) -> ImagePlan:
+    base = find_base(image, progress, keep=True)
+    return finished(base.layers, base.config)
+
+
+def _preview(plan: ImagePlan, tag: str) -> ReleasePlan:
+    absent = {layer.digest for layer in missing_layers(plan, tag)[0]}
+    changes = tuple(
+        Change(layer.digest, "new", layer.size) if layer.digest in absent else Change(layer.digest, "same", 0)
+        for layer in plan.layers
+    )
+    size = sum(change.bytes for change in changes)
+    return ReleasePlan(Oci.name, tag, None, changes, size, "known when the registry is asked to write")
+
+
+def _release(tag: str, digest: str, layers: tuple[SentLayer, ...], sent_bytes: int) -> Release:
+    reference = parse_reference(tag)
+    sent = sum(not layer.reused for layer in layers)
+    return Release(
+        target=Oci.name,
+        repo=tag,
+        revision=digest,
+        url=f"{reference.host}/{reference.repository}@{digest}",
+        uploaded_files=sent,
+        uploaded_bytes=sent_bytes,
+        unchanged_files=len(layers) - sent,
+        verified=True,
+        verified_by="asking for the manifest and every layer by digest",
+        steps_left=(f"docker run --gpus all -p 127.0.0.1:7860:7860 {tag}",),
+    )
+
+
+def _repo(options: PublishOptions) -> str:
     if not options.repo:
         raise UsageError("the target oci needs --repo HOST/NAME:TAG", hint="for example --repo ghcr.io/me/my-model:1")
     parse_reference(options.repo)
-    return BuildOptions(tag=options.repo, output="registry")
+    return options.repo
+
+
+def _build_options(options: PublishOptions) -> BuildOptions:
+    return BuildOptions(tag=_repo(options), output="registry", base=options.base)
