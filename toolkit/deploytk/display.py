@@ -113,7 +113,7 @@ def show_release_plan(plan: ReleasePlan) -> None:
     table.add_column("to send", justify="right")
     for change in plan.changes:
         table.add_row(change.status, Text(change.path), _mib(change.bytes) if change.bytes else "")
-    _console().print(table)
+    _print_whole(table, len("changed  " + "  1,000,000.0 MiB"), (change.path for change in plan.changes))
     visibility = {True: "private", False: "public", None: "as the target is"}[plan.is_private]
     _show_rows(
         [
@@ -144,9 +144,18 @@ def _show_rows(rows: Iterable[tuple[str, str]]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in rows:
+    shown = list(rows)
+    for name, value in shown:
         table.add_row(name, Text(value))
-    _console().print(table)
+    names = max((len(name) for name, _ in shown), default=0)
+    _print_whole(table, names + 3, (word for _, value in shown for word in value.split()))
+
+
+def _print_whole(table: Table, beside: int, words: Iterable[str]) -> None:
+    """Print a table with none of these words broken: digests and paths are there to be copied."""
+    console = _console()
+    console.width = max(console.width, beside + max(map(len, words), default=0))
+    console.print(table)
 
 
 def _show_notes(notes: Iterable[str]) -> None:
