@@ -17,10 +17,12 @@ from conftest import MODELS
 
 from deploytk.bundle import Bundle, BundleFile, BundleOptions
 from deploytk.errors import ImageError
+from deploytk.image.build import build_image
 from deploytk.image.config import LOCK, SBOM, plan_image, start_period_s
+from deploytk.image.lock import drift_from, lock_of
 from deploytk.image.oci import read_layout
-from deploytk.image.sbom import lock_of, sbom_of
-from deploytk.image.value import Base, BuildOptions, ImagePlan
+from deploytk.image.sbom import sbom_of
+from deploytk.image.value import RUNTIME, Base, BuildOptions, ImagePlan
 from deploytk.progress import Silent
 
 OPTIONS = BuildOptions(tag="tiny:1")
@@ -200,6 +202,44 @@ def test_the_lock_file_holds_all_that_an_image_is_made_of(bundle: Bundle, base: 
     assert lock["packages"] == {"torch": "2.8.0"}
     assert lock["files"] == {f.path: f.sha256 for f in bundle.files}
     assert lock["layers"]["shard_bytes"] == 64 * 2**20
+
+
+def test_another_environment_than_that_of_the_lock_file_is_named(bundle: Bundle, base: Base, tmp_path: Path) -> None:
+    before = dataclasses.replace(base, packages=(("torch", "2.8.0"), ("numpy", "2.0")))
+    lock = tmp_path / "tiny.lock.json"
+    lock.write_bytes(lock_of(bundle, before))
+    other = dataclasses.replace(base, image_id=f"sha256:{64 * '0'}", packages=(("torch", "2.9.0"), ("numpy", "2.0")))
+
+    drift = drift_from(lock, bundle, other)
+
+    assert drift == (f"base was {base.image_id}, is sha256:{64 * '0'}", "torch was 2.8.0, is 2.9.0")
+    assert drift_from(lock, bundle, before) == ()
+    assert drift_from(tmp_path / "missing", bundle, other) == ()
+
+
+def test_a_runtime_of_ours_is_known_by_what_it_is_made_from(bundle: Bundle, base: Base, tmp_path: Path) -> None:
+    """Built again, it has other times in its files, and so another image ID."""
+    lock = tmp_path / "tiny.lock.json"
+    lock.write_bytes(lock_of(bundle, dataclasses.replace(base, reference=f"{RUNTIME}:0123")))
+    again = dataclasses.replace(base, image_id=f"sha256:{64 * '0'}", reference=f"{RUNTIME}:0123")
+
+    assert drift_from(lock, bundle, again) == ()
+    assert drift_from(lock, bundle, dataclasses.replace(again, reference=f"{RUNTIME}:4567")) != ()
+
+
+def test_a_locked_build_refuses_another_base(bundle: Bundle, tmp_path: Path) -> None:
+    options = BuildOptions("tiny:1", f"oci:{tmp_path / 'layout'}", base=f"oci:{write_base(tmp_path / 'a')}")
+    locked = dataclasses.replace(options, is_locked=True)
+    other = dataclasses.replace(locked, base=f"oci:{write_base(tmp_path / 'b', {'bin/python': b'other'})}")
+
+    with pytest.raises(ImageError, match=r"there is no .*lock\.json"):
+        build_image(bundle, locked, Silent())
+    first = build_image(bundle, options, Silent())
+    again = build_image(bundle, locked, Silent())
+    with pytest.raises(ImageError, match=r"the runtime is not that of .*: base was sha256"):
+        build_image(bundle, other, Silent())
+
+    assert again.image_id == first.image_id
 
 
 def test_both_are_in_the_image(bundle: Bundle, base: Base) -> None:

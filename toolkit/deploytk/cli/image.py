@@ -44,6 +44,9 @@ def build(
     host_network: Annotated[
         bool, typer.Option("--host-network", help="Install over this machine's network: for a proxy or mirror on it.")
     ] = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Refuse a runtime other than that of BUNDLE.lock.json, as in a release.")
+    ] = False,
     name: Name = None,
     gpu: GpuOption = None,
     session_len: SessionLen = None,
@@ -69,6 +72,7 @@ def build(
         variant=variant,
         arguments={key: value for key, value in arguments.items() if value} | pairs_of(build_arg or []),
         uses_host_network=host_network,
+        is_locked=locked,
     )
     request = plan_request(gpu, session_len, max_batch_size, kv, None, engine)
     bundle = bundle_of(source, request, bundle_options(source, name, None, None, "gradio", None, None))

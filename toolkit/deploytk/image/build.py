@@ -10,11 +10,14 @@ from deploytk.bundle import Bundle, verify_bundle
 from deploytk.errors import ImageError, UsageError
 from deploytk.image.compose import compose_of
 from deploytk.image.config import plan_image
+from deploytk.image.lock import drift_from, lock_of
 from deploytk.image.reference import parse_tag
 from deploytk.image.runtime import runtime_base
-from deploytk.image.sbom import lock_of, sbom_of
+from deploytk.image.sbom import sbom_of
 from deploytk.image.value import Base, BuildOptions, Image, ImagePlan, SentLayer
 from deploytk.progress import Progress
+
+_LOCK = "lock.json"
 
 
 def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Image:
@@ -30,11 +33,24 @@ def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Im
     started = time.monotonic()
     verify_bundle(bundle, progress)
     base = runtime_base(bundle, options, progress)
+    _look_for_drift(bundle, base, options, progress)
     plan = plan_image(bundle, base, options, progress)
     layers, sent_bytes = _send(plan, options, progress)
     _write_beside(bundle, base, options)
     seconds = time.monotonic() - started
     return Image(options.tag, plan.image_id, plan.digest, options.output, layers, sent_bytes, seconds)
+
+
+def _look_for_drift(bundle: Bundle, base: Base, options: BuildOptions, progress: Progress) -> None:
+    lock = _beside(bundle, _LOCK)
+    drift = drift_from(lock, bundle, base)
+    if drift and options.is_locked:
+        hint = "build with what it says, or without --locked to write it anew"
+        raise ImageError(f"the runtime is not that of {lock}: {'; '.join(drift)}", hint=hint)
+    if options.is_locked and not lock.is_file():
+        raise ImageError(f"there is no {lock}", hint="build once without --locked, and keep that file with the bundle")
+    for line in drift:
+        progress.note(f"other than in {lock.name}: {line}")
 
 
 def _send(plan: ImagePlan, options: BuildOptions, progress: Progress) -> tuple[tuple[SentLayer, ...], int]:
@@ -55,12 +71,16 @@ def _send(plan: ImagePlan, options: BuildOptions, progress: Progress) -> tuple[t
 def _write_beside(bundle: Bundle, base: Base, options: BuildOptions) -> None:
     files = {
         "sbom.cdx.json": sbom_of(bundle, base).decode(),
-        "lock.json": lock_of(bundle, base).decode(),
+        _LOCK: lock_of(bundle, base).decode(),
         "compose.yaml": compose_of(bundle, options),
     }
     for ending, text in files.items():
-        path = bundle.path.with_name(f"{bundle.path.name}.{ending}")
+        path = _beside(bundle, ending)
         try:
             write_text(path, text)
         except OSError as error:
             raise ImageError(f"{path} cannot be written: {error.strerror}", hint="the image itself is there") from error
+
+
+def _beside(bundle: Bundle, ending: str) -> Path:
+    return bundle.path.with_name(f"{bundle.path.name}.{ending}")

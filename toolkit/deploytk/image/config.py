@@ -14,7 +14,8 @@ from deploytk.bundle import MANIFEST, Bundle
 from deploytk.digests import hash_file
 from deploytk.errors import ImageError
 from deploytk.image.layers import make_layers
-from deploytk.image.sbom import lock_of, sbom_of
+from deploytk.image.lock import lock_of
+from deploytk.image.sbom import sbom_of
 from deploytk.image.value import Base, BuildOptions, ImagePlan, Layer, WeightsMode
 from deploytk.progress import Progress
 

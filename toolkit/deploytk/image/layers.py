@@ -93,8 +93,14 @@ class Tar:
             recipe.update(hashlib.sha256(piece).digest() if isinstance(piece, bytes) else bytes.fromhex(piece.sha256))
         return cls(tuple(pieces), tuple(starts), at, recipe.hexdigest())
 
+    def check(self) -> None:
+        """Raises ImageError that names the file when one is not the one that was planned; reads them all."""
+        for piece in self.pieces:
+            if isinstance(piece, _File) and hash_file(piece.path) != piece.sha256:
+                raise ImageError(f"{piece.path} has changed since the image was planned", hint=_AGAIN)
+
     def read(self, offset: int) -> Iterator[bytes]:
-        """The bytes from `offset` on; raises ImageError when a file is not the one that was planned."""
+        """The bytes from `offset` on; raises ImageError when a file has not the size that was planned."""
         first = max(bisect_right(self.starts, offset) - 1, 0)
         for start, piece in zip(self.starts[first:], self.pieces[first:], strict=True):
             skip = max(offset - start, 0)
@@ -241,6 +247,7 @@ def _read_planned(tar: Tar, digest: str, offset: int) -> Iterator[bytes]:
     except ImageError:
         with contextlib.suppress(OSError):
             _memory(tar.recipe).unlink(missing_ok=True)  # the file may have changed while this was learnt
+            tar.check()
         raise
 
 

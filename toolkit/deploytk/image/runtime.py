@@ -18,11 +18,10 @@ from deploytk.bundle import Bundle
 from deploytk.containers import Build, Daemon, connected
 from deploytk.errors import ImageError
 from deploytk.image.base import find_base
-from deploytk.image.value import Base, BuildOptions
+from deploytk.image.value import RUNTIME, Base, BuildOptions
 from deploytk.progress import Progress
 from deploytk.shipped import shipped
 
-_TAG = "deploytk-runtime"
 _LEGACY_BASE = "nvidia/cuda:12.4.1-base-ubuntu22.04"  # its Python 3.10 is what LMDeploy up to 0.7.3 needs
 _OWN_CODE = "source"
 
@@ -53,7 +52,7 @@ def runtime_base(bundle: Bundle, options: BuildOptions, progress: Progress) -> B
         return find_base(options.base, progress, keep=keep)
     with connected() as daemon:
         recipe = recipe_for(bundle, options)
-        tag = f"{_TAG}:{recipe.digest[:16]}"
+        tag = f"{RUNTIME}:{recipe.digest[:16]}"
         if daemon.image(tag) is None:
             _build(daemon, recipe, tag, options, progress)
         else:

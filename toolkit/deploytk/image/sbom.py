@@ -1,4 +1,4 @@
-"""What is in an image, as data: a CycloneDX bill of materials, and the lock file."""
+"""What is in an image, as data: a CycloneDX bill of materials."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from urllib.parse import quote
 
 from deploytk import __version__
 from deploytk.bundle import Bundle
-from deploytk.image.layers import GROUP_BYTES, MOST_LAYERS, SHARD_BYTES
 from deploytk.image.value import Base
-
-_LOCK_FORMAT = 1
 
 
 def sbom_of(bundle: Bundle, base: Base) -> bytes:
@@ -71,24 +68,7 @@ def sbom_of(bundle: Bundle, base: Base) -> bytes:
     }
     content = json.dumps(document, sort_keys=True)
     serial = {"serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, content)}"}
-    return _to_bytes(document | serial)
-
-
-def lock_of(bundle: Bundle, base: Base) -> bytes:
-    """`deploytk.lock`: all that an image is made of, by digest and version, so that it can be made again."""
-    plan = cast(dict[str, Any], bundle.manifest["plan"])
-    return _to_bytes(
-        {
-            "format": _LOCK_FORMAT,
-            "deploytk": __version__,
-            "base": {"name": base.reference, "image_id": base.image_id},
-            "lmdeploy": plan.get("lmdeploy"),
-            "packages": dict(sorted(set(base.packages))),
-            "bundle": {"name": bundle.name, "digest": bundle.digest},
-            "files": {file.path: file.sha256 for file in bundle.files},
-            "layers": {"shard_bytes": SHARD_BYTES, "group_bytes": GROUP_BYTES, "most": MOST_LAYERS, "tar": "pax"},
-        }
-    )
+    return to_bytes(document | serial)
 
 
 def _purl(name: str, version: str) -> str:
@@ -96,5 +76,5 @@ def _purl(name: str, version: str) -> str:
     return f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{quote(version, safe='.-')}"
 
 
-def _to_bytes(value: object) -> bytes:
+def to_bytes(value: object) -> bytes:
     return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()

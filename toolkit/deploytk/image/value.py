@@ -10,6 +10,9 @@ from typing import Literal
 LayerKind = Literal["base", "weights", "model", "app", "card"]
 WeightsMode = Literal["layers", "mount", "download"]
 
+RUNTIME = "deploytk-runtime"
+"""The name of the images that `build` makes to put bundles on."""
+
 Read = Callable[[int], Iterator[bytes]]
 """The bytes of a blob from an offset on; raises ImageError when what they are made of has changed."""
 
@@ -61,6 +64,7 @@ class BuildOptions:
     is_offline: bool = False  # ... or instead of it
     variant: Literal["official", "pip"] = "official"  # LMDeploy's own image, or NVIDIA's with LMDeploy from pip
     arguments: Mapping[str, str] = field(default_factory=dict)  # of the Dockerfile: BASE_IMAGE, mirrors
+    is_locked: bool = False  # refuse a runtime that is not the one of the lock file
     uses_host_network: bool = False  # while the runtime is built: for a mirror or proxy on this machine
 
 
