@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import random
 import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from bases import write_base
-from bundles import make_bundle
+from bundles import Notes, make_bundle
 from conftest import MODELS
 
-from deploytk.errors import ImageError
+from deploytk.errors import ImageError, TryAgainError
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
-from deploytk.image.registry import Patience, push_image
+from deploytk.image.registry import Patience, push_image, read_registry
 from deploytk.image.registry.upload import takes_chunks
 from deploytk.image.value import BuildOptions, ImagePlan
-from deploytk.progress import Silent
+from deploytk.progress import Progress, Silent
 
+KIB = 2**10
+LARGE = 200 * KIB
 QUICK = Patience(attempts=3, first_s=0.01)
 
 
@@ -39,8 +44,17 @@ class Odd(ThreadingHTTPServer):
         self.tokens = 0
         self.requests_per_token: int | None = None  # None: nobody is asked for one
         self.left = 0
-        self.refuses_chunks = False
+        self.logins: list[str] = []  # what tokens were asked for with
+        self.scope_error = ""
+        self.chunk_limits: dict[str, str] = {}
+        self.chunks: list[int] = []  # bytes
+        self.chunk_answer = 202
+        self.chunks_before = 0  # so many are taken before that answer
         self.busy = 0  # requests to be answered with 503
+        self.token_busy = 0
+        self.damages = 0  # blobs to be damaged
+        self.cuts: list[int] = []  # after so many bytes downloads break off, one after the other
+        self.ranges: list[str | None] = []  # that downloads asked for
 
     @property
     def host(self) -> str:
@@ -67,6 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
         server, path = self.server, self.path.partition("?")[0]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if path == "/token":
+            if server.token_busy:
+                server.token_busy -= 1
+                self._answer(503, Retry_After="0")
+                return
+            server.logins.append(self.headers.get("Authorization") or body.decode())
             server.tokens += 1
             server.left = server.requests_per_token or 0
             self._answer(200, json.dumps({"token": f"t{server.tokens}", "expires_in": 300}).encode())
@@ -80,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.left -= 1
             if not is_right:
                 challenge = f'Bearer realm="http://{server.host}/token",service="odd",scope="repository:a/b:pull,push"'
-                self._answer(401, WWW_Authenticate=challenge)
+                self._answer(401, WWW_Authenticate=challenge + server.scope_error)
                 return
         server.methods.append(self.command)
         name = path.rpartition("/")[2]
@@ -88,8 +107,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._manifest(name, body)
         elif "/uploads/" in path:
             self._upload(name, body)
+        elif self.command == "GET" and name in server.blobs:
+            self._download(server.blobs[name])
         else:
             self._answer(200 if name in server.blobs else 404)
+
+    def _download(self, blob: bytes) -> None:
+        wanted = self.headers.get("Range")
+        self.server.ranges.append(wanted)
+        start = int(re.sub(r"\D", "", wanted)) if wanted else 0
+        rest = blob[start:]
+        if self.server.cuts and rest[self.server.cuts[0] :]:
+            self.send_response(206 if wanted else 200)
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            self.wfile.write(rest[: self.server.cuts.pop(0)])
+            self.close_connection = True
+        else:
+            self._answer(206 if wanted else 200, rest)
 
     def _manifest(self, name: str, body: bytes) -> None:
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
@@ -97,8 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.manifests |= {name: body, digest: body}
             self._answer(201)
         elif name in self.server.manifests:
-            found = f"sha256:{hashlib.sha256(self.server.manifests[name]).hexdigest()}"
-            self._answer(200, Docker_Content_Digest=found)
+            found = self.server.manifests[name]
+            digest = f"sha256:{hashlib.sha256(found).hexdigest()}"
+            self._answer(200, found, Docker_Content_Digest=digest, Content_Type=json.loads(found)["mediaType"])
         else:
             self._answer(404)
 
@@ -107,11 +143,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "POST":
             name = f"u{len(server.methods)}"
             server.uploads[name] = b""
-            self._answer(202, Location=f"/v2/a/b/blobs/uploads/{name}")
-        elif self.command == "PATCH" and server.refuses_chunks:
-            self._answer(405)
+            self._answer(202, b"", Location=f"/v2/a/b/blobs/uploads/{name}", **server.chunk_limits)
+        elif self.command == "PATCH" and server.chunk_answer != 202 and len(server.chunks) >= server.chunks_before:
+            self._answer(server.chunk_answer)
         else:
             server.uploads[name] += body
+            server.chunks += [len(body)] if self.command == "PATCH" else []
+            if self.command == "PUT" and server.damages:
+                server.damages -= 1
+                server.uploads[name] = b""
             if self.command == "PUT":
                 digest = re.sub("%3A", ":", self.path.partition("digest=")[2])
                 is_right = f"sha256:{hashlib.sha256(server.uploads[name]).hexdigest()}" == digest
@@ -140,11 +180,16 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
 @pytest.fixture
 def plan(tmp_path: Path) -> ImagePlan:
     bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
-    return plan_image(bundle, read_layout(write_base(tmp_path / "base")), BuildOptions(tag="a/b:1"), Silent())
+    base = write_base(tmp_path / "base", {"model": random.Random(1).randbytes(LARGE)})
+    return plan_image(bundle, read_layout(base), BuildOptions(tag="a/b:1"), Silent())
 
 
-def _push(plan: ImagePlan, odd: Odd) -> int:
-    return push_image(plan, f"{odd.host}/a/b:1", Silent(), QUICK)[1]
+def _push(plan: ImagePlan, odd: Odd, progress: Progress | None = None) -> int:
+    return push_image(plan, f"{odd.host}/a/b:1", progress or Silent(), QUICK)[1]
+
+
+def _everything(plan: ImagePlan) -> set[str]:
+    return {layer.digest for layer in plan.layers} | {plan.image_id}
 
 
 def test_a_token_that_runs_out_is_fetched_anew(plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,16 +198,151 @@ def test_a_token_that_runs_out_is_fetched_anew(plan: ImagePlan, odd: Odd, monkey
 
     _push(plan, odd)
 
-    assert set(odd.blobs) == {layer.digest for layer in plan.layers} | {plan.image_id}
+    assert set(odd.blobs) == _everything(plan)
     assert odd.tokens > 2
 
 
-def test_a_registry_that_refuses_chunks_gets_whole_blobs(plan: ImagePlan, odd: Odd) -> None:
-    odd.refuses_chunks = True
+def test_a_token_server_that_is_busy_is_asked_again(plan: ImagePlan, odd: Odd) -> None:
+    odd.requests_per_token, odd.token_busy = 1000, 2
 
     _push(plan, odd)
 
-    assert set(odd.blobs) == {layer.digest for layer in plan.layers} | {plan.image_id}
+    assert set(odd.blobs) == _everything(plan)
+
+
+def test_an_identity_token_is_changed_for_a_token(plan: ImagePlan, odd: Odd, tmp_path: Path) -> None:
+    odd.requests_per_token = 1000
+    entry = {"auth": base64.b64encode(b"me:").decode(), "identitytoken": "opaque"}
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "config.json").write_text(json.dumps({"auths": {odd.host: entry}}))
+
+    _push(plan, odd)
+
+    assert set(odd.blobs) == _everything(plan)
+    [asked] = {body for body in odd.logins if not body.startswith("Basic")}
+    assert parse_qs(asked) == {
+        "grant_type": ["refresh_token"], "refresh_token": ["opaque"], "client_id": ["deploytk"],
+        "service": ["odd"], "scope": ["repository:a/b:pull,push"],
+    }  # fmt: skip
+
+
+def test_a_login_without_the_right_is_not_called_wrong(
+    plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPLOYTK_REGISTRY_USER", "me")
+    monkeypatch.setenv("DEPLOYTK_REGISTRY_PASSWORD", "right")
+    odd.requests_per_token, odd.scope_error = 0, ',error="insufficient_scope"'
+
+    with pytest.raises(ImageError, match="does not allow this for a/b"):
+        _push(plan, odd)
+
+
+def test_chunks_are_as_small_as_the_registry_wants_them(plan: ImagePlan, odd: Odd) -> None:
+    odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
+
+    _push(plan, odd)
+
+    assert set(odd.blobs) == _everything(plan)
+    assert max(odd.chunks) == 64 * KIB
+    assert odd.chunks.count(64 * KIB) >= LARGE // (64 * KIB)
+
+
+def test_chunks_are_as_large_as_the_registry_wants_them(
+    plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploytk.image.registry.upload.CHUNK_BYTES", 16 * KIB)
+    odd.chunk_limits = {"OCI_Chunk_Min_Length": str(100 * KIB)}
+
+    _push(plan, odd)
+
+    assert set(odd.blobs) == _everything(plan)
+    assert max(odd.chunks) == 100 * KIB
+
+
+def test_an_upload_goes_on_with_chunks_of_the_same_size(
+    plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploytk.image.registry.push._AT_ONCE", 1)
+    odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
+    odd.chunk_answer, odd.chunks_before = 403, 2
+    with pytest.raises(ImageError, match="does not allow"):
+        _push(plan, odd)
+    odd.chunk_answer, odd.chunks = 202, []
+
+    sent_bytes = _push(plan, odd)
+
+    assert max(odd.chunks) == 64 * KIB
+    # The largest layer is the first one: two chunks of it were there.
+    assert sent_bytes == sum(layer.size for layer in plan.layers) + len(plan.config) - 2 * 64 * KIB
+
+
+@pytest.mark.parametrize("chunks_before", [0, 1])
+@pytest.mark.parametrize("answer", [201, 405, 416])
+def test_a_registry_that_refuses_chunks_gets_whole_blobs(
+    plan: ImagePlan, odd: Odd, answer: int, chunks_before: int
+) -> None:
+    odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
+    odd.chunk_answer, odd.chunks_before = answer, chunks_before
+    notes = Notes()
+
+    _push(plan, odd, notes)
+
+    assert set(odd.blobs) == _everything(plan)
+    assert notes.lines == [f"{odd.host} takes layers only in one go: one that is cut off is sent anew"]
+
+
+def test_a_known_registry_gets_whole_blobs_at_once(plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploytk.image.registry.upload._ONE_REQUEST", re.compile(re.escape(odd.host)))
+    notes = Notes()
+
+    _push(plan, odd, notes)
+
+    assert set(odd.blobs) == _everything(plan)
+    assert (odd.chunks, len(notes.lines)) == ([], 1)
+
+
+def test_a_blob_that_arrives_damaged_is_sent_once_more(plan: ImagePlan, odd: Odd) -> None:
+    odd.damages = 1
+
+    _push(plan, odd)
+
+    assert set(odd.blobs) == _everything(plan)
+
+
+def test_a_registry_that_damages_every_blob_is_given_up(plan: ImagePlan, odd: Odd) -> None:
+    odd.damages = 1000
+
+    with pytest.raises(ImageError, match="answers 400"):
+        _push(plan, odd)
+
+    assert odd.manifests == {}
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(plan: ImagePlan, odd: Odd) -> None:
+    _push(plan, odd)
+    read = read_registry(f"{odd.host}/a/b:1")
+    odd.ranges.clear()
+    odd.cuts = [100 * KIB, 50 * KIB]
+
+    content = b"".join(read.layers[0].read(0))
+
+    assert f"sha256:{hashlib.sha256(content).hexdigest()}" == plan.layers[0].digest
+    # From the start, then after 100 KiB, then after 150 KiB.
+    assert odd.ranges == [None, "bytes=102400-", "bytes=153600-"]
+
+
+def test_a_download_with_another_digest_is_not_used(plan: ImagePlan, odd: Odd) -> None:
+    _push(plan, odd)
+    read = read_registry(f"{odd.host}/a/b:1")
+    digest = plan.layers[0].digest
+    whole = odd.blobs[digest]
+    odd.blobs[digest] = bytes(len(whole))
+
+    with pytest.raises(ImageError, match="arrived damaged"):
+        read.layers[0].read(0)
+
+    odd.blobs[digest] = whole
+    assert b"".join(read.layers[0].read(0)) == whole
 
 
 def test_a_busy_registry_is_asked_again(plan: ImagePlan, odd: Odd) -> None:
@@ -174,7 +354,7 @@ def test_a_busy_registry_is_asked_again(plan: ImagePlan, odd: Odd) -> None:
 def test_a_registry_that_stays_busy_is_given_up(plan: ImagePlan, odd: Odd) -> None:
     odd.busy = 1000
 
-    with pytest.raises(ImageError, match="it answers 503, 3 times"):
+    with pytest.raises(TryAgainError, match="it answers 503, 3 times"):
         _push(plan, odd)
 
 

@@ -155,9 +155,11 @@ class Connection:
         """What a final answer means for the user."""
         host, repository, status = self.reference.host, self.reference.repository, response.status_code
         said = _reason(response)
-        if status == 401:
+        # A token that is good, but not for this: https://www.rfc-editor.org/rfc/rfc6750#section-3.1
+        lacks_right = "insufficient_scope" in response.headers.get("WWW-Authenticate", "")
+        if status == 401 and not (self._login and lacks_right):
             return self._refused_login()
-        if status == 403:
+        if status in (401, 403):
             hint = f"ask for the right to push to {repository}, or log in as somebody who has it: docker login {host}"
             return ImageError(f"{host} does not allow this for {repository}{said}", hint=hint)
         if status == 404:
@@ -216,16 +218,18 @@ class Connection:
             raise self._refused_login()
         # The same token again would be refused again.
         if challenge.request.headers.get("Authorization") == f"Bearer {token[0]}":
-            raise self._refused_login()
+            raise self.refusal(challenge)
         self._authorization = f"Bearer {token[0]}"
         self._valid_until = time.monotonic() + max(token[1] - _RENEW_EARLY_S, 1.0)
         self._challenge = challenge
 
     def _refused_login(self) -> ImageError:
         host = self.reference.host
-        said = "does not accept the login" if self._login else "asks for a login"
-        hint = f"run: docker login {host}   or set {USER_VARIABLE} and {PASSWORD_VARIABLE}"
-        return ImageError(f"{host} {said}", hint=hint)
+        variables = f"{USER_VARIABLE} and {PASSWORD_VARIABLE}"
+        if self._login:
+            hint = f"run: docker login {host}   or correct {variables}, which come first"
+            return ImageError(f"{host} does not accept the login", hint=hint)
+        return ImageError(f"{host} asks for a login", hint=f"run: docker login {host}   or set {variables}")
 
 
 def describe(error: httpx.TransportError) -> str:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploytk.errors import DeployError, ImageError, TryAgainError
@@ -76,7 +76,7 @@ def _follow(courier: subprocess.Popen[bytes], errand: Errand, advance: Advance, 
                 kind = TryAgainError if report["is_busy"] else ImageError
                 raise kind(report["error"], hint=report["hint"])
             else:
-                return Sent(report["how"], report["sent_bytes"])
+                return Sent(**report)
             if is_over():
                 raise InterruptedError  # closing its input tells it to end its chunk
     raise ImageError("the process that sent a layer was killed", hint="run again: it goes on where it was")
@@ -105,7 +105,7 @@ def main() -> None:
         _tell({"error": str(error), "hint": error.hint, "is_busy": is_busy}, is_over)
         return
     _tell({"advance": waiting}, is_over)
-    _tell({"how": sent.how, "sent_bytes": sent.sent_bytes}, is_over)
+    _tell(asdict(sent), is_over)
 
 
 def _await_end(is_over: threading.Event) -> None:

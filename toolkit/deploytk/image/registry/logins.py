@@ -38,27 +38,32 @@ def find_login(host: str, *, is_destination: bool) -> Login | None:
     if is_destination and user and password:
         return Login(user, password)
     settings = _docker_settings()
-    keys = [_DOCKER_HUB, host] if host == "docker.io" else [host, f"https://{host}", f"http://{host}"]
-    helpers = settings.get("credHelpers")
-    helper = next((helpers[key] for key in keys if key in helpers), None) if isinstance(helpers, dict) else None
-    helper = helper or settings.get("credsStore")
-    if isinstance(helper, str) and (login := _from_helper(helper, keys[0])):
+    key = _DOCKER_HUB if host == "docker.io" else host  # as `docker login` files it
+    helper = _entry(settings.get("credHelpers"), key) or settings.get("credsStore")
+    if isinstance(helper, str) and (login := _from_helper(helper, key)):
         return login
-    entries = settings.get("auths")
-    for key in keys:
-        entry = entries.get(key) if isinstance(entries, dict) else None
-        if isinstance(entry, dict) and (login := _from_entry(entry)):
-            return login
-    return None
+    entry = _entry(settings.get("auths"), key)
+    return _from_entry(entry) if isinstance(entry, dict) else None
 
 
 def _docker_settings() -> dict[str, Any]:
-    directory = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     try:
+        directory = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
         settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last one: this user has no home
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def _entry(entries: object, key: str) -> object:
+    """What is said about a registry; older clients wrote its name as an address."""
+    if not isinstance(entries, dict):
+        return None
+    return next((entry for name, entry in entries.items() if _host(name) == _host(key)), None)
+
+
+def _host(name: str) -> str:
+    return re.sub("^https?://", "", name).partition("/")[0]
 
 
 def _from_entry(entry: dict[str, Any]) -> Login | None:

@@ -24,7 +24,6 @@ from deploytk.image.registry.connection import Connection, describe
 from deploytk.image.registry.logins import find_login
 from deploytk.image.value import Base, Read
 
-_CHUNK_BYTES = 2**20
 _LARGEST_JSON_BYTES = 16 * 2**20
 _fetching = threading.Lock()
 
@@ -146,7 +145,7 @@ def _store(connection: Connection, response: httpx.Response, rest: Path) -> None
     if response.status_code not in (200, 206):
         raise connection.refusal(response)
     with rest.open("ab" if response.status_code == 206 else "wb") as file:
-        for chunk in response.iter_raw(_CHUNK_BYTES):
+        for chunk in response.iter_raw():
             file.write(chunk)
         file.flush()
         with contextlib.suppress(OSError):

@@ -45,7 +45,8 @@ def push_image(
     """Push the image as HOST/NAME:TAG; returns its layers and the bytes sent.
 
     What the registry has is not sent, an upload that was cut off goes on where it was. Raises UsageError for a name
-    that is none, ImageError when the registry refuses, TryAgainError while another push sends the same layer.
+    that is none, ImageError when the registry refuses or a file has changed, TryAgainError when the registry does not
+    answer or another push sends the same layer.
     """
     destination = _destination(tag, patience)
     with destination.connect() as connection:
@@ -95,17 +96,26 @@ def _send(destination: _Destination, connection: Connection, blobs: list[Layer],
     """Send the blobs, several at a time, the large ones first; returns the bytes sent."""
     is_over = threading.Event()
     total = sum(blob.size for blob in blobs)
-    label = f"pushing to {destination.reference.host}"
+    host = destination.reference.host
+    whole = f"{host} takes layers only in one go: one that is cut off is sent anew"
+    label, sent_bytes, in_chunks = f"pushing to {host}", 0, takes_chunks(host)
+    if not in_chunks:
+        progress.note(whole)
     with progress.task(label, total) as advance, ThreadPoolExecutor(_AT_ONCE) as threads:
         largest_first = sorted(blobs, key=lambda blob: -blob.size)
         sending = [
             threads.submit(_send_one, destination, connection, x, advance, is_over.is_set) for x in largest_first
         ]
         try:
-            return sum(future.result().sent_bytes for future in as_completed(sending))
+            for sent in (future.result() for future in as_completed(sending)):
+                sent_bytes += sent.sent_bytes
+                if in_chunks and not sent.in_chunks:
+                    progress.note(whole)
+                    in_chunks = False
         finally:
             is_over.set()
             threads.shutdown(cancel_futures=True)
+    return sent_bytes
 
 
 def _send_one(

@@ -20,24 +20,25 @@ _LOOK_AGAIN_S = 0.1
 
 
 class Session:
-    """The upload of one blob into one repository; what is kept is the address that the registry gave it."""
+    """The upload of one blob into one repository: the address that the registry gave it, and the size of its chunks."""
 
     def __init__(self, reference: Reference, digest: str) -> None:
         key = hashlib.sha256(f"{reference.host}/{reference.repository}@{digest}".encode()).hexdigest()
         self._place = cache_directory() / "uploads" / key
 
-    def load(self) -> str | None:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            return self._place.read_text(encoding="ascii").strip() or None
+    def load(self) -> tuple[str, int] | None:
+        with contextlib.suppress(OSError, ValueError):
+            url, chunk_bytes = self._place.read_text(encoding="ascii").split()
+            return url, int(chunk_bytes)
         return None
 
-    def save(self, url: str) -> None:
+    def save(self, url: str, chunk_bytes: int) -> None:
         """Readable by the user alone: whoever has the address can write to the upload."""
         with contextlib.suppress(OSError, UnicodeEncodeError):  # then a kill costs more, nothing else
             self._place.parent.mkdir(parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self._place.parent)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(url)
+                file.write(f"{url} {chunk_bytes}\n")
             Path(temporary).replace(self._place)
 
     def forget(self) -> None:

@@ -19,13 +19,14 @@ from deploytk.progress import Advance
 CHUNK_BYTES = 64 * 2**20
 
 # Registries that refuse chunks, take only tiny ones, or end the upload after the first: they get a blob in one
-# request. Sources: https://github.com/kitops-ml/kitops/blob/main/pkg/lib/repo/remote/upload.go
+# request, and so does one that turns out to. Source:
+# https://github.com/kitops-ml/kitops/blob/main/pkg/lib/repo/remote/upload.go
 _ONE_REQUEST = re.compile(
     r"ghcr\.io|(?:[a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+\.pkg\.dev|public\.ecr\.aws"
     r"|\d+\.dkr\.ecr(?:-fips)?\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?"
 )
-_REFUSES_CHUNKS = (405, 411, 413, 501)
-_WORTH_ASKING = (400, 404, 408, 416, 425, 429)  # the upload may be at another place, or gone, or the registry busy
+_REFUSES_CHUNKS = (201, 405, 411, 413, 416, 501)  # 201: it takes the chunk for all of the blob
+_WORTH_ASKING = (400, 404, 408, 425, 429)  # the upload may be at another place, or gone, or the registry busy
 
 Outcome = Literal["there", "mounted", "sent"]
 
@@ -34,6 +35,7 @@ Outcome = Literal["there", "mounted", "sent"]
 class Sent:
     how: Outcome
     sent_bytes: int  # over the network, those that had to be sent twice included
+    in_chunks: bool = True  # so that another run can go on inside the blob
 
 
 def takes_chunks(host: str) -> bool:
@@ -41,10 +43,11 @@ def takes_chunks(host: str) -> bool:
 
 
 def push_blob(connection: Connection, blob: Layer, advance: Advance, is_over: Callable[[], bool]) -> Sent:
-    """Bring a blob into the repository unless it is there; raises ImageError when the registry does not take it.
+    """Bring a blob into the repository unless it is there.
 
-    When `is_over` becomes true, the chunk under way is sent to its end, so that another run can go on after it, and
-    InterruptedError is raised.
+    Raises ImageError when the registry does not take it, TryAgainError when it does not answer any more. When `is_over`
+    becomes true, the chunk under way is sent to its end, so that another run can go on after it, and InterruptedError
+    is raised.
     """
     upload = _Upload(connection, blob, advance, is_over)
     with upload.session.held():
@@ -54,7 +57,7 @@ def push_blob(connection: Connection, blob: Layer, advance: Advance, is_over: Ca
             return Sent("there", 0)
         upload.run()
         upload.session.forget()
-        return Sent("sent", upload.sent_bytes)
+        return Sent("sent", upload.sent_bytes, upload.in_chunks)
 
 
 def is_there(connection: Connection, digest: str) -> bool:
@@ -85,11 +88,11 @@ class _Upload:
         self._url = ""
         self._offset = 0
         self._chunk_bytes = CHUNK_BYTES
-        self._in_chunks = takes_chunks(connection.reference.host)
+        self.in_chunks = takes_chunks(connection.reference.host)
 
     def run(self) -> None:
         """Send the blob to its end."""
-        if not (self._in_chunks and self._take_up()):
+        if not (self.in_chunks and self._take_up()):
             self._begin()
         failures, furthest = 0, self._offset
         while True:
@@ -112,10 +115,10 @@ class _Upload:
 
     def _take_up(self) -> bool:
         """Go on with the upload that an earlier run began; false when there is none, or it is gone."""
-        url = self.session.load()
-        if not url:
+        known = self.session.load()
+        if not known:
             return False
-        self._url = url
+        self._url, self._chunk_bytes = known
         if not self._ask_offset():
             self.session.forget()
             return False
@@ -130,10 +133,10 @@ class _Upload:
 
     def _send(self) -> httpx.Response | None:
         """Send what is missing; returns None when the registry has it all, else the answer that stopped it."""
-        while self._in_chunks and self._offset < self._blob.size:
+        while self.in_chunks and self._offset < self._blob.size:
             end = min(self._offset + self._chunk_bytes, self._blob.size)
             response = self._body("PATCH", self._url, end, {"Content-Range": f"{self._offset}-{end - 1}"})
-            if response.status_code not in (201, 202, 204):
+            if response.status_code not in (202, 204):
                 return response
             self._at(response, _end_of_range(response, end))
             if self._is_over():
@@ -161,22 +164,25 @@ class _Upload:
         """
         status = response.status_code if response is not None else 0
         if response is not None and status == 401:
-            if failures > 1:
+            if failures >= self._connection.patience.attempts:
                 raise self._connection.refusal(response)
             self._connection.renew(response)
         elif response is not None and status == 400 and b"DIGEST_INVALID" in response.content:
-            self.session.forget()
-            hint = "wait until nothing writes to the model, package it again, then run again"
-            raise ImageError(f"{self._blob.created_by}: a file changed while it was sent", hint=hint)
-        elif self._in_chunks and status in _REFUSES_CHUNKS:
-            self._in_chunks = False
+            for _ in self._blob.read(0):  # raises ImageError that names the file when it is we who changed
+                pass
+            if failures > 1:
+                raise self._connection.refusal(response)
+            self._begin()
+            return False
+        elif self.in_chunks and status in _REFUSES_CHUNKS:
+            self.in_chunks = False
         elif response is not None and 400 <= status < 500 and status not in _WORTH_ASKING:
             raise self._connection.refusal(response)
         else:
             self._connection.wait(failures, problem, response)
         if is_there(self._connection, self._blob.digest):
             return True  # only the answer to the last request was lost
-        if not (self._in_chunks and self._ask_offset()):
+        if not (self.in_chunks and self._ask_offset()):
             self._begin()
         return False
 
@@ -199,8 +205,8 @@ class _Upload:
         if "Location" in response.headers:
             self._url = self._connection.follow(response)
         self._offset = offset
-        if self._in_chunks and self._blob.size > self._chunk_bytes:
-            self.session.save(self._url)
+        if self.in_chunks and self._blob.size > self._chunk_bytes:
+            self.session.save(self._url, self._chunk_bytes)
 
     def _show(self, offset: int) -> None:
         if offset > self._shown:
