@@ -11,7 +11,7 @@ with hf_hub(directory) as hub:
 
 Kinds: whoami create info tree preupload batch PUT verify commit yaml xet resolve runtime logs settings app.
 A number is answered with that status, (number, seconds) with Retry-After as well; "cut" breaks the connection while
-the body is read, "lost" does the work and breaks it instead of answering.
+the body is read, "lost" does the work and breaks it instead of answering, "half" breaks it in the middle of the answer.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Hub:
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     stored: list[str] = field(default_factory=list)
+    ranges: list[int] = field(default_factory=list)  # where downloads of a part began
     received_bytes: int = 0
     on: dict[str, Callable[[], None]] = field(default_factory=dict)  # called once, when such a request comes
     port: int = 0
@@ -169,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "cut":
             self.rfile.read(min(self._left, 1000))
             raise _AnswerLostError
-        self._is_lost = fault == "lost"
+        self._is_lost, self._is_half = fault == "lost", fault == "half"
         if isinstance(fault, (int, tuple)):
             self._read()
             status, wait = fault if isinstance(fault, tuple) else (fault, None)
@@ -193,8 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if getattr(self, "_is_half", False) else body)
         self.wfile.flush()
+        if getattr(self, "_is_half", False):
+            raise _AnswerLostError
 
     def _json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         self._answer(status, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
@@ -435,7 +438,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
         content = self.hub.content(commit["files"][path])
         etag = commit["files"][path].get("lfs") or commit["files"][path]["oid"]
-        return self._answer(200, content, {"X-Repo-Commit": commit["oid"], "ETag": f'"{etag}"'})
+        headers = {"X-Repo-Commit": commit["oid"], "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+        start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if not start:
+            return self._answer(200, content, headers)
+        at = int(start[1])
+        self.hub.ranges.append(at)
+        headers["Content-Range"] = f"bytes {at}-{len(content) - 1}/{len(content)}"
+        return self._answer(206, content[at:], headers)
 
     # --- Spaces -------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ import pytest
 from bundles import Notes, make_bundle
 from conftest import MODELS
 from docker_daemon import BASE, Dockerd, import_debian, running_dockerd
+from hf_hub import READER, WRITER, hf_hub
+from huggingface_hub import constants
 from registries import running_registry
 
 from deploytk.bundle import Bundle, BundleOptions, read_bundle, read_golden
@@ -32,11 +34,13 @@ from deploytk.image.config import plan_image
 from deploytk.image.daemon import PARTIAL, load_image
 from deploytk.image.run import Place, running_image
 from deploytk.image.runtime import runtime_base
-from deploytk.image.value import BuildOptions, Image
+from deploytk.image.value import BuildOptions, Image, WeightsSource
 from deploytk.plan import PlanRequest
 from deploytk.preview import ServeOptions, open_endpoint
 from deploytk.progress import Silent
+from deploytk.release import PublishOptions, fetchable_release, publish_bundle
 from deploytk.smoke import Budget, Workload, smoke
+from deploytk.targets.huggingface import HuggingFace
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -231,6 +235,34 @@ def test_pushed_and_pulled_back_it_still_runs(
     assert report.verdict.exit_code == 0
 
 
+def test_without_weights_it_fetches_them_from_where_they_were_published(
+    dockerd: Dockerd,
+    built: tuple[Image, BuildOptions, list[str]],
+    cpu_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, options, _ = built
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with hf_hub(tmp_path / "hub") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        publish_bundle(cpu_bundle, HuggingFace(3.0, 0.02), PublishOptions(repo="me/tiny"), Silent())
+        release = fetchable_release(cpu_bundle)
+        assert release
+        source = WeightsSource(hub.url, release.repo, release.revision)
+        fetching = dataclasses.replace(options, tag="fetching:1", weights="download", weights_source=source)
+
+        image = build_image(cpu_bundle, fetching, Silent())
+        serving = ServeOptions(environment=(("HF_TOKEN", READER),))
+        report = smoke("fetching:1", serving, Workload(requests=2, output_tokens=8), Budget(), Silent())
+
+    [golden] = [finding for finding in report.correctness if finding.check == "golden answers"]
+    assert "8 of 8" in golden.detail
+    assert "weights" not in {layer.kind for layer in image.layers}
+    assert dockerd.docker("volume", "ls", "--quiet") == ""  # what it fetched to goes with it
+
+
 def test_the_last_stage_takes_a_bundle_as_it_lies_there(
     dockerd: Dockerd, built: tuple[Image, BuildOptions, list[str]], tmp_path: Path
 ) -> None:
@@ -293,7 +325,7 @@ def test_layers_that_arrived_before_a_load_broke_off_are_not_sent_again(
     content = (bundle.path / shard.path).read_bytes()
     _write(bundle.path / shard.path, bytes(shard.size))
 
-    with pytest.raises(ImageError, match="a file changed while it was sent"):
+    with pytest.raises(ImageError, match="has changed since the image was planned"):
         load_image(plan, options.tag, Silent())
     partial = dockerd.docker("images", "--quiet", "--filter", f"label={PARTIAL}").split()
     _write(bundle.path / shard.path, content)

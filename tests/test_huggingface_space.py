@@ -214,11 +214,13 @@ def _fetch(space: Path, token: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_build_of_the_space_brings_the_model_whole(hub: Hub, bundle: Bundle, tmp_path: Path) -> None:
     space = _space(hub, bundle, tmp_path / "space")
-    hub.faults["resolve"] = [503, "cut", "lost"]
+    hub.faults["resolve"] = [503, "cut", "lost", "half"]
 
     done = _fetch(space, READER)
 
     assert done.returncode == 0, done.stderr
+    assert len(hub.ranges) == 1  # the rest of what was cut off
+    assert hub.ranges[0] > 0
     for file in bundle.files:
         if file.kind in ("weights", "model"):
             assert (space / file.path).read_bytes() == (bundle.path / file.path).read_bytes()
@@ -230,4 +232,4 @@ def test_the_build_says_when_it_may_not_read_the_model(hub: Hub, bundle: Bundle,
     done = _fetch(space, "")
 
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("set the Space's secret HF_TOKEN to a token that may read it")
+    assert done.stderr.strip().endswith("set HF_TOKEN (a Space: its secret of that name) to a token that may read it")

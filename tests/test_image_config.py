@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import random
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ from bundles import make_bundle
 from conftest import MODELS
 
 from deploytk.bundle import Bundle, BundleFile, BundleOptions
-from deploytk.errors import ImageError
+from deploytk.errors import ImageError, UsageError
 from deploytk.image.build import build_image
 from deploytk.image.config import LOCK, SBOM, plan_image, start_period_s
 from deploytk.image.lock import drift_from, lock_of
 from deploytk.image.oci import read_layout
 from deploytk.image.sbom import sbom_of
-from deploytk.image.value import RUNTIME, Base, BuildOptions, ImagePlan
+from deploytk.image.value import RUNTIME, Base, BuildOptions, ImagePlan, WeightsSource
 from deploytk.progress import Silent
 
 OPTIONS = BuildOptions(tag="tiny:1")
@@ -245,6 +247,33 @@ def test_a_locked_build_refuses_another_base(bundle: Bundle, tmp_path: Path) -> 
 def test_both_are_in_the_image(bundle: Bundle, base: Base) -> None:
     card = b"".join(_plan(bundle, base).layers[-1].read(0))
 
-    assert f"bundle/{SBOM}".encode() in card
-    assert f"bundle/{LOCK}".encode() in card
+    assert SBOM.encode() in card
+    assert LOCK.encode() in card
     assert sbom_of(bundle, base) in card
+
+
+def test_an_image_that_fetches_its_weights_knows_from_where(bundle: Bundle, base: Base) -> None:
+    source = WeightsSource("https://hub.example", "me/tiny", "abc123")
+    options = dataclasses.replace(OPTIONS, weights="download", weights_source=source)
+
+    plan = plan_image(bundle, base, options, Silent())
+
+    run = _config(plan)["config"]
+    with tarfile.open(fileobj=io.BytesIO(b"".join(plan.layers[-1].read(0)))) as card:
+        weights, place = card.getmember("bundle/model.safetensors"), card.getmember("weights")
+        known = card.extractfile("bundle/model_source.json")
+        assert known
+        assert json.load(known) == {"endpoint": "https://hub.example", "repo": "me/tiny", "revision": "abc123"}
+        assert "bundle/fetch_model.py" in card.getnames()
+    assert "weights" not in {layer.kind for layer in plan.layers}
+    assert (weights.issym(), weights.linkname) == (True, "/weights/model.safetensors")
+    assert (place.isdir(), place.uid) == (True, 10001)
+    assert run["Volumes"] == {"/weights": {}}
+    assert "DEPLOYTK_FETCH=python fetch_model.py" in run["Env"]
+
+
+def test_weights_that_were_published_nowhere_cannot_be_fetched(bundle: Bundle, base: Base) -> None:
+    with pytest.raises(UsageError, match="cannot be fetched from anywhere yet") as caught:
+        plan_image(bundle, base, dataclasses.replace(OPTIONS, weights="download"), Silent())
+
+    assert "deploytk publish" in caught.value.hint

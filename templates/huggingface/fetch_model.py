@@ -1,9 +1,9 @@
-"""Brings the model's files from the hub while the Space is built, and checks every one of them.
+"""Brings the model's files from the hub, while a Space is built or when a container starts, and checks every one.
 
     HF_TOKEN=... python fetch_model.py
 
 model_source.json says from where, deploytk.json what: path, size and SHA-256. A file that is right is not fetched
-again. Needs nothing but Python.
+again, one that was cut off goes on where it was. Links are followed: to a volume, say. Needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -35,21 +35,31 @@ def is_right(path: Path, facts: dict[str, Any]) -> bool:
 
 
 def fetch(source: dict[str, str], path: str, facts: dict[str, Any], token: str) -> None:
-    place = HERE / path
+    place = (HERE / path).resolve()
     partial = place.with_name(place.name + ".partial")
     place.parent.mkdir(parents=True, exist_ok=True)
+    there = partial.stat().st_size if partial.is_file() else 0
     url = f"{source['endpoint']}/{source['repo']}/resolve/{source['revision']}/{urllib.parse.quote(path)}"
     request = urllib.request.Request(url)  # noqa: S310 (https, or the address of a mirror)
     if token:
         # Not sent on to the storage that the hub redirects to.
         request.add_unredirected_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=60) as answer, partial.open("wb") as file:  # noqa: S310
+    if 0 < there < facts["size"]:
+        request.add_header("Range", f"bytes={there}-")
+    with urllib.request.urlopen(request, timeout=60) as answer, partial.open(_mode(answer)) as file:  # noqa: S310
         while block := answer.read(BLOCK):
             file.write(block)
+    if partial.stat().st_size < facts["size"]:
+        raise OSError(f"{path} was cut off")
     if not is_right(partial, facts):
         partial.unlink()
         raise OSError(f"{path} did not arrive as it should be")
     partial.replace(place)
+
+
+def _mode(answer: Any) -> str:
+    """A server that knows no ranges sends all of it."""
+    return "ab" if answer.status == 206 else "wb"
 
 
 def main() -> None:
@@ -67,7 +77,7 @@ def main() -> None:
             except OSError as error:
                 status = getattr(error, "code", None)
                 if status in (401, 403, 404):
-                    what = "set the Space's secret HF_TOKEN to a token that may read it"
+                    what = "set HF_TOKEN (a Space: its secret of that name) to a token that may read it"
                     sys.exit(f"{source['repo']} cannot be read ({status}): {what}")
                 if attempt == ATTEMPTS:
                     sys.exit(f"{path} cannot be fetched: {error}")

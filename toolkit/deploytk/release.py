@@ -17,6 +17,8 @@ from deploytk.progress import Progress
 from deploytk.secrets import refuse_secrets
 from deploytk.values import plain
 
+_FETCHABLE = ("huggingface", "modelscope")  # REPOSITORY/resolve/REVISION/PATH is a file
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -116,6 +118,17 @@ def publish_bundle(bundle: Bundle, target: Target, options: PublishOptions, prog
 def record_path(bundle: Bundle) -> Path:
     """The publish record: what went where, newest last."""
     return bundle.path.with_name(f"{bundle.path.name}.published.json")
+
+
+def fetchable_release(bundle: Bundle) -> Release | None:
+    """The last release of this very bundle to a hub that gives out single files; None when there is none."""
+    try:
+        records = json.loads(record_path(bundle).read_text(encoding="utf-8"))["releases"]
+        found = [one for one in records if one["digest"] == bundle.digest and one["target"] in _FETCHABLE]
+        fields = {name: found[-1][name] for name in Release.__slots__}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return Release(**fields | {"steps_left": tuple(fields["steps_left"])})
 
 
 def _keep_record(bundle: Bundle, release: Release) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,7 +58,8 @@ def build(
 ) -> None:
     """Build a container image; weights go from disk to where it is wanted, through no builder."""
     from deploytk.image.build import build_image
-    from deploytk.image.value import BuildOptions
+    from deploytk.image.value import BuildOptions, WeightsSource
+    from deploytk.release import fetchable_release
 
     mirrors = Session.settings.mirrors
     arguments = {"PIP_INDEX_URL": mirrors.address("pip"), "APT_MIRROR": mirrors.address("apt")}
@@ -76,4 +78,8 @@ def build(
     )
     request = plan_request(gpu, session_len, max_batch_size, kv, None, engine)
     bundle = bundle_of(source, request, bundle_options(source, name, None, None, "gradio", None, None))
+    release = fetchable_release(bundle) if weights == "download" else None
+    if release:
+        endpoint = release.url.removesuffix(f"/{release.repo}")
+        options = dataclasses.replace(options, weights_source=WeightsSource(endpoint, release.repo, release.revision))
     show(build_image(bundle, options, Session.progress), as_json, "show_image")

@@ -8,7 +8,7 @@ import yaml
 
 from deploytk.bundle import Bundle
 from deploytk.image.config import PROBE, start_period_s
-from deploytk.image.value import BuildOptions
+from deploytk.image.value import WEIGHTS_PLACE, BuildOptions
 
 
 def compose_of(bundle: Bundle, options: BuildOptions) -> str:
@@ -35,10 +35,15 @@ def compose_of(bundle: Bundle, options: BuildOptions) -> str:
             "start_period": f"{start_period_s(bundle, options.weights)}s",
         },
     }
+    volumes: dict[str, Any] = {}
+    if options.weights == "download":
+        service["environment"] |= {"HF_TOKEN": "${HF_TOKEN:-}"}
+        service["volumes"] = [f"weights:{WEIGHTS_PLACE}"]
+        volumes = {"volumes": {"weights": {}}}
     if options.weights == "mount":
         service["volumes"] = ["${WEIGHTS:?the directory of the bundle}:/bundle:ro"]
     if plan["engine"] != "cpu":
         devices = {"driver": "nvidia", "count": plan["tensor_parallel"], "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [devices]}}}
-    text: str = yaml.safe_dump({"services": {"model": service}}, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump({"services": {"model": service}} | volumes, sort_keys=False, allow_unicode=True)
     return text

@@ -13,24 +13,25 @@ from typing import Any, cast
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.digests import hash_file
 from deploytk.errors import ImageError
-from deploytk.image.layers import make_layers
+from deploytk.image.fetching import FETCH, fetching_files
+from deploytk.image.layers import ROOT, make_layers
 from deploytk.image.lock import lock_of
 from deploytk.image.sbom import sbom_of
-from deploytk.image.value import Base, BuildOptions, ImagePlan, Layer, WeightsMode
+from deploytk.image.tar import Content
+from deploytk.image.value import USER, WEIGHTS_PLACE, Base, BuildOptions, ImagePlan, Layer, WeightsMode
 from deploytk.progress import Progress
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 
-SBOM = ".deploytk/sbom.cdx.json"
-LOCK = ".deploytk/deploytk.lock"
+SBOM = f"{ROOT}/.deploytk/sbom.cdx.json"
+LOCK = f"{ROOT}/.deploytk/deploytk.lock"
 
 LABELS = "ai.deploytk."
 """Before the name of every label that is our own."""
 
 _DESCRIBING = ("org.opencontainers.image.", LABELS)
 
-_USER = "10001:10001"
 _ENVIRONMENT = {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}  # noqa: S108 (the container's)
 PROBE = (
     "import os, urllib.request as r; "
@@ -52,7 +53,9 @@ def plan_image(bundle: Bundle, base: Base, options: BuildOptions, progress: Prog
     Raises ImageError when a file of the bundle, or the base, cannot be in an image that runs.
     """
     _check_base(base)
-    extras = {SBOM: sbom_of(bundle, base), LOCK: lock_of(bundle, base)}
+    extras: dict[str, Content] = {SBOM: sbom_of(bundle, base), LOCK: lock_of(bundle, base)}
+    if options.weights == "download":
+        extras |= fetching_files(bundle, options.weights_source)
     layers = (*base.layers, *make_layers(bundle, options.weights, progress, extras))
     if len(layers) > _MOST_LAYERS:
         hint = "build the base anew in fewer steps"
@@ -130,16 +133,18 @@ def _config(bundle: Bundle, base: Base, options: BuildOptions, layers: Sequence[
     inherited = json.loads(base.config)
     run: dict[str, Any] = dict(inherited.get("config") or {})
     port = cast(dict[str, Any], bundle.manifest["app"])["port"]
-    offline = {} if options.weights == "download" else {"HF_HUB_OFFLINE": "1"}
+    is_fetching = options.weights == "download"
+    source = {"DEPLOYTK_FETCH": FETCH} if is_fetching else {"HF_HUB_OFFLINE": "1"}
     # What describes the base does not describe this image.
     others = {name: value for name, value in (run.get("Labels") or {}).items() if not name.startswith(_DESCRIBING)}
-    environment = dict(entry.partition("=")[::2] for entry in run.get("Env") or ()) | _ENVIRONMENT | offline
+    environment = dict(entry.partition("=")[::2] for entry in run.get("Env") or ()) | _ENVIRONMENT | source
     run |= {
-        "User": _USER,
-        "WorkingDir": "/bundle",
+        "User": f"{USER}:{USER}",
+        "WorkingDir": f"/{ROOT}",
         "Env": [f"{name}={value}" for name, value in environment.items()],
         "Entrypoint": ["python", "app.py"],
         "Cmd": None,
+        "Volumes": {**(run.get("Volumes") or {}), WEIGHTS_PLACE: {}} if is_fetching else run.get("Volumes"),
         "ExposedPorts": {f"{port}/tcp": {}},
         "StopSignal": "SIGTERM",
         "Healthcheck": {

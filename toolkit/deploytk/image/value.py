@@ -13,6 +13,12 @@ WeightsMode = Literal["layers", "mount", "download"]
 RUNTIME = "deploytk-runtime"
 """The name of the images that `build` makes to put bundles on."""
 
+USER = 10001
+"""Who a container runs as."""
+
+WEIGHTS_PLACE = "/weights"
+"""Where a container keeps weights that it fetches itself: a volume."""
+
 Read = Callable[[int], Iterator[bytes]]
 """The bytes of a blob from an offset on; raises ImageError when what they are made of has changed."""
 
@@ -54,10 +60,20 @@ class ImagePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsSource:
+    """The published bundle that a container fetches its weights from; https://ENDPOINT/REPO/resolve/REVISION/PATH."""
+
+    endpoint: str
+    repo: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
 class BuildOptions:
     tag: str  # NAME:TAG or HOST/NAME:TAG
     output: str = "daemon"  # daemon, registry, or oci:DIR
     weights: WeightsMode = "layers"
+    weights_source: WeightsSource | None = None  # for weights="download"
     base: str | None = None  # a runtime image to use as it is, instead of building one
     ca_certificate: Path | None = None  # trusted while the runtime is built, kept in no layer
     wheels: Path | None = None  # a directory of wheels that pip takes before the index
