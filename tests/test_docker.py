@@ -359,6 +359,18 @@ def test_a_container_that_ends_shows_what_it_said_and_is_removed(dockerd: Docker
     assert dockerd.docker("ps", "--all", "--quiet") == ""
 
 
+def test_an_image_without_its_weights_says_how_to_run_it(dockerd: Dockerd, bundle: Bundle) -> None:
+    build_image(bundle, dataclasses.replace(ON_DEBIAN, tag="mounted:1", weights="mount"), Silent())
+
+    with (
+        pytest.raises(EndpointError, match="mounted:1 has no weights") as caught,
+        open_endpoint("mounted:1", ServeOptions(), Silent()),
+    ):
+        pass
+
+    assert "docker compose -f" in caught.value.hint
+
+
 def test_a_failed_step_shows_the_end_of_the_log(dockerd: Dockerd) -> None:
     context = _context(f"FROM {BASE} AS runtime\nRUN echo what went wrong && exit 7\n")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from deploytk.bundle import MANIFEST
 from deploytk.containers import RunOptions, connected
 from deploytk.errors import DeployError, EndpointError, ImageError
+from deploytk.image.config import LABELS
 from deploytk.progress import Progress
 
 _TAIL_LINES = 15
@@ -54,7 +55,11 @@ def running_image(
     Its output goes to `progress`. Raises EndpointError with the end of it when the container ends or time runs out.
     """
     with connected() as daemon:
-        container_port = _port(daemon.config(reference))
+        config = daemon.config(reference)
+        if ((config.get("Config") or {}).get("Labels") or {}).get(f"{LABELS}weights") == "mount":
+            hint = "WEIGHTS=BUNDLE docker compose -f BUNDLE.compose.yaml up, or build it with its weights"
+            raise EndpointError(f"{reference} has no weights: they are to be mounted", hint=hint)
+        container_port = _port(config)
         has_gpu = daemon.has_gpus()
         # On the host's network the container listens where it was asked to, and nowhere else.
         shares = daemon.shares_network()
