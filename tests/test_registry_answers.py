@@ -357,6 +357,8 @@ def test_a_registry_that_stays_busy_is_given_up(plan: ImagePlan, odd: Odd) -> No
     with pytest.raises(TryAgainError, match="it answers 503, 3 times"):
         _push(plan, odd)
 
+    assert odd.busy == 1000 - 3  # however many layers there are
+
 
 @pytest.mark.parametrize(
     ("host", "takes"),

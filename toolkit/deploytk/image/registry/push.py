@@ -51,9 +51,10 @@ def push_image(
     destination = _destination(tag, patience)
     with destination.connect() as connection:
         blobs = _blobs(plan)
+        is_tagged = _is_tagged(connection, plan)  # first and alone: a registry that is away is waited for once
         missing = _missing(connection, blobs)
         sent_bytes = _send(destination, connection, missing, progress) if missing else 0
-        if missing or not _is_tagged(connection, plan):
+        if missing or not is_tagged:
             _put_manifest(connection, plan)
         _verify(connection, plan, missing)
     absent = {blob.digest for blob in missing}
@@ -67,7 +68,8 @@ def push_image(
 def missing_layers(plan: ImagePlan, tag: str) -> tuple[tuple[Layer, ...], bool]:
     """What a push would have to send, the config as the last layer; and whether `tag` names this image already."""
     with _destination(tag, None).connect() as connection:
-        return tuple(_missing(connection, _blobs(plan))), _is_tagged(connection, plan)
+        is_tagged = _is_tagged(connection, plan)
+        return tuple(_missing(connection, _blobs(plan))), is_tagged
 
 
 def _destination(tag: str, patience: Patience | None) -> _Destination:
