@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from bases import layer_tar
 from bundles import Notes, make_bundle
 from conftest import MODELS
 from docker_daemon import BASE, Dockerd, import_debian, running_dockerd
@@ -390,7 +391,7 @@ def test_a_small_runtime_is_built_by_either_builder(
     steps: list[str] = []
     with running_dockerd(is_buildkit=is_buildkit) as daemon:
         monkeypatch.setenv("DOCKER_HOST", daemon.host)
-        daemon.docker("import", "-", "empty:1", stdin=_tar({"a": b"1"}))
+        daemon.docker("import", "-", "empty:1", stdin=layer_tar({"a": b"1"}))
         context = _context("FROM empty:1 AS base\nFROM base AS runtime\nCOPY b /b\n", b=b"2")
         with connected() as client:
             image = client.build(Build(context, "runtime", "small:1", {}, uses_host_network=False), steps.append)
@@ -409,7 +410,7 @@ def test_a_full_disk_of_the_daemon_is_called_that(tmp_path: Path, monkeypatch: p
     try:
         with running_dockerd(disk=disk) as daemon:
             monkeypatch.setenv("DOCKER_HOST", daemon.host)
-            daemon.docker("import", "-", BASE, stdin=_tar({"a": b"1"}))
+            daemon.docker("import", "-", BASE, stdin=layer_tar({"a": b"1"}))
 
             with pytest.raises(ImageError, match="disk of the Docker daemon is full") as caught:
                 build_image(bundle, ON_DEBIAN, Silent())
@@ -421,15 +422,5 @@ def test_a_full_disk_of_the_daemon_is_called_that(tmp_path: Path, monkeypatch: p
     assert "prune" in caught.value.hint
 
 
-def _tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 def _context(dockerfile: str, **files: bytes) -> IO[bytes]:
-    return io.BytesIO(_tar({"Dockerfile": dockerfile.encode(), **files}))
+    return io.BytesIO(layer_tar({"Dockerfile": dockerfile.encode(), **files}))
