@@ -24,7 +24,7 @@ ARG PIP_NO_INDEX
 WORKDIR /build
 COPY requirements.txt lmdeploy-lock* ca-certificate* wheels* ./
 RUN if [ -f ca-certificate.crt ]; then export PIP_CERT=/build/ca-certificate.crt; fi; \
-    if [ ! -f lmdeploy-lock.txt ]; then echo "lmdeploy==${LMDEPLOY_VERSION}" > lmdeploy-lock.txt; fi; \
+    if [ ! -f lmdeploy-lock.txt ]; then printf '%s\n' "lmdeploy==${LMDEPLOY_VERSION}" partial-json-parser > lmdeploy-lock.txt; fi; \
     python3 -m venv /opt/lmdeploy && \
     /opt/lmdeploy/bin/pip install --no-cache-dir --no-compile --find-links . -r lmdeploy-lock.txt && \
     /opt/lmdeploy/bin/pip uninstall --yes --quiet pip && \

@@ -131,6 +131,11 @@ def test_every_lmdeploy_that_is_locked_is_what_its_file_says() -> None:
         assert f"\nlmdeploy=={version} " in "\n" + (IMAGES / "requirements" / name).read_text()
 
 
+def test_what_lmdeploy_imports_and_does_not_require_is_locked_as_well() -> None:
+    """`lmdeploy serve api_server --help` of 0.7.3 ends with ModuleNotFoundError without it."""
+    assert "\npartial-json-parser==" in (IMAGES / "requirements" / "lmdeploy-0.7.3.txt").read_text()
+
+
 def test_an_engine_has_its_dockerfile(bundle: Bundle) -> None:
     current = recipe_for(bundle, OPTIONS)
     with_pip = recipe_for(bundle, dataclasses.replace(OPTIONS, variant="pip"))

@@ -23,5 +23,7 @@ for version in ${1:-0.4.2 0.5.3 0.6.1 0.6.2.post1 0.6.3 0.7.3 0.18.0}; do
   python=3.10 constraints=(--constraint "$work/legacy.txt")
   case $version in 0.1?.*) python=3.12 constraints=() ;; esac
   echo "lmdeploy==$version" > "$work/lmdeploy.in"
+  # Its server imports this and its package does not require it.
+  case $version in 0.7.*) echo partial-json-parser >> "$work/lmdeploy.in" ;; esac
   lock --python-platform x86_64-manylinux_2_28 --python-version $python "${constraints[@]}" "$work/lmdeploy.in" -o "lmdeploy-$version.txt"
 done
