@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import yaml
 from bundles import make_bundle
 from conftest import MODELS
 
-from deploytk.bundle import Bundle, BundleOptions, read_measured
+from deploytk.bench import Result, Row
+from deploytk.bench.card_chart import chart_of_bench, chart_of_report
+from deploytk.bundle import Bundle, BundleOptions, measured_in, read_measured
 from deploytk.errors import UsageError
 
 Report = dict[str, Any]
@@ -152,3 +155,50 @@ def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
 
     with pytest.raises(UsageError, match="is no report"):
         read_measured(tmp_path / "report.json")
+
+
+SPREAD = {"min": 9.0, "p50": 12.345, "p95": 45.6, "max": 60.0}
+
+
+def test_a_chart_is_on_the_card_with_its_figures_in_words(tmp_path: Path) -> None:
+    chart = chart_of_report({"latency": {"ttft_ms": SPREAD, "tpot_ms": {"p50": 7.0}}})
+    assert chart
+    measured = dataclasses.replace(measured_in(_report(), "it"), chart=chart)
+    options = BundleOptions(name="tiny", license="mit", measured=measured)
+
+    with_chart = make_bundle(MODELS / "hf-awq", tmp_path / "with", options)
+    again = make_bundle(MODELS / "hf-awq", tmp_path / "again", options)
+    without = make_bundle(MODELS / "hf-awq", tmp_path / "with", dataclasses.replace(options, measured=None))
+
+    assert with_chart.digest == again.digest
+    assert {file.path: file.kind for file in again.files}["measured.png"] == "card"
+    assert (again.path / "measured.png").read_bytes().startswith(b"\x89PNG")
+    for card in ("README.md", "README_zh.md"):
+        [image] = [line for line in (again.path / card).read_text().splitlines() if line.startswith("![")]
+        assert image.endswith("](measured.png)")
+        assert "time to first token, ms: 9.0 / 12.3 / 45.6 / 60.0" in image
+        assert "time per output token" not in image  # of which least and most are not known
+    assert not (without.path / "measured.png").exists()
+
+
+def test_a_chart_of_a_bench_shows_what_is_beyond_doubt(tmp_path: Path) -> None:
+    rows = (*_rows("awq", 1, 8), *_rows("awq", 1, 8, kv_policy="int4"), *_rows("fp16", 1, 8), *_rows("lone", 1))
+    doubted = dataclasses.replace(rows[0], kv_policy="int8", doubts=("another process used the GPU",))
+
+    chart = chart_of_bench(Result(tmp_path, None, (*rows, doubted), None), "awq")
+
+    assert chart
+    assert chart.figures == (
+        "awq (awq 4 bit), turbomind, KV none: 1 × → 100.0 tokens/s, 8 × → 800.0 tokens/s",
+        "awq (awq 4 bit), turbomind, KV int4: 1 × → 100.0 tokens/s, 8 × → 800.0 tokens/s",
+        "fp16 (awq 4 bit), turbomind, KV none: 1 × → 100.0 tokens/s, 8 × → 800.0 tokens/s",
+    )
+    assert chart_of_bench(Result(tmp_path, None, _rows("lone", 1), None), "lone") is None
+
+
+def _rows(model: str, *loads: int, kv_policy: str = "none") -> tuple[Row, ...]:
+    """A row per load, 100 tokens per second for every request at once."""
+    empty = dict.fromkeys((field.name for field in dataclasses.fields(Row)), None)
+    known = {"model": model, "weights": "awq 4 bit", "engine": "turbomind", "kv_policy": kv_policy, "doubts": ()}
+    known |= {"input_tokens": 128, "output_tokens": 128, "repetitions": 3, "ttft_ms": 10.0}
+    return tuple(Row(**empty | known | {"concurrency": load, "output_tps": 100.0 * load}) for load in loads)  # type: ignore[arg-type]

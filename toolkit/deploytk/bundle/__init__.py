@@ -4,13 +4,15 @@ from deploytk.bundle.golden import bundle_place, golden_in, read_golden
 from deploytk.bundle.manifest import bundle_digest, is_bundle, read_bundle, verify_bundle
 from deploytk.bundle.measured import measured_in, read_measured
 from deploytk.bundle.render import export_templates, render_bundle
-from deploytk.bundle.value import MANIFEST, Bundle, BundleFile, BundleOptions, Golden, Measured
+from deploytk.bundle.value import CHART, MANIFEST, Bundle, BundleFile, BundleOptions, Chart, Golden, Measured
 
 __all__ = [
+    "CHART",
     "MANIFEST",
     "Bundle",
     "BundleFile",
     "BundleOptions",
+    "Chart",
     "Golden",
     "Measured",
     "bundle_digest",

@@ -23,7 +23,7 @@ from deploytk.bundle.manifest import (
     verify_bundle,
 )
 from deploytk.bundle.own_card import LICENSE, REPOSITORY, with_own_facts
-from deploytk.bundle.value import MANIFEST, AppKind, Bundle, BundleFile, BundleOptions, FileKind
+from deploytk.bundle.value import CHART, MANIFEST, AppKind, Bundle, BundleFile, BundleOptions, FileKind
 from deploytk.digests import hash_files
 from deploytk.errors import BundleError, UsageError
 from deploytk.plan import ServingPlan
@@ -50,6 +50,8 @@ def render_bundle(
     def generate() -> None:
         texts = _generated_texts(artifact, plan, options)
         generated.update((path, text.encode()) for path, text in texts.items())
+        if options.measured and options.measured.chart:
+            generated[CHART] = options.measured.chart.png
 
     with disk_errors(out, BundleError):
         place = out.resolve()
@@ -249,7 +251,7 @@ def _settle(staging: Path) -> None:
 def _generated_kind(path: str) -> FileKind:
     if path == _CONFIG_INI:
         return "model"
-    return "card" if path.endswith(".md") else "app"
+    return "card" if path.endswith(".md") or path == CHART else "app"
 
 
 def export_templates(out: Path) -> list[str]:

@@ -32,6 +32,18 @@ class Golden:
     is_raw: bool = False  # sent to /v1/completions as it is, not as a chat message
 
 
+CHART = "measured.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture of what was measured, and what it shows, for those who do not see it."""
+
+    png: bytes
+    kind: Literal["load", "spread"]  # speed over requests at once; least, median, 95 % and most of the requests
+    figures: tuple[str, ...]  # a line each
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a smoke test measured; None where it has no figure."""
@@ -55,6 +67,7 @@ class Measured:
     vram_peak_bytes: int | None
     checks_passed: int  # of the checks that answers are right
     checks: int
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True, slots=True)

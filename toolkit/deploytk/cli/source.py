@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -58,13 +60,28 @@ def bundle_options(
 
 
 def measured_figures(report: Path, model: Path) -> Measured:
+    """What the card shows of a smoke test's report, or of a directory of bench; a chart as well, with matplotlib."""
     from deploytk.bundle import measured_in, read_measured
 
-    if not report.is_dir():
-        return read_measured(report)
-    from deploytk.bench import best_report
+    has_charts = importlib.util.find_spec("matplotlib") is not None
+    if not has_charts:
+        Session.progress.note("no chart for the card: pip install 'deploytk[bench]' for matplotlib")
+    name = model.resolve().name
+    if report.is_dir():
+        from deploytk.bench import best_report, read_result
 
-    return measured_in(plain(best_report(report, model.resolve().name)), str(report))
+        measured = measured_in(plain(best_report(report, name)), str(report))
+    else:
+        measured = read_measured(report)
+    if not has_charts:
+        return measured
+    from deploytk.bench.card_chart import chart_of_bench, chart_of_report
+
+    if report.is_dir():
+        chart = chart_of_bench(read_result(report, None, "throughput"), name)
+    else:
+        chart = chart_of_report(json.loads(report.read_text(encoding="utf-8")))
+    return dataclasses.replace(measured, chart=chart)
 
 
 def package_model(model: Path, request: PlanRequest, options: BundleOptions, output: Path) -> Bundle:
