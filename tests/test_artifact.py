@@ -235,6 +235,17 @@ def test_a_snapshot_of_the_huggingface_cache_is_a_model(tmp_path: Path) -> None:
     assert artifact.weights_bytes == (MODELS / "hf-awq" / "model.safetensors").stat().st_size
 
 
+def test_links_to_where_a_container_fetched_its_weights_are_followed(
+    model_copy: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = model_copy("hf-awq")
+    (root / "model.safetensors").rename(tmp_path / "model.safetensors")
+    (root / "model.safetensors").symlink_to(tmp_path / "model.safetensors")
+    monkeypatch.setenv("DEPLOYTK_WEIGHTS", str(tmp_path))
+
+    assert not [problem for problem in read_artifact(root).problems if problem.level == "error"]
+
+
 def test_links_of_a_workspace_are_not_counted_twice(model_copy: Callable[[str], Path]) -> None:
     root = model_copy("workspace-0.4.2-awq")
     expected = read_artifact(root).weights_bytes

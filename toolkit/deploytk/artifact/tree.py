@@ -85,10 +85,16 @@ def walk(root: Path) -> tuple[FileEntry, ...]:
 
 
 def _homes(root: Path) -> tuple[str, ...]:
-    """Directories that links may point into: the root, and the blobs of a Hugging Face cache it is a snapshot of."""
+    """Directories that links may point into.
+
+    The root, the blobs of a Hugging Face cache that it is a snapshot of, and where a container keeps what it fetched.
+    """
     resolved = root.resolve()
-    is_snapshot = resolved.parent.name == "snapshots"
-    homes = (resolved, resolved.parents[1] / "blobs") if is_snapshot else (resolved,)
+    homes = [resolved]
+    if resolved.parent.name == "snapshots":
+        homes.append(resolved.parents[1] / "blobs")
+    if os.environ.get("DEPLOYTK_WEIGHTS"):
+        homes.append(Path(os.environ["DEPLOYTK_WEIGHTS"]).resolve())
     return tuple(f"{home}{os.sep}" for home in homes)
 
 

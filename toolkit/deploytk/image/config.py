@@ -134,7 +134,8 @@ def _config(bundle: Bundle, base: Base, options: BuildOptions, layers: Sequence[
     run: dict[str, Any] = dict(inherited.get("config") or {})
     port = cast(dict[str, Any], bundle.manifest["app"])["port"]
     is_fetching = options.weights == "download"
-    source = {"DEPLOYTK_FETCH": FETCH} if is_fetching else {"HF_HUB_OFFLINE": "1"}
+    fetching = {"DEPLOYTK_FETCH": FETCH, "DEPLOYTK_WEIGHTS": WEIGHTS_PLACE}
+    source = fetching if is_fetching else {"HF_HUB_OFFLINE": "1"}
     # What describes the base does not describe this image.
     others = {name: value for name, value in (run.get("Labels") or {}).items() if not name.startswith(_DESCRIBING)}
     environment = dict(entry.partition("=")[::2] for entry in run.get("Env") or ()) | _ENVIRONMENT | source
