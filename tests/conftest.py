@@ -10,13 +10,40 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from git_server import GitServer
 
 # Started in the background of a shell, a process ignores Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODELS = Path(__file__).parent / "models"
+
+
+def require(*programs: str) -> None:
+    """Skip the test where one of them is not installed; fail where all services are required."""
+    for program in programs:
+        if not shutil.which(program):
+            if os.environ.get("CI") or os.environ.get("DEPLOYTK_REQUIRE_SERVICES"):
+                pytest.fail(f"{program} is not installed")
+            pytest.skip(f"needs {program}")
+
+
+@pytest.fixture
+def git_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
+    """A git server with the empty repository me/tiny, which stands for OpenXLab's; the account may write."""
+    from git_server import WRITER, git_server
+
+    require("git", "git-lfs")
+    with git_server(tmp_path / "server") as server:
+        server.create("me/tiny")
+        monkeypatch.setenv("OPENXLAB_GIT_ENDPOINT", server.url)
+        monkeypatch.setenv("OPENXLAB_USERNAME", WRITER[0])
+        monkeypatch.setenv("OPENXLAB_GIT_TOKEN", WRITER[1])
+        yield server
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ with git_server(directory) as server:
     server.url            # http://127.0.0.1:PORT
     server.faults["PUT"] = [503, "cut"]     # what the next requests of that kind meet
     server.stored         # LFS object ids in the order in which they arrived whole
+
+    python git_server.py DIRECTORY    # serves every DIRECTORY/OWNER/NAME.git until stdin ends, and prints its address
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -65,6 +69,18 @@ class GitServer(ThreadingHTTPServer):
             self.public.add(f"/{repo}.git")
         return place
 
+    def has(self, repo: str) -> bool:
+        """Whether /OWNER/NAME.git is there; one that somebody else made is opened when it is first asked for."""
+        place = self.root / repo.removeprefix("/")
+        if repo not in self.repositories and repo.endswith(".git") and place.is_dir():
+            self._open(place)
+        return repo in self.repositories
+
+    def keep(self, oid: str) -> None:
+        self.stored.append(oid)
+        with (self.root / "stored").open("a") as file:
+            file.write(f"{oid}\n")
+
     def _open(self, place: Path) -> None:
         self.repositories[f"/{place.relative_to(self.root)}"] = Repo(str(place))
 
@@ -114,7 +130,7 @@ class _Handler(LFSRequestHandler):
             self.close_connection = True
         elif isinstance(fault, int):
             self._refuse(fault)
-        elif (status := self._refusal(kind)) or self._repo not in self.server.repositories:
+        elif (status := self._refusal(kind)) or not self.server.has(self._repo):
             self._refuse(status or 404)
         elif "/info/lfs/" in path:
             connection, self.rfile = self.rfile, io.BytesIO(body)  # type: ignore[assignment]
@@ -154,7 +170,7 @@ class _Handler(LFSRequestHandler):
         with self.server.lock:
             getattr(super(), f"do_{method}")()
             if method == "PUT":
-                self.server.stored.append(self.path.rpartition("/")[2])
+                self.server.keep(self.path.rpartition("/")[2])
                 self.server.put_bytes += size
 
     def _git(self, method: str, path: str, body: bytes, *, lose_answer: bool) -> None:
@@ -196,3 +212,14 @@ def git_server(root: Path, port: int = 0) -> Iterator[GitServer]:
         server.server_close()
         for repository in server.repositories.values():
             repository.close()
+
+
+def main() -> None:
+    with git_server(Path(sys.argv[1])) as server:
+        print(server.url, flush=True)  # noqa: T201
+        sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,19 @@
-"""Kill -9 in the middle, then again: the same as without. `crash_points.py` tries all points, these tests a sample."""
+"""Kill -9 in the middle, then again: the same as without, and no reader ever sees a part.
+
+`crash_points.py` kills at every change to the file system, here at a sample of them; `kill_publish.py` at random times.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MODELS
+from conftest import MODELS, require
 
 
 @pytest.mark.parametrize(
@@ -32,3 +38,47 @@ def test_killed_anywhere_and_run_again_is_as_if_nothing_had_been(
 
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= at_least
+
+
+@pytest.fixture
+def quick_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one: kill -9 loses nothing that a disk would have kept."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as place:
+        yield Path(place)
+
+
+@pytest.mark.parametrize(
+    ("target", "model", "points"),
+    [
+        ("local", "hf-awq", 10),
+        ("huggingface", "hf-awq", 10),
+        ("openxlab", "workspace-0.4.2-awq", 4),
+        pytest.param("local", "hf-awq", 100, marks=pytest.mark.services),
+        pytest.param("huggingface", "hf-awq", 100, marks=pytest.mark.services),
+        pytest.param(
+            "openxlab", "workspace-0.4.2-awq", 100, marks=[pytest.mark.services, pytest.mark.timeout(620)]
+        ),
+    ],
+)  # fmt: skip
+def test_whoever_reads_while_publishers_are_killed_sees_the_old_release_or_the_new_one(
+    quick_disk: Path, target: str, model: str, points: int
+) -> None:
+    if target == "openxlab":
+        require("git-lfs")
+    script = Path(__file__).with_name("kill_publish.py")
+
+    done = subprocess.run(
+        [sys.executable, str(script), target, str(MODELS / model), str(quick_disk), str(points)],
+        capture_output=True,
+        text=True,
+        timeout=100 if target != "openxlab" or points < 10 else 600,
+    )
+
+    assert done.returncode == 0, done.stderr
+    killed, looks = map(int, done.stdout.split())
+    assert killed == points
+    assert looks > 5 * points

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -432,29 +430,6 @@ def test_plan_says_what_the_token_may_do(
     plan = HuggingFace().preview(bundle, PublishOptions(repo=repo))
 
     assert plan.permissions == permissions
-
-
-@pytest.mark.parametrize(
-    ("target", "points"),
-    [
-        ("huggingface", 10),
-        ("local", 10),
-        pytest.param("huggingface", 100, marks=pytest.mark.services),
-        pytest.param("local", 100, marks=pytest.mark.services),
-    ],
-)
-def test_killed_at_any_time_and_run_again_ends_in_the_same_tree(tmp_path: Path, target: str, points: int) -> None:
-    script = Path(__file__).with_name("kill_publish.py")
-
-    done = subprocess.run(
-        [sys.executable, str(script), target, str(MODELS / "hf-awq"), str(tmp_path), str(points)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == points
 
 
 def test_every_error_has_a_hint_and_no_traceback(hub: Hub, bundle: Bundle) -> None:

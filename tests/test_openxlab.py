@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,25 +26,6 @@ from deploytk.targets.openxlab import OpenXLab
 from deploytk.targets.openxlab.tree import git_attributes
 
 REPO = "me/tiny"
-
-
-@pytest.fixture(autouse=True)
-def _tools() -> None:
-    for program in ("git", "git-lfs"):
-        if not shutil.which(program):
-            if os.environ.get("CI") or os.environ.get("DEPLOYTK_REQUIRE_SERVICES"):
-                pytest.fail(f"{program} is not installed")
-            pytest.skip(f"needs {program}")
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
-    with git_server(tmp_path / "server") as server:
-        server.create(REPO)
-        monkeypatch.setenv("OPENXLAB_GIT_ENDPOINT", server.url)
-        monkeypatch.setenv("OPENXLAB_USERNAME", WRITER[0])
-        monkeypatch.setenv("OPENXLAB_GIT_TOKEN", WRITER[1])
-        yield server
 
 
 @pytest.fixture
@@ -69,20 +50,20 @@ def _git(*arguments: str, cwd: Path | None = None) -> str:
     ).stdout
 
 
-def _tree(server: GitServer, repo: str = REPO) -> str:
-    return _git("ls-tree", "-r", "main", cwd=server.root / f"{repo}.git")
+def _tree(git_hub: GitServer, repo: str = REPO) -> str:
+    return _git("ls-tree", "-r", "main", cwd=git_hub.root / f"{repo}.git")
 
 
-def _commits(server: GitServer, repo: str = REPO) -> int:
-    return int(_git("rev-list", "--count", "main", cwd=server.root / f"{repo}.git"))
+def _commits(git_hub: GitServer, repo: str = REPO) -> int:
+    return int(_git("rev-list", "--count", "main", cwd=git_hub.root / f"{repo}.git"))
 
 
-def _is_empty(server: GitServer) -> bool:
-    return not _git("for-each-ref", cwd=server.root / f"{REPO}.git")
+def _is_empty(git_hub: GitServer) -> bool:
+    return not _git("for-each-ref", cwd=git_hub.root / f"{REPO}.git")
 
 
-def _clone(server: GitServer, out: Path) -> Path:
-    address = server.url.replace("//", f"//{WRITER[0]}:{WRITER[1]}@")
+def _clone(git_hub: GitServer, out: Path) -> Path:
+    address = git_hub.url.replace("//", f"//{WRITER[0]}:{WRITER[1]}@")
     filters = [f"filter.lfs.{verb}=git-lfs {verb} -- %f" for verb in ("clean", "smudge")]
     filters += ["filter.lfs.process=git-lfs filter-process", "filter.lfs.required=true"]
     kept = [word for setting in filters for word in ("--config", setting)]
@@ -90,10 +71,10 @@ def _clone(server: GitServer, out: Path) -> Path:
     return out
 
 
-def test_a_clone_is_the_bundle_again(server: GitServer, workspace: Bundle, tmp_path: Path) -> None:
+def test_a_clone_is_the_bundle_again(git_hub: GitServer, workspace: Bundle, tmp_path: Path) -> None:
     release = _publish(workspace)
 
-    clone = _clone(server, tmp_path / "clone")
+    clone = _clone(git_hub, tmp_path / "clone")
     assert read_bundle(clone).digest == workspace.digest
     verify_bundle(read_bundle(clone), Silent())
     # Besides what the manifest names: itself, .gitattributes and metafile.yml.
@@ -102,47 +83,47 @@ def test_a_clone_is_the_bundle_again(server: GitServer, workspace: Bundle, tmp_p
     assert not _git("status", "--porcelain", cwd=clone)
 
 
-def test_weights_are_lfs_objects_under_their_own_paths(server: GitServer, workspace: Bundle) -> None:
+def test_weights_are_lfs_objects_under_their_own_paths(git_hub: GitServer, workspace: Bundle) -> None:
     _publish(workspace)
 
     weights = {file.sha256 for file in workspace.files if file.kind == "weights" and file.size}
-    assert weights <= set(server.stored)
-    assert len(server.stored) == len(set(server.stored))
-    assert "triton_models/weights/" in _tree(server)
+    assert weights <= set(git_hub.stored)
+    assert len(git_hub.stored) == len(set(git_hub.stored))
+    assert "triton_models/weights/" in _tree(git_hub)
 
 
-def test_publishing_again_sends_nothing(server: GitServer, bundle: Bundle) -> None:
+def test_publishing_again_sends_nothing(git_hub: GitServer, bundle: Bundle) -> None:
     first = _publish(bundle)
-    server.requests.clear()
-    server.stored.clear()
+    git_hub.requests.clear()
+    git_hub.stored.clear()
     started = time.monotonic()
 
     again = _publish(bundle)
 
     assert (again.uploaded_files, again.uploaded_bytes, again.revision) == (0, 0, first.revision)
-    assert server.stored == []
-    assert _commits(server) == 1
-    assert len(server.requests) <= 10
+    assert git_hub.stored == []
+    assert _commits(git_hub) == 1
+    assert len(git_hub.requests) <= 10
     assert time.monotonic() - started < 3  # 0.3 s here; the aim is one
 
 
 def test_one_changed_file_is_one_upload(
-    server: GitServer, workspace: Bundle, tmp_path: Path, model_copy: Callable[[str], Path]
+    git_hub: GitServer, workspace: Bundle, tmp_path: Path, model_copy: Callable[[str], Path]
 ) -> None:
     _publish(workspace)
-    server.stored.clear()
+    git_hub.stored.clear()
     model = model_copy("workspace-0.4.2-awq")
     changed = next(path for path in sorted(model.rglob("*.qweight")) if path.stat().st_size)
     changed.write_bytes(bytes(reversed(changed.read_bytes())))
 
     release = _publish(make_bundle(model, tmp_path / "other"))
 
-    assert len(server.stored) == 1
+    assert len(git_hub.stored) == 1
     assert release.uploaded_files == 2  # the file, and deploytk.json that names its digest
-    assert _commits(server) == 2
+    assert _commits(git_hub) == 2
 
 
-def test_what_the_bundle_has_no_more_is_deleted(server: GitServer, bundle: Bundle, tmp_path: Path) -> None:
+def test_what_the_bundle_has_no_more_is_deleted(git_hub: GitServer, bundle: Bundle, tmp_path: Path) -> None:
     _publish(bundle)
     api = make_bundle(MODELS / "hf-awq", tmp_path / "api", BundleOptions(name="tiny", app="api"))
     plan = OpenXLab().preview(api, PublishOptions(repo=REPO))
@@ -153,12 +134,12 @@ def test_what_the_bundle_has_no_more_is_deleted(server: GitServer, bundle: Bundl
         "chat_loading.html",
         "chat_page.py",
     }
-    assert "chat_page.py" not in _tree(server)
+    assert "chat_page.py" not in _tree(git_hub)
 
 
-def test_the_plan_shows_what_publishing_would_do(server: GitServer, bundle: Bundle) -> None:
+def test_the_plan_shows_what_publishing_would_do(git_hub: GitServer, bundle: Bundle) -> None:
     before = OpenXLab().preview(bundle, PublishOptions(repo=REPO))
-    assert _is_empty(server)
+    assert _is_empty(git_hub)
     release = _publish(bundle)
 
     after = OpenXLab().preview(bundle, PublishOptions(repo=REPO))
@@ -170,7 +151,7 @@ def test_the_plan_shows_what_publishing_would_do(server: GitServer, bundle: Bund
 
 
 def test_a_plan_tells_a_token_that_may_only_read(
-    server: GitServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    git_hub: GitServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENXLAB_GIT_TOKEN", READER[1])
 
@@ -179,29 +160,29 @@ def test_a_plan_tells_a_token_that_may_only_read(
     assert plan.permissions == "the token of me may only read"
 
 
-def test_the_same_bundle_gives_the_same_commit_anywhere(server: GitServer, bundle: Bundle) -> None:
-    server.create("me/other")
+def test_the_same_bundle_gives_the_same_commit_anywhere(git_hub: GitServer, bundle: Bundle) -> None:
+    git_hub.create("me/other")
 
     first, second = _publish(bundle), _publish(bundle, repo="me/other")
 
     assert first.revision == second.revision
 
 
-def test_what_was_in_the_repository_stays_in_its_history(server: GitServer, bundle: Bundle, tmp_path: Path) -> None:
+def test_what_was_in_the_repository_stays_in_its_history(git_hub: GitServer, bundle: Bundle, tmp_path: Path) -> None:
     hand_made = tmp_path / "hand"
     _git("init", "-q", "-b", "main", str(hand_made))
     (hand_made / "README.md").write_text("from the web form\n")
     _git("add", ".", cwd=hand_made)
     _git("-c", "user.name=me", "-c", "user.email=me@localhost", "commit", "-qm", "Initial", cwd=hand_made)
-    _git("push", "-q", str(server.root / f"{REPO}.git"), "main", cwd=hand_made)
+    _git("push", "-q", str(git_hub.root / f"{REPO}.git"), "main", cwd=hand_made)
 
     _publish(bundle)
 
-    assert _commits(server) == 2
-    assert (_clone(server, tmp_path / "clone") / "README.md").read_bytes() == (bundle.path / "README.md").read_bytes()
+    assert _commits(git_hub) == 2
+    assert (_clone(git_hub, tmp_path / "clone") / "README.md").read_bytes() == (bundle.path / "README.md").read_bytes()
 
 
-def test_odd_names_arrive_as_they_are(server: GitServer, tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
+def test_odd_names_arrive_as_they_are(git_hub: GitServer, tmp_path: Path, model_copy: Callable[[str], Path]) -> None:
     model = model_copy("hf-awq")
     names = ["with space.txt", 'quo"te.txt', "量化.txt", "a[b]*.json"]
     for name in names:
@@ -211,14 +192,14 @@ def test_odd_names_arrive_as_they_are(server: GitServer, tmp_path: Path, model_c
 
     _publish(bundle)
 
-    clone = _clone(server, tmp_path / "clone")
+    clone = _clone(git_hub, tmp_path / "clone")
     assert read_bundle(clone).digest == bundle.digest
     verify_bundle(read_bundle(clone), Silent())
     assert not _git("status", "--porcelain", cwd=clone)
-    assert len(server.stored) == 2  # the weights, and the JSON of more than 1 MB
+    assert len(git_hub.stored) == 2  # the weights, and the JSON of more than 1 MB
 
 
-def test_nothing_of_the_bundle_is_copied_or_changed(server: GitServer, bundle: Bundle) -> None:
+def test_nothing_of_the_bundle_is_copied_or_changed(git_hub: GitServer, bundle: Bundle) -> None:
     before = {path: path.stat().st_mtime_ns for path in bundle.path.rglob("*")}
 
     _publish(bundle)
@@ -228,7 +209,7 @@ def test_nothing_of_the_bundle_is_copied_or_changed(server: GitServer, bundle: B
 
 
 def test_the_token_is_nowhere_but_in_the_environment(
-    server: GitServer, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    git_hub: GitServer, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A git that writes down how it was called, and the whole work directory as it was at the end."""
     seen = tmp_path / "seen"
@@ -247,7 +228,7 @@ def test_the_token_is_nowhere_but_in_the_environment(
 
     assert "ls-remote" in seen.read_text(errors="replace")
     assert WRITER[1] not in seen.read_text(errors="replace")
-    assert WRITER[1] not in "".join(server.requests)
+    assert WRITER[1] not in "".join(git_hub.requests)
     assert not (tmp_path / "trace").exists()
 
 
@@ -261,44 +242,44 @@ def test_the_token_is_nowhere_but_in_the_environment(
     ],
 )
 def test_a_server_that_stumbles_is_asked_again(
-    server: GitServer, bundle: Bundle, faults: dict[str, list[int | str]], is_whole: bool
+    git_hub: GitServer, bundle: Bundle, faults: dict[str, list[int | str]], is_whole: bool
 ) -> None:
-    server.faults.update(faults)
+    git_hub.faults.update(faults)
 
     release = _publish(bundle, patience_s=8)
 
     assert release.verified
-    assert _commits(server) == 1
+    assert _commits(git_hub) == 1
 
 
-def test_a_lost_answer_to_the_push_is_no_second_commit(server: GitServer, bundle: Bundle) -> None:
-    server.faults["push"] = ["lose"]
+def test_a_lost_answer_to_the_push_is_no_second_commit(git_hub: GitServer, bundle: Bundle) -> None:
+    git_hub.faults["push"] = ["lose"]
 
     release = _publish(bundle, patience_s=8)
 
-    assert _commits(server) == 1
-    assert release.revision in _git("rev-parse", "main", cwd=server.root / f"{REPO}.git")
+    assert _commits(git_hub) == 1
+    assert release.revision in _git("rev-parse", "main", cwd=git_hub.root / f"{REPO}.git")
 
 
-def test_a_server_that_comes_back_gets_the_rest(server: GitServer, workspace: Bundle, tmp_path: Path) -> None:
-    port = server.server_address[1]
-    server.shutdown()
-    server.server_close()
+def test_a_server_that_comes_back_gets_the_rest(git_hub: GitServer, workspace: Bundle, tmp_path: Path) -> None:
+    port = git_hub.server_address[1]
+    git_hub.shutdown()
+    git_hub.server_close()
     back: list[Release] = []
     publishing = threading.Thread(target=lambda: back.append(_publish(workspace, patience_s=20)))
     publishing.start()
     time.sleep(1.0)
 
-    with git_server(server.root, port):
+    with git_server(git_hub.root, port):
         publishing.join(30)
 
     assert back
     assert back[0].verified
 
 
-def test_a_server_that_stays_away_says_run_again(server: GitServer, bundle: Bundle) -> None:
-    server.shutdown()
-    server.server_close()
+def test_a_server_that_stays_away_says_run_again(git_hub: GitServer, bundle: Bundle) -> None:
+    git_hub.shutdown()
+    git_hub.server_close()
 
     with pytest.raises(TryAgainError, match=r"127\.0\.0\.1:\d+ does not answer") as caught:
         _publish(bundle, patience_s=0.5)
@@ -307,33 +288,33 @@ def test_a_server_that_stays_away_says_run_again(server: GitServer, bundle: Bund
 
 
 def test_a_server_that_takes_bytes_and_says_nothing_is_given_up(
-    server: GitServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    git_hub: GitServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploytk.targets.openxlab.git.STALL_S", 0.5)
-    server.faults["PUT"] = ["hang"] * 9
+    git_hub.faults["PUT"] = ["hang"] * 9
     started = time.monotonic()
 
     with pytest.raises(TryAgainError, match="nothing was sent for"):
         _publish(bundle, patience_s=0.1)
 
     assert time.monotonic() - started < 8
-    assert _is_empty(server)
+    assert _is_empty(git_hub)
 
 
 def test_an_upload_that_breaks_off_leaves_the_branch_alone_and_goes_on_later(
-    server: GitServer, workspace: Bundle
+    git_hub: GitServer, workspace: Bundle
 ) -> None:
-    server.faults["PUT"] = [*["ok"] * 6, *[403] * 200]
+    git_hub.faults["PUT"] = [*["ok"] * 6, *[403] * 200]
     with pytest.raises(ReleaseError):
         _publish(workspace)
-    server.faults.clear()
-    assert _is_empty(server)
-    before = list(server.stored)
+    git_hub.faults.clear()
+    assert _is_empty(git_hub)
+    before = list(git_hub.stored)
 
     release = _publish(workspace)
 
     assert len(before) >= 1
-    assert len(server.stored) == len(set(server.stored))
+    assert len(git_hub.stored) == len(set(git_hub.stored))
     assert release.verified
 
 
@@ -345,7 +326,7 @@ def test_an_upload_that_breaks_off_leaves_the_branch_alone_and_goes_on_later(
     ],
 )
 def test_a_token_that_does_not_do_is_named(
-    server: GitServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, token: str, says: str, hint: str
+    git_hub: GitServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, token: str, says: str, hint: str
 ) -> None:
     monkeypatch.setenv("OPENXLAB_GIT_TOKEN", token)
 
@@ -354,10 +335,10 @@ def test_a_token_that_does_not_do_is_named(
 
     assert hint in caught.value.hint
     assert token not in str(caught.value) + caught.value.hint
-    assert _is_empty(server)
+    assert _is_empty(git_hub)
 
 
-def test_a_repository_that_is_not_there_is_explained_step_by_step(server: GitServer, bundle: Bundle) -> None:
+def test_a_repository_that_is_not_there_is_explained_step_by_step(git_hub: GitServer, bundle: Bundle) -> None:
     with pytest.raises(ReleaseError, match="has no repository me/missing") as caught:
         _publish(bundle, repo="me/missing")
 
@@ -365,36 +346,36 @@ def test_a_repository_that_is_not_there_is_explained_step_by_step(server: GitSer
     assert "name missing" in caught.value.hint
 
 
-def test_a_public_repository_needs_the_word(server: GitServer, bundle: Bundle) -> None:
-    server.public.add(f"/{REPO}.git")
+def test_a_public_repository_needs_the_word(git_hub: GitServer, bundle: Bundle) -> None:
+    git_hub.public.add(f"/{REPO}.git")
 
     with pytest.raises(ReleaseError, match="visible to everybody; nothing was sent"):
         _publish(bundle)
 
-    assert _is_empty(server)
+    assert _is_empty(git_hub)
     assert _publish(bundle, is_private=False).steps_left == ()
 
 
-def test_a_public_repository_is_found_out_also_when_the_server_stumbles(server: GitServer, bundle: Bundle) -> None:
-    server.public.add(f"/{REPO}.git")
-    server.faults["GET"] = ["cut", 503]
+def test_a_public_repository_is_found_out_also_when_the_server_stumbles(git_hub: GitServer, bundle: Bundle) -> None:
+    git_hub.public.add(f"/{REPO}.git")
+    git_hub.faults["GET"] = ["cut", 503]
 
     with pytest.raises(ReleaseError, match="visible to everybody"):
         _publish(bundle)
 
 
-def test_a_private_repository_that_shall_be_public_is_a_step_left(server: GitServer, bundle: Bundle) -> None:
+def test_a_private_repository_that_shall_be_public_is_a_step_left(git_hub: GitServer, bundle: Bundle) -> None:
     release = _publish(bundle, is_private=False)
 
     assert "make it public" in release.steps_left[0]
 
 
 @pytest.mark.parametrize("repo", [None, "tiny", "me/", "me/tiny.git", "me/../x", "me/a b", "-me/x", "a/b/c"])
-def test_a_name_that_cannot_be_is_refused_before_anything(server: GitServer, bundle: Bundle, repo: str | None) -> None:
+def test_a_name_that_cannot_be_is_refused_before_anything(git_hub: GitServer, bundle: Bundle, repo: str | None) -> None:
     with pytest.raises(UsageError):
         publish_bundle(bundle, OpenXLab(), PublishOptions(repo=repo), Silent())
 
-    assert server.requests == []
+    assert git_hub.requests == []
 
 
 @pytest.mark.parametrize("address", ["http://example.com", "https://me:secret@example.com", "ftp://127.0.0.1", "x"])
@@ -417,7 +398,7 @@ def test_without_a_token_it_says_where_to_get_one(bundle: Bundle, monkeypatch: p
 
 @pytest.mark.parametrize("program", ["git", "git-lfs"])
 def test_a_missing_program_is_named(
-    server: GitServer, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+    git_hub: GitServer, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
     place = tmp_path / "bin"
     place.mkdir()
@@ -430,7 +411,7 @@ def test_a_missing_program_is_named(
 
 
 def test_a_full_disk_is_named(
-    server: GitServer, bundle: Bundle, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    git_hub: GitServer, bundle: Bundle, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (small_disk / "ballast").write_bytes(bytes(1000 * 2**10))
     monkeypatch.setenv("DEPLOYTK_CACHE_DIR", str(small_disk))
@@ -438,10 +419,10 @@ def test_a_full_disk_is_named(
     with pytest.raises(ReleaseError, match="is full"):
         _publish(bundle)
 
-    assert _is_empty(server)
+    assert _is_empty(git_hub)
 
 
-def test_a_file_that_changes_while_it_is_sent_is_refused(server: GitServer, bundle: Bundle) -> None:
+def test_a_file_that_changes_while_it_is_sent_is_refused(git_hub: GitServer, bundle: Bundle) -> None:
     weights = bundle.path / "model.safetensors"
     content = weights.read_bytes()
     weights.unlink()
@@ -456,10 +437,10 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(server: GitServer, bund
     with pytest.raises(DeployError):
         publish_bundle(bundle, OpenXLab(1.0), PublishOptions(repo=REPO), Meddler())
 
-    assert _is_empty(server)
+    assert _is_empty(git_hub)
 
 
-def test_somebody_else_pushing_meanwhile_is_not_lost(server: GitServer, bundle: Bundle, tmp_path: Path) -> None:
+def test_somebody_else_pushing_meanwhile_is_not_lost(git_hub: GitServer, bundle: Bundle, tmp_path: Path) -> None:
     other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
 
     class Rival(Notes):
@@ -469,16 +450,16 @@ def test_somebody_else_pushing_meanwhile_is_not_lost(server: GitServer, bundle: 
                 hand_made = tmp_path / "hand"
                 _git("init", "-q", "-b", "main", str(hand_made))
                 _git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x", "--allow-empty", cwd=hand_made)
-                _git("push", "-q", str(server.root / f"{REPO}.git"), "main", cwd=hand_made)
+                _git("push", "-q", str(git_hub.root / f"{REPO}.git"), "main", cwd=hand_made)
             return super().task(label, total)
 
     release = publish_bundle(other, OpenXLab(2.0), PublishOptions(repo=REPO), Rival())
 
-    assert _commits(server) == 2
+    assert _commits(git_hub) == 2
     assert release.verified
 
 
-def test_a_second_publisher_is_told_to_wait(server: GitServer, bundle: Bundle) -> None:
+def test_a_second_publisher_is_told_to_wait(git_hub: GitServer, bundle: Bundle) -> None:
     from deploytk.atomic import locked
     from deploytk.targets.openxlab.place import find_place
     from deploytk.targets.openxlab.target import lock_of
@@ -497,11 +478,11 @@ def test_attributes_name_every_large_file_and_nothing_by_accident() -> None:
     assert "a.weight filter" not in text
 
 
-def _kill_at_random(bundle: Bundle, times: int, seed: int, repo: str = REPO) -> None:
+def _kill_at_random(bundle: Bundle, times: int) -> None:
     """Kill `times` publishers, each at a random moment of the same work, then let one end."""
     command = [sys.executable, "-m", "deploytk", "--quiet", "publish", str(bundle.path)]
-    command += ["--target", "openxlab", "--repo", repo]
-    chance = random.Random(seed)
+    command += ["--target", "openxlab", "--repo", REPO]
+    chance = random.Random(1)
     for _ in range(times):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(chance.uniform(0.3, 1.8))
@@ -515,33 +496,13 @@ def _kill_at_random(bundle: Bundle, times: int, seed: int, repo: str = REPO) -> 
     assert done.returncode == 0, done.stderr
 
 
-def test_kill_9_at_ten_moments_then_again_is_the_same_as_without(server: GitServer, workspace: Bundle) -> None:
-    server.create("me/undisturbed")
-    _kill_at_random(workspace, 10, seed=1)
-    sent = list(server.stored)
+def test_kill_9_of_the_command_then_again_is_the_same_as_without(git_hub: GitServer, workspace: Bundle) -> None:
+    git_hub.create("me/undisturbed")
+    _kill_at_random(workspace, 5)
+    sent = list(git_hub.stored)
 
     _publish(workspace, repo="me/undisturbed")
 
-    assert _tree(server) == _tree(server, "me/undisturbed")
+    assert _tree(git_hub) == _tree(git_hub, "me/undisturbed")
     assert len(sent) - len(set(sent)) <= 1
-    assert _commits(server) == 1
-
-
-@pytest.mark.services
-@pytest.mark.timeout(600)
-def test_kill_9_at_a_hundred_moments(server: GitServer, tmp_path: Path) -> None:
-    undisturbed = ""
-    for round_ in range(20):
-        name = f"tiny{round_}"
-        server.create(f"me/{name}")
-        server.stored.clear()
-        shutil.rmtree(server.root / "lfs" / "objects")
-        (server.root / "lfs" / "objects").mkdir()
-        bundle = make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / name, BundleOptions(name="tiny"))
-
-        _kill_at_random(bundle, 5, seed=round_, repo=f"me/{name}")
-
-        assert _commits(server, f"me/{name}") == 1
-        undisturbed = undisturbed or _tree(server, f"me/{name}")
-        assert _tree(server, f"me/{name}") == undisturbed
-        assert len(server.stored) - len(set(server.stored)) <= 1
+    assert _commits(git_hub) == 1

@@ -16,7 +16,7 @@ import pytest
 from apps import STUB, App, running_app, wait_for
 from bundles import make_bundle
 from conftest import MODELS
-from git_server import READER, WRITER, GitServer, git_server
+from git_server import READER, GitServer
 
 from deploytk.bundle import Bundle, BundleOptions
 from deploytk.digests import hash_file
@@ -27,20 +27,6 @@ from deploytk.targets.openxlab import OpenXLab
 from deploytk.targets.openxlab.app_repository import app_place, push_app, write_app
 
 REPO = "me/tiny"
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
-    if not shutil.which("git-lfs"):
-        if os.environ.get("CI") or os.environ.get("DEPLOYTK_REQUIRE_SERVICES"):
-            pytest.fail("git-lfs is not installed")
-        pytest.skip("needs git-lfs")
-    with git_server(tmp_path / "server") as server:
-        server.create(REPO)
-        monkeypatch.setenv("OPENXLAB_GIT_ENDPOINT", server.url)
-        monkeypatch.setenv("OPENXLAB_USERNAME", WRITER[0])
-        monkeypatch.setenv("OPENXLAB_GIT_TOKEN", WRITER[1])
-        yield server
 
 
 @pytest.fixture
@@ -64,7 +50,7 @@ def _tree(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_the_form_is_spelt_out(server: GitServer, bundle: Bundle) -> None:
+def test_the_form_is_spelt_out(git_hub: GitServer, bundle: Bundle) -> None:
     release = _publish(bundle)
 
     push, form, resume, _ = release.steps_left
@@ -75,7 +61,7 @@ def test_the_form_is_spelt_out(server: GitServer, bundle: Bundle) -> None:
     assert "--app-url" in resume
 
 
-def test_the_app_repository_holds_all_but_the_model(server: GitServer, bundle: Bundle) -> None:
+def test_the_app_repository_holds_all_but_the_model(git_hub: GitServer, bundle: Bundle) -> None:
     _publish(bundle)
 
     files = {path.name for path in app_place(bundle).iterdir()}
@@ -116,7 +102,7 @@ def test_every_file_of_it_is_python_3_8(bundle: Bundle, tmp_path: Path) -> None:
         ast.parse(path.read_text(), feature_version=(3, 8))
 
 
-def test_it_fetches_the_model_whole(server: GitServer, bundle: Bundle) -> None:
+def test_it_fetches_the_model_whole(git_hub: GitServer, bundle: Bundle) -> None:
     _publish(bundle)
     app = app_place(bundle)
 
@@ -129,14 +115,14 @@ def test_it_fetches_the_model_whole(server: GitServer, bundle: Bundle) -> None:
     assert not (app / ".model.git").exists()
 
 
-def test_it_fetches_only_what_is_missing_or_damaged(server: GitServer, bundle: Bundle) -> None:
+def test_it_fetches_only_what_is_missing_or_damaged(git_hub: GitServer, bundle: Bundle) -> None:
     _publish(bundle)
     app = app_place(bundle)
     _fetch(app)
-    server.requests.clear()
+    git_hub.requests.clear()
 
     assert _fetch(app).returncode == 0
-    assert server.requests == []
+    assert git_hub.requests == []
 
     weights = max((file for file in bundle.files if file.kind == "weights"), key=lambda file: file.size)
     (app / weights.path).write_bytes(bytes(weights.size))
@@ -146,7 +132,7 @@ def test_it_fetches_only_what_is_missing_or_damaged(server: GitServer, bundle: B
     assert hash_file(app / weights.path) == weights.sha256
 
 
-def test_an_object_that_the_server_lost_is_named(server: GitServer, bundle: Bundle, tmp_path: Path) -> None:
+def test_an_object_that_the_server_lost_is_named(git_hub: GitServer, bundle: Bundle, tmp_path: Path) -> None:
     _publish(bundle)
     app = app_place(bundle)
     fetch = app / "fetch_model.py"
@@ -159,7 +145,7 @@ def test_an_object_that_the_server_lost_is_named(server: GitServer, bundle: Bund
     assert "could not be fetched" in done.stderr
 
 
-def test_a_private_model_without_a_token_says_what_to_set(server: GitServer, bundle: Bundle) -> None:
+def test_a_private_model_without_a_token_says_what_to_set(git_hub: GitServer, bundle: Bundle) -> None:
     _publish(bundle)
     fetch = app_place(bundle) / "fetch_model.py"
     fetch.write_text(fetch.read_text().replace("PAUSE_S = 5.0", "PAUSE_S = 0.0"))
@@ -170,7 +156,7 @@ def test_a_private_model_without_a_token_says_what_to_set(server: GitServer, bun
 
 
 def test_without_git_lfs_it_names_packages_txt(
-    server: GitServer, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    git_hub: GitServer, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _publish(bundle)
     place = tmp_path / "bin"
@@ -191,7 +177,7 @@ def _run(app: Path, tmp_path: Path) -> Iterator[App]:
         yield running
 
 
-def test_it_answers_at_once_fetches_and_serves(server: GitServer, bundle: Bundle, tmp_path: Path) -> None:
+def test_it_answers_at_once_fetches_and_serves(git_hub: GitServer, bundle: Bundle, tmp_path: Path) -> None:
     _publish(bundle)
     with _run(app_place(bundle), tmp_path) as running:
         first = running.get("/")
@@ -205,7 +191,7 @@ def test_it_answers_at_once_fetches_and_serves(server: GitServer, bundle: Bundle
         assert '"title": "tiny"' in running.get("/").text
 
 
-def test_a_pointer_file_in_place_of_weights_is_replaced(server: GitServer, bundle: Bundle) -> None:
+def test_a_pointer_file_in_place_of_weights_is_replaced(git_hub: GitServer, bundle: Bundle) -> None:
     _publish(bundle)
     app = app_place(bundle)
     weights = next(file for file in bundle.files if file.kind == "weights" and file.size)
@@ -218,7 +204,7 @@ def test_a_pointer_file_in_place_of_weights_is_replaced(server: GitServer, bundl
 
 
 def test_the_app_is_pushed_as_one_commit_and_only_when_it_changed(
-    server: GitServer, bundle: Bundle, tmp_path: Path
+    git_hub: GitServer, bundle: Bundle, tmp_path: Path
 ) -> None:
     remote = tmp_path / "app.git"
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(remote)], check=True)
@@ -259,8 +245,8 @@ def _command(bundle: Bundle, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.usefixtures("hub_port")
-def test_an_app_that_still_queues_ends_the_command_with_75(server: GitServer, bundle: Bundle) -> None:
-    done = _command(bundle, "--app-url", f"{server.url}/nothing-here", "--wait", "0.2s")
+def test_an_app_that_still_queues_ends_the_command_with_75(git_hub: GitServer, bundle: Bundle) -> None:
+    done = _command(bundle, "--app-url", f"{git_hub.url}/nothing-here", "--wait", "0.2s")
 
     assert done.returncode == 75, done.stderr
     assert json.loads(done.stdout)["verified"] is True
@@ -268,7 +254,7 @@ def test_an_app_that_still_queues_ends_the_command_with_75(server: GitServer, bu
 
 
 @pytest.mark.usefixtures("hub_port")
-def test_an_app_that_cannot_run_is_refused_before_anything_is_sent(server: GitServer, tmp_path: Path) -> None:
+def test_an_app_that_cannot_run_is_refused_before_anything_is_sent(git_hub: GitServer, tmp_path: Path) -> None:
     template = tmp_path / "mine"
     (template / "app").mkdir(parents=True)
     (template / "app" / "app.py").write_text("raise SystemExit('broken on purpose')\n")
@@ -278,4 +264,4 @@ def test_an_app_that_cannot_run_is_refused_before_anything_is_sent(server: GitSe
 
     assert done.returncode == 1
     assert "pre-flight: it ended with code 1" in done.stderr
-    assert server.requests == []
+    assert git_hub.requests == []

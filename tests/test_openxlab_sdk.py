@@ -21,7 +21,12 @@ from deploytk.release import PublishOptions, Release, publish_bundle
 from deploytk.targets.openxlab import OpenXLab
 from deploytk.targets.openxlab.sdk import Keys, Sdk, sdk_python
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.xdist_group("openxlab-sdk"),
+]
 
 # Uploads ABCDEF in six parts of 100 KiB; the first run is cut at part 4, the second resumes.
 RESUME = """

@@ -20,7 +20,7 @@ from deploytk.progress import Silent
 from deploytk.release import PublishOptions, Release, publish_bundle
 from deploytk.targets.openxlab import OpenXLab
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900), pytest.mark.xdist_group("giftless")]
 
 
 @pytest.fixture
