@@ -193,7 +193,7 @@ def _everything(plan: ImagePlan) -> set[str]:
 
 
 def test_a_token_that_runs_out_is_fetched_anew(plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploytk.image.registry.push._AT_ONCE", 1)
+    monkeypatch.setattr("deploytk.image.registry.errand.AT_ONCE", 1)
     odd.requests_per_token = 5
 
     _push(plan, odd)
@@ -262,7 +262,7 @@ def test_chunks_are_as_large_as_the_registry_wants_them(
 def test_an_upload_goes_on_with_chunks_of_the_same_size(
     plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploytk.image.registry.push._AT_ONCE", 1)
+    monkeypatch.setattr("deploytk.image.registry.errand.AT_ONCE", 1)
     odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
     odd.chunk_answer, odd.chunks_before = 403, 2
     with pytest.raises(ImageError, match="does not allow"):

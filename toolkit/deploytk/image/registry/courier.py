@@ -1,4 +1,4 @@
-"""Sends one large layer from a process of its own, which ends the chunk under way when its parent is killed.
+"""Sends large layers from a process of its own, which ends the chunks under way when its parent is killed.
 
 Registries that are built on CNCF distribution forget an upload of which a chunk was cut off: all of the layer would
 have to be sent again. So the process that holds the connection is not the one that a user kills.
@@ -16,27 +16,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from deploytk.errors import DeployError, ImageError, TryAgainError
-from deploytk.image.reference import Reference
-from deploytk.image.registry.connection import Connection, Patience
-from deploytk.image.registry.logins import Login
-from deploytk.image.registry.upload import Sent, push_blob
+from deploytk.image.registry.errand import Errand, send_blobs
+from deploytk.image.registry.upload import Sent
 from deploytk.image.value import Layer
 from deploytk.progress import Advance
 
 _END_WITHIN_S = 60.0  # how long an orphan may take for the rest of its chunk
 _REPORT_EVERY_BYTES = 2**22
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Errand:
-    reference: Reference
-    login: Login | None
-    patience: Patience
-    blob: Layer
 
 
 def can_travel(blob: Layer) -> bool:
@@ -49,7 +39,7 @@ def can_travel(blob: Layer) -> bool:
 
 
 def send_by_courier(errand: Errand, advance: Advance, is_over: Callable[[], bool]) -> Sent:
-    """What `push_blob` does, in a process of its own."""
+    """What `send_blobs` does, in a process of its own."""
     courier = subprocess.Popen(
         [sys.executable, str(Path(__file__))],
         stdin=subprocess.PIPE,
@@ -79,7 +69,7 @@ def _follow(courier: subprocess.Popen[bytes], errand: Errand, advance: Advance, 
                 return Sent(**report)
             if is_over():
                 raise InterruptedError  # closing its input tells it to end its chunk
-    raise ImageError("the process that sent a layer was killed", hint="run again: it goes on where it was")
+    raise ImageError("the process that sent the layers was killed", hint="run again: it goes on where it was")
 
 
 def main() -> None:
@@ -87,17 +77,18 @@ def main() -> None:
     is_over = threading.Event()
     threading.Thread(target=_await_end, args=(is_over,), daemon=True).start()
     waiting = 0
+    counting = threading.Lock()
 
     def advance(amount: int) -> None:
         nonlocal waiting
-        waiting += amount
-        if waiting >= _REPORT_EVERY_BYTES:
-            _tell({"advance": waiting}, is_over)
-            waiting = 0
+        with counting:
+            waiting += amount
+            if waiting >= _REPORT_EVERY_BYTES:
+                _tell({"advance": waiting}, is_over)
+                waiting = 0
 
     try:
-        with Connection(errand.reference, errand.login, errand.patience) as connection:
-            sent = push_blob(connection, errand.blob, advance, is_over.is_set)
+        sent = send_blobs(errand, advance, is_over.is_set)
     except InterruptedError:
         return
     except DeployError as error:

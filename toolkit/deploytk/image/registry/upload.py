@@ -6,7 +6,6 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import httpx
 
@@ -28,14 +27,11 @@ _ONE_REQUEST = re.compile(
 _REFUSES_CHUNKS = (201, 405, 411, 413, 416, 501)  # 201: it takes the chunk for all of the blob
 _WORTH_ASKING = (400, 404, 408, 425, 429)  # the upload may be at another place, or gone, or the registry busy
 
-Outcome = Literal["there", "mounted", "sent"]
-
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    how: Outcome
     sent_bytes: int  # over the network, those that had to be sent twice included
-    in_chunks: bool = True  # so that another run can go on inside the blob
+    in_chunks: bool = True  # so that another run can go on inside a blob
 
 
 def takes_chunks(host: str) -> bool:
@@ -54,10 +50,10 @@ def push_blob(connection: Connection, blob: Layer, advance: Advance, is_over: Ca
         if is_there(connection, blob.digest):
             advance(blob.size)
             upload.session.forget()
-            return Sent("there", 0)
+            return Sent(0)
         upload.run()
         upload.session.forget()
-        return Sent("sent", upload.sent_bytes, upload.in_chunks)
+        return Sent(upload.sent_bytes, upload.in_chunks)
 
 
 def is_there(connection: Connection, digest: str) -> bool:
