@@ -14,10 +14,10 @@ from bundles import make_bundle
 from conftest import MODELS
 from openxlab_api import AK, BUCKET, SK, Api, openxlab_api
 
-from deploytk.bundle import Bundle
+from deploytk.bundle import MANIFEST, Bundle, BundleOptions
 from deploytk.errors import ReleaseError, TryAgainError
 from deploytk.progress import Silent
-from deploytk.release import PublishOptions, Release, publish_bundle
+from deploytk.release import PublishOptions, Release, ReleasePlan, publish_bundle, record_path
 from deploytk.targets.openxlab import OpenXLab
 from deploytk.targets.openxlab.sdk import Keys, Sdk, sdk_python
 
@@ -62,6 +62,14 @@ def python(monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+
+
+def _sdk(python: Path, repo: str = "me/tiny") -> Sdk:
+    return Sdk(python, repo, Keys(AK, SK))
+
+
+def _plan(bundle: Bundle) -> ReleasePlan:
+    return OpenXLab().preview(bundle, PublishOptions(repo="me/tiny", via="sdk"))
 
 
 def _publish(bundle: Bundle, **more: object) -> Release:
@@ -132,15 +140,15 @@ def test_a_wrong_key_is_an_error_and_never_shown(
 
 
 def test_what_the_package_only_prints_is_an_error(api: Api, python: Path) -> None:
-    with pytest.raises(ReleaseError, match=r"refused list: .*does not exist"):
-        Sdk(python, "me/nothing", Keys(AK, SK)).files()
+    with pytest.raises(ReleaseError, match=r"refused list: .*does not exist"), _sdk(python, "me/nothing") as sdk:
+        sdk.files()
 
 
 def test_a_hub_that_is_away_says_run_again(api: Api, python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENXLAB_API_ENDPOINT", "http://127.0.0.1:9")
 
-    with pytest.raises(TryAgainError):
-        Sdk(python, "me/tiny", Keys(AK, SK)).files()
+    with pytest.raises(TryAgainError), _sdk(python) as sdk:
+        sdk.files()
 
 
 def test_a_bundle_with_directories_goes_by_git(tmp_path: Path) -> None:
@@ -153,7 +161,78 @@ def test_a_bundle_with_directories_goes_by_git(tmp_path: Path) -> None:
 def test_nothing_is_left_in_the_home(api: Api, python: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    Sdk(python, "me/tiny", Keys(AK, SK)).create(make_bundle(MODELS / "hf-awq", tmp_path / "b"), is_private=True)
+    with _sdk(python) as sdk:
+        sdk.create(make_bundle(MODELS / "hf-awq", tmp_path / "b"), is_private=True)
 
     assert not (tmp_path / ".openxlab").exists()
     assert json.dumps(api.repositories["tiny"]["public"]) == "0"
+
+
+def test_publishing_again_sends_nothing_and_says_by_what_it_knows(api: Api, python: Path, bundle: Bundle) -> None:
+    first = _publish(bundle)
+    puts = api.puts
+
+    again = _publish(bundle)
+
+    assert (again.uploaded_files, again.uploaded_bytes, api.puts) == (0, 0, puts)
+    assert (again.unchanged_files, again.revision) == (len(bundle.files) + 1, first.revision)
+    assert "the record of the release" in again.verified_by
+
+
+def test_without_a_record_what_is_there_is_downloaded_and_not_sent_again(
+    api: Api, python: Path, bundle: Bundle
+) -> None:
+    _publish(bundle)
+    puts = api.puts
+    record_path(bundle).unlink()
+
+    again = _publish(bundle)
+
+    assert (again.uploaded_files, api.puts) == (0, puts)
+    assert again.verified_by.startswith("downloading every file")
+
+
+def test_only_what_changed_is_sent_and_the_plan_says_so(api: Api, python: Path, bundle: Bundle, tmp_path: Path) -> None:
+    before = _plan(bundle)
+    assert api.repositories == {}
+    _publish(bundle)
+    same = _plan(bundle)
+    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+
+    plan = _plan(other)
+    release = _publish(other)
+
+    assert {change.status for change in before.changes} == {"new"}
+    assert before.upload_bytes == bundle.bytes + (bundle.path / MANIFEST).stat().st_size
+    assert {change.status for change in same.changes} == {"same"}
+    assert "the record of the release" in same.permissions
+    assert {change.path for change in plan.changes if change.status == "changed"} == {"README.md", MANIFEST}
+    assert "by its deploytk.json" in plan.permissions
+    assert (release.uploaded_files, release.uploaded_bytes) == (2, plan.upload_bytes)
+    assert api.content("tiny", "README.md") == (other.path / "README.md").read_bytes()
+
+
+def test_an_upload_in_several_steps_never_passes_for_a_release(
+    api: Api, python: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    """The older bundle, whose record says that all is well, has to be sent again after another one broke off."""
+    _publish(bundle)
+    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+    api.spoil = "README.md"
+    with pytest.raises(ReleaseError, match="came back with other bytes"):
+        _publish(other)
+    api.spoil = None
+    assert json.loads(api.content("tiny", MANIFEST)) == {"publishing": other.digest}
+
+    release = _publish(bundle)
+
+    assert release.uploaded_files == 2
+    for path in ("README.md", MANIFEST):
+        assert api.content("tiny", path) == (bundle.path / path).read_bytes()
+
+
+def test_a_file_that_is_not_the_bundles_is_named(api: Api, python: Path, bundle: Bundle) -> None:
+    _publish(bundle)
+    api.repositories["tiny"]["models"]["old.bin"] = "old.bin"
+
+    assert "old.bin" in _publish(bundle).steps_left[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import entry_points
@@ -129,6 +129,16 @@ def fetchable_release(bundle: Bundle) -> Release | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return Release(**fields | {"steps_left": tuple(fields["steps_left"])})
+
+
+def recorded_digests(bundle: Bundle, target: str, repo: str, verified_by: Sequence[str]) -> set[str]:
+    """The digests of the bundles that the record tells of, at that place and verified in one of these ways."""
+    try:
+        records = json.loads(record_path(bundle).read_text(encoding="utf-8"))["releases"]
+        mine = [one for one in records if (one["target"], one["repo"]) == (target, repo)]
+        return {str(one["digest"]) for one in mine if one["verified"] and one["verified_by"] in verified_by}
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
 
 
 def _keep_record(bundle: Bundle, release: Release) -> None:

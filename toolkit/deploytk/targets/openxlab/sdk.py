@@ -1,18 +1,21 @@
 """OpenXLab's own package, 0.1.3, kept in an environment of its own and driven as a child process.
 
 It cannot share an environment with a current typer, corrupts uploads that it resumes, and returns None for success
-and failure alike. Here it is given one job at a time, a home of its own, a time limit, and never a second try on
-the same upload; whatever it does not bring to an end is an error.
+and failure alike. Here it is given one job after the other, a home of its own, a time limit, and never a second try
+on the same upload; whatever it does not bring to an end is an error.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +23,11 @@ from typing import Any
 import platformdirs
 
 from deploytk.atomic import disk_errors, locked
-from deploytk.bundle import MANIFEST, Bundle
-from deploytk.digests import hash_file
+from deploytk.bundle import Bundle
 from deploytk.errors import ReleaseError, TryAgainError
 from deploytk.processes import die_with_parent
 from deploytk.progress import Progress
-from deploytk.release import PublishOptions, Release
-from deploytk.targets.openxlab.place import SITE, check_repo, check_server
+from deploytk.targets.openxlab.place import SITE, check_server
 from deploytk.targets.openxlab.tree import metafile
 
 VERSION = "0.1.3"
@@ -35,9 +36,7 @@ API_VARIABLE, OSS_VARIABLE = "OPENXLAB_API_ENDPOINT", "OPENXLAB_OSS_ENDPOINT"
 _INSTALL_WITHIN_S = 600.0
 _JOB_WITHIN_S = 120.0
 _SLOWEST_BYTES_PER_S = 50_000  # 100 KiB a request, one after the other
-_TRIES = 3
 _RESULT = "deploytk-result:"
-_VERIFIED_BY = "downloading every file and comparing its SHA-256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +84,28 @@ def _install(command: list[str]) -> None:
 
 
 class Sdk:
-    """One account on OpenXLab, by way of its package."""
+    """One account on OpenXLab, by way of its package; a context, at whose end the child process is gone."""
 
     def __init__(self, python: Path, repo: str, keys: Keys) -> None:
         self._python = python
         self._owner, _, self._name = repo.partition("/")
         self._keys = keys
+        self._child: subprocess.Popen[bytes] | None = None
+        self._home: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Sdk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
 
     def files(self) -> list[str]:
         """The names of the files in the repository."""
         return list(self._run("list"))
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int]:
+        """The bytes of each of these files, as the repository hands them out; one that it lacks is left out."""
+        return {str(name): int(size) for name, size in self._run("sizes", files=list(names)).items()}
 
     def create(self, bundle: Bundle, *, is_private: bool) -> None:
         self._run("create", private=is_private, metafile=metafile(bundle))
@@ -112,37 +123,61 @@ class Sdk:
         """The SHA-256 of a file as the repository hands it out."""
         return str(self._run("digest", _JOB_WITHIN_S + size / _SLOWEST_BYTES_PER_S, file=name))
 
+    def text(self, name: str) -> str:
+        """A small file as the repository hands it out."""
+        return str(self._run("text", file=name))
+
     def _run(self, verb: str, limit_s: float = _JOB_WITHIN_S, **more: object) -> Any:
         job = {"verb": verb, "owner": self._owner, "name": self._name, **more}
         job |= {"api": _address(API_VARIABLE), "oss": _address(OSS_VARIABLE)}
+        child = self._child or self._start()
+        try:
+            line = _answer(child, json.dumps(job), limit_s)
+        except TimeoutError as error:
+            self._end()
+            raise TryAgainError(
+                f"OpenXLab's package did not end {verb} within {limit_s:.0f} s", hint="run again later"
+            ) from error
+        if not line:
+            last = self._last_words()
+            self._end()
+            raise ReleaseError(
+                f"OpenXLab's package broke off at {verb}: {self._redact(last)[:300]}",
+                hint="run again, or leave --via out",
+            )
+        answer = json.loads(line)
+        if "error" in answer:
+            raise self._error(verb, str(answer["error"]), str(answer["kind"]))
+        return answer["value"]
+
+    def _start(self) -> subprocess.Popen[bytes]:
         kept = {
             name: os.environ[name]
             for name in ("PATH", "SSL_CERT_FILE", "HTTPS_PROXY", "NO_PROXY")
             if name in os.environ
         }
-        with tempfile.TemporaryDirectory(prefix="deploytk-") as home:
-            environment = {**kept, "HOME": home, "OPENXLAB_AK": self._keys.access, "OPENXLAB_SK": self._keys.secret}
-            script = str(Path(__file__).with_name("sdk_child.py"))
-            try:
-                done = subprocess.run(
-                    [str(self._python), "-I", script], input=json.dumps(job), env=environment, cwd=home,
-                    capture_output=True, text=True, timeout=limit_s, preexec_fn=die_with_parent, check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired as error:
-                raise TryAgainError(
-                    f"OpenXLab's package did not end {verb} within {limit_s:.0f} s", hint="run again later"
-                ) from error
-        lines = [line for line in done.stdout.splitlines() if line.startswith(_RESULT)]
-        if not lines:
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise ReleaseError(
-                f"OpenXLab's package broke off at {verb}: {self._redact(last)[:300]}",
-                hint="run again, or leave --via out",
-            )
-        answer = json.loads(lines[-1].removeprefix(_RESULT))
-        if "error" in answer:
-            raise self._error(verb, str(answer["error"]), str(answer["kind"]))
-        return answer["value"]
+        self._home = tempfile.TemporaryDirectory(prefix="deploytk-")
+        home = self._home.name
+        environment = {**kept, "HOME": home, "OPENXLAB_AK": self._keys.access, "OPENXLAB_SK": self._keys.secret}
+        with (Path(home) / "said").open("wb") as said:
+            self._child = subprocess.Popen(
+                [str(self._python), "-I", str(Path(__file__).with_name("sdk_child.py"))], env=environment, cwd=home,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, preexec_fn=die_with_parent,
+            )  # fmt: skip
+        return self._child
+
+    def _last_words(self) -> str:
+        said = Path(self._home.name) / "said" if self._home else None
+        lines = said.read_text(encoding="utf-8", errors="replace").strip().splitlines() if said else []
+        return (lines or ["no output"])[-1]
+
+    def _end(self) -> None:
+        if self._child:
+            self._child.kill()
+            self._child.communicate()
+        if self._home:
+            self._home.cleanup()
+        self._child = self._home = None
 
     def _error(self, verb: str, text: str, kind: str) -> ReleaseError | TryAgainError:
         said = self._redact(text)
@@ -161,72 +196,25 @@ class Sdk:
         return text.replace(self._keys.secret, "***").replace(self._keys.access, "***")
 
 
-def publish_by_sdk(bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
-    """Upload a flat bundle file by file, each verified by downloading it; not atomic, every file is sent each time.
-
-    Raises ReleaseError for a bundle with directories (the package keeps base names only) and for every difference.
-    """
-    nested = [file.path for file in bundle.files if "/" in file.path]
-    if nested:
-        raise ReleaseError(
-            f"OpenXLab's package keeps no directories, and this bundle has {nested[0]}",
-            hint="leave --via sdk out: git keeps them",
-        )
-    repo = check_repo(options.repo)
-    access, secret = os.environ.get("OPENXLAB_AK", ""), os.environ.get("OPENXLAB_SK", "")
-    if not (access and secret):
-        raise ReleaseError(
-            "no access key of OpenXLab is here", hint="set OPENXLAB_AK and OPENXLAB_SK (OpenXLab, account, 密钥管理)"
-        )
-    sdk = Sdk(sdk_python(progress), repo, Keys(access, secret))
+def _answer(child: subprocess.Popen[bytes], job: str, limit_s: float) -> str:
+    """What the child answers to a job; "" when it ends instead. Raises TimeoutError."""
+    assert child.stdin is not None  # noqa: S101 (both are pipes)
+    assert child.stdout is not None  # noqa: S101
     try:
-        sdk.files()
-    except ReleaseError as error:
-        if "refused list" not in str(error):
-            raise
-        progress.note(f"{repo} is not there: creating it")
-        sdk.create(bundle, is_private=options.is_private)
-    # Told again for one that is there: what it is cannot be read.
-    sdk.set_visibility(is_private=options.is_private)
-    wanted = {file.path: (file.sha256, file.size) for file in bundle.files}
-    manifest = bundle.path / MANIFEST
-    wanted[MANIFEST] = (hash_file(manifest), manifest.stat().st_size)  # last: who sees it sees all the others
-    total = sum(size for _, size in wanted.values())
-    with progress.task("sending and reading back", total) as advance:
-        for name, (sha256, size) in wanted.items():
-            _send(sdk, name, bundle.path / name, sha256, size)
-            advance(size)
-    return Release(
-        target="openxlab",
-        repo=repo,
-        revision=bundle.digest,
-        url=f"{SITE}/models/detail/{repo}",
-        uploaded_files=len(wanted),
-        uploaded_bytes=total,
-        unchanged_files=0,
-        verified=True,
-        verified_by=_VERIFIED_BY,
-        steps_left=(),
-    )
-
-
-def _send(sdk: Sdk, name: str, path: Path, sha256: str, size: int) -> None:
-    """One file, sent from its beginning each time, until it comes back as it is."""
-    failure: ReleaseError | TryAgainError | None = None
-    for _ in range(_TRIES):
-        try:
-            sdk.upload(name, path)
-            found = sdk.digest(name, size)
-        except (ReleaseError, TryAgainError) as error:
-            failure = error
-            continue
-        if found == sha256:
-            return
-        failure = ReleaseError(
-            f"{name} came back with other bytes", hint="run again; by git, without --via, it is safe"
-        )
-    assert failure is not None  # noqa: S101 (there was at least one try)
-    raise failure
+        child.stdin.write(f"{job}\n".encode())
+        child.stdin.flush()
+    except BrokenPipeError:
+        return ""
+    deadline = time.monotonic() + limit_s
+    said = b""
+    while not said.endswith(b"\n"):
+        if not select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise TimeoutError
+        more = os.read(child.stdout.fileno(), 2**16)
+        if not more:
+            return ""
+        said += more
+    return said.decode().rpartition(_RESULT)[2]
 
 
 def _address(variable: str) -> str | None:

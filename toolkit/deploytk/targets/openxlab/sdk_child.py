@@ -1,4 +1,4 @@
-"""Runs in the environment of openxlab 0.1.3: a JSON job on stdin, a JSON answer on stdout. Imports nothing of deploytk.
+"""Runs in the environment of openxlab 0.1.3: JSON jobs on stdin, a JSON answer to each. Imports nothing of deploytk.
 
 It calls what the package's own commands call, below the part of them that prints "Error" and returns as if all were
 well, and below the part that reports to a telemetry server. Its memory of interrupted uploads is emptied before
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 _ANSWER_WITHIN_S = 60
@@ -19,15 +20,15 @@ _RESULT = "deploytk-result:"
 
 
 def main() -> None:
-    job = json.load(sys.stdin)
-    # What the package prints is for nobody; it would end up in our answer.
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            answer = {"value": _do(job)}
-        except Exception as error:  # noqa: BLE001 (whatever the package raises is told to the parent)
-            answer = {"error": str(error)[:500] or type(error).__name__, "kind": type(error).__name__}
-    sys.stdout.write(f"{_RESULT}{json.dumps(answer)}\n")
-    sys.stdout.flush()
+    for line in sys.stdin:
+        # What the package prints is for nobody; it would end up in our answer.
+        with contextlib.redirect_stdout(sys.stderr):
+            try:
+                answer = {"value": _do(json.loads(line))}
+            except Exception as error:  # noqa: BLE001 (whatever the package raises is told to the parent)
+                answer = {"error": str(error)[:500] or type(error).__name__, "kind": type(error).__name__}
+        sys.stdout.write(f"{_RESULT}{json.dumps(answer)}\n")
+        sys.stdout.flush()
     os._exit(0)  # its threads would hold the process
 
 
@@ -59,32 +60,54 @@ def _do(job: dict[str, Any]) -> Any:
         remote = [one for one in client.query_models(name)["models"] if one["name"] == job["file"]]
         upload_file.upload_model_list(client, name, [model], remote, "bucket")
         return True
-    return _digest(requests, client, job)
+    if verb == "sizes":
+        return _sizes(requests, client, job)
+    chunks = _chunks(requests, client, job)
+    if verb == "text":
+        return b"".join(chunks).decode()
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
-def _digest(requests: Any, client: Any, job: dict[str, Any]) -> str:
-    """The SHA-256 of a file as it comes back, read now and whole."""
+def _chunks(requests: Any, client: Any, job: dict[str, Any]) -> Iterator[bytes]:
+    """A file as it comes back, read now and whole."""
     models, _ = client.get_download_url(job["owner"], job["name"], [job["file"]], None, None)
-    digest, size = hashlib.sha256(), 0
+    size = 0
     with requests.get(models[job["file"]]["url"], stream=True) as answer:
         answer.raise_for_status()
         for chunk in answer.iter_content(2**20):
-            digest.update(chunk)
+            yield chunk
             size += len(chunk)
         expected = int(answer.headers.get("Content-Length", size))
     if size != expected:  # the urllib3 that the package wants takes a cut answer for a whole one
         raise OSError(f"{job['file']}: {size} of {expected} bytes came back")
-    return digest.hexdigest()
+
+
+def _sizes(requests: Any, client: Any, job: dict[str, Any]) -> dict[str, int]:
+    """The sizes that the answers to downloads name; no content is read."""
+    models, _ = client.get_download_url(job["owner"], job["name"], job["files"], None, None)
+    found = {}
+    for name in job["files"]:
+        if name in models:
+            with requests.get(models[name]["url"], stream=True, headers={"Accept-Encoding": "identity"}) as answer:
+                if answer.ok and "Content-Length" in answer.headers:
+                    found[name] = int(answer.headers["Content-Length"])
+    return found
 
 
 def _limit(requests: Any) -> None:
     """Give every request a time limit: the package sets none."""
+    if getattr(requests.Session.send, "is_limited", False):
+        return
     send = requests.Session.send
 
     def limited(self: Any, request: Any, **more: Any) -> Any:
         more["timeout"] = more.get("timeout") or _ANSWER_WITHIN_S
         return send(self, request, **more)
 
+    limited.is_limited = True  # type: ignore[attr-defined]
     requests.Session.send = limited
 
 

@@ -50,6 +50,10 @@ class OpenXLab:
         self._patience_s = patience_s  # with a server that does not answer
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
+        if options.via == "sdk":
+            from deploytk.targets.openxlab.flat import preview_flat
+
+            return preview_flat(bundle, options)
         place = find_place(options.repo)
         with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
             git = Git(Path(directory) / "work", place.url, place.account, Silent(), self._patience_s)
@@ -68,9 +72,9 @@ class OpenXLab:
         when it does not answer or another publisher is at it.
         """
         if options.via == "sdk":
-            from deploytk.targets.openxlab.sdk import publish_by_sdk
+            from deploytk.targets.openxlab.flat import publish_flat
 
-            return publish_by_sdk(bundle, options, progress)
+            return publish_flat(bundle, options, progress)
         place = find_place(options.repo)
         with _workplace(place) as work:
             git = Git(work, place.url, place.account, progress, self._patience_s)
