@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import io
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
@@ -19,15 +15,15 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from deploytk.errors import DeployError, ReleaseError, TryAgainError
-from deploytk.progress import Advance, Progress
+from deploytk.errors import ReleaseError
+from deploytk.progress import Progress
 from deploytk.targets.huggingface.place import Hub
+from deploytk.targets.huggingface.refusals import FAILURES, TRANSIENT, in_words, is_transient, status_of, wait_s
 
 PATIENCE_S = 120.0
 """How long a hub that does not answer is asked again."""
 
 _STALLED_S = 120.0  # nothing sent or received; the client itself would wait for ever
-_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE_S = 8.0
 
 Result = TypeVar("Result")
@@ -64,9 +60,6 @@ class Client:
         self._patience_s = patience_s
         _quiet()
         session = type(huggingface_hub.get_session())  # httpx or httpx2, by its version
-        self._transport_error: type[Exception] = importlib.import_module(
-            session.__module__.split(".")[0]
-        ).TransportError
         # On loopback no proxy can be meant.
         huggingface_hub.set_client_factory(
             lambda: session(follow_redirects=True, timeout=_STALLED_S, trust_env=not hub.is_loopback)
@@ -111,7 +104,7 @@ class Client:
         def probe() -> int:
             headers = {"Authorization": f"Bearer {self.hub.token}"}
             status = int(huggingface_hub.get_session().get(url, headers=headers).status_code)
-            if status in _TRANSIENT:
+            if status in TRANSIENT:
                 raise TimeoutError
             return status
 
@@ -130,7 +123,7 @@ class Client:
             answer = huggingface_hub.get_session().post(
                 f"{self.hub.endpoint}/api/validate-yaml", json=body, headers=headers
             )
-            if answer.status_code in _TRANSIENT:
+            if answer.status_code in TRANSIENT:
                 raise TimeoutError
             return answer
 
@@ -163,12 +156,12 @@ class Client:
                     repo_type=kind,
                     parent_commit=head.commit,
                 )
-        except (HfHubHTTPError, self._transport_error, RuntimeError, ValueError, OSError) as error:
-            status = _status(error)
+        except FAILURES as error:
+            status = status_of(error)
             # 409 too: another commit is being made. A lost answer: whether it landed, the next look tells.
-            if status in (409, 412) or self._is_transient(error):
-                raise MovedError(min(_wait_s(error) or 0.5, self._patience_s)) from error
-            raise self._translated(error, repo) from error
+            if status in (409, 412) or is_transient(error):
+                raise MovedError(min(wait_s(error) or 0.5, self._patience_s)) from error
+            raise in_words(error, repo, self.hub, self._patience_s) from error
         return done.oid
 
     def send(self, repo: str, additions: Sequence[CommitOperationAdd], kind: str) -> None:
@@ -191,8 +184,8 @@ class Client:
         except HfHubHTTPError as error:
             refused = error
         head = self.head(repo, kind)
-        if head is None and refused is not None and _status(refused) != 409:
-            raise self._translated(refused, repo) from refused
+        if head is None and refused is not None and status_of(refused) != 409:
+            raise in_words(refused, repo, self.hub, self._patience_s) from refused
         if head is None:
             raise ReleaseError(f"{self.hub.host} has {repo} and does not show it", hint="run again in a minute")
         return head, refused is None
@@ -207,55 +200,17 @@ class Client:
         while True:
             try:
                 return call()
-            except (HfHubHTTPError, self._transport_error, RuntimeError, ValueError, OSError) as error:
-                if _status(error) in passing and not self._is_transient(error):
+            except FAILURES as error:
+                if status_of(error) in passing and not is_transient(error):
                     raise
-                if not self._is_transient(error):
-                    raise self._translated(error, what) from error
-                wait = max(_wait_s(error) or 0.0, pause)
+                if not is_transient(error):
+                    raise in_words(error, what, self.hub, self._patience_s) from error
+                wait = max(wait_s(error) or 0.0, pause)
                 if time.monotonic() + wait > until:
-                    raise self._translated(error, what) from error
+                    raise in_words(error, what, self.hub, self._patience_s) from error
                 self.progress.note(f"{self.hub.host} does not answer, or asks to wait: again in {wait:.0f} s")
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-    def _is_transient(self, error: BaseException) -> bool:
-        cause = _cause(error)
-        return _status(cause) in _TRANSIENT or isinstance(cause, (self._transport_error, TimeoutError, ConnectionError))
-
-    def _translated(self, error: Exception, what: str) -> DeployError:
-        cause = _cause(error)
-        status, host = _status(cause), self.hub.host
-        if status == 401:
-            return ReleaseError(
-                f"{host} does not accept the access token",
-                hint=f"it is wrong, expired or revoked: make another at {self.hub.tokens_page} and set HF_TOKEN",
-            )
-        if status == 403:
-            return ReleaseError(
-                f"the access token may not write to {what} at {host}",
-                hint="it may only read, or the repository is somebody else's: check --repo, or make a token that may"
-                f" write at {self.hub.tokens_page}",
-            )
-        if status == 402:
-            return ReleaseError(
-                f"{host} wants a paid plan for {what}",
-                hint=f"see {self.hub.endpoint}/pricing; the model alone (without --app) needs none, and"
-                " `deploytk serve` runs the app here",
-            )
-        if status == 404:
-            return ReleaseError(
-                f"{host} has no {what}, or hides it from this token", hint="check --repo and whose token it is"
-            )
-        if status == 413:
-            return ReleaseError(f"{what} is too large for {host}", hint="fewer or smaller files")
-        if self._is_transient(cause):
-            busy = f"{host} answers {status}" if status else f"{host} does not answer"
-            return TryAgainError(
-                f"{busy}, also after {self._patience_s:.0f} s", hint="run the same command again later"
-            )
-        said = self.hub.redact(_said(cause))
-        return ReleaseError(f"{host} refuses {what}: {said}", hint="correct what it names, then run again")
 
 
 class _Api(HfApi):
@@ -263,64 +218,7 @@ class _Api(HfApi):
         """Nothing: `check_card` has asked before the upload; create_commit would ask again after it."""
 
 
-def addition(path: str, source: Path, sha256: str | None, advance: Advance) -> Addition:
-    """A file to commit; with its digest known the client does not read it once more."""
-    made = Addition(path, str(source))
-    made.advance = advance
-    if sha256:
-        made.upload_info.sha256 = bytes.fromhex(sha256)
-    return made
-
-
-class Addition(CommitOperationAdd):
-    """Counts what is sent of it by LFS."""
-
-    advance: Advance
-    is_sent = False
-
-    @contextmanager
-    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:  # with_tqdm: it is read to be sent
-        self.is_sent |= with_tqdm
-        with _Counted(str(self.path_or_fileobj), self.advance if with_tqdm else lambda _: None) as file:
-            yield file
-
-
-class _Counted(io.FileIO):
-    def __init__(self, path: str, advance: Advance) -> None:
-        super().__init__(path)
-        self._advance = advance
-
-    def read(self, size: int | None = -1) -> bytes:
-        block = super().read(-1 if size is None else size) or b""
-        self._advance(len(block))
-        return block
-
-
 def _quiet() -> None:
     constants.HF_HUB_DISABLE_TELEMETRY = True
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings show addresses that are signed
     disable_progress_bars()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What an upload thread met: the client wraps it into a RuntimeError."""
-    while type(error) is RuntimeError and error.__cause__:
-        error = error.__cause__
-    return error
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(_cause(error), "response", None)
-    return int(response.status_code) if response is not None else None
-
-
-def _wait_s(error: BaseException) -> float | None:
-    response = getattr(_cause(error), "response", None)
-    value = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(value) if value.isdecimal() else None
-
-
-def _said(error: BaseException) -> str:
-    """The server's own words, in one line."""
-    said = getattr(error, "server_message", None)
-    return " ".join(str(said or error).split())[:300]

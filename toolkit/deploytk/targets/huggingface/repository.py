@@ -15,7 +15,8 @@ from deploytk.bundle import MANIFEST, Bundle
 from deploytk.digests import hash_file
 from deploytk.errors import ReleaseError, TryAgainError
 from deploytk.release import Change
-from deploytk.targets.huggingface.client import Client, Head, MovedError, RemoteFile, addition
+from deploytk.targets.huggingface.client import Client, Head, MovedError, RemoteFile
+from deploytk.targets.huggingface.uploads import addition
 
 _HUBS_OWN = {".gitattributes"}  # made with the repository; the hub knows best which files are large
 _ATTEMPTS = 4  # while others commit, or answers are lost
