@@ -269,7 +269,7 @@ def test_an_image_that_fetches_its_weights_knows_from_where(bundle: Bundle, base
     assert (weights.issym(), weights.linkname) == (True, "/weights/model.safetensors")
     assert (place.isdir(), place.uid) == (True, 10001)
     assert run["Volumes"] == {"/weights": {}}
-    assert "DEPLOYTK_FETCH=python fetch_model.py" in run["Env"]
+    assert "DEPLOYTK_WEIGHTS=/weights" in run["Env"]
 
 
 def test_weights_that_were_published_nowhere_cannot_be_fetched(bundle: Bundle, base: Base) -> None:

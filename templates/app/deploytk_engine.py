@@ -61,7 +61,8 @@ class EngineSettings:
         files = {path: file["size"] for path, file in manifest["files"].items() if file["kind"] in ("weights", "model")}
         log = os.environ.get("DEPLOYTK_ENGINE_LOG")
         ready_s = float(os.environ.get("DEPLOYTK_READY_S") or cls.ready_within_s)
-        fetch = tuple(shlex.split(os.environ.get("DEPLOYTK_FETCH", "")))
+        own = shlex.join([sys.executable, "fetch_model.py"]) if (bundle / "fetch_model.py").is_file() else ""
+        fetch = tuple(shlex.split(os.environ.get("DEPLOYTK_FETCH") or own))
         return cls(name, tuple(argv), bundle, files, Path(log).resolve() if log else None, ready_s, fetch)
 
 

@@ -57,6 +57,12 @@ def fetch(source: dict[str, str], path: str, facts: dict[str, Any], token: str) 
     partial.replace(place)
 
 
+def preloaded(source: dict[str, str], path: str) -> Path:
+    """Where a Space has what its README asks the hub to preload."""
+    cache = Path(os.environ.get("HF_HUB_CACHE") or "~/.cache/huggingface/hub").expanduser()
+    return cache / f"models--{source['repo'].replace('/', '--')}" / "snapshots" / source["revision"] / path
+
+
 def _mode(answer: Any) -> str:
     """A server that knows no ranges sends all of it."""
     return "ab" if answer.status == 206 else "wb"
@@ -69,6 +75,13 @@ def main() -> None:
     pause = float(os.environ.get("DEPLOYTK_FETCH_PAUSE_S") or 5)
     for path, facts in sorted(files.items()):
         if facts["kind"] not in ("weights", "model") or is_right(HERE / path, facts):
+            continue
+        kept = preloaded(source, path)
+        if not (HERE / path).is_symlink() and is_right(kept, facts):
+            (HERE / path).parent.mkdir(parents=True, exist_ok=True)
+            (HERE / path).unlink(missing_ok=True)
+            (HERE / path).symlink_to(kept)
+            print(f"{path}: preloaded", flush=True)  # noqa: T201
             continue
         for attempt in range(1, ATTEMPTS + 1):
             try:

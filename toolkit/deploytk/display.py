@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from deploytk.plan import ServingPlan
     from deploytk.preflight import Preflight
     from deploytk.preview import Endpoint
-    from deploytk.release import Release, ReleasePlan
+    from deploytk.release import Change, Release, ReleasePlan
     from deploytk.smoke import Report
 
+_VISIBILITY = {True: "private", False: "public", None: "as the target is"}
 _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -107,22 +108,38 @@ def show_bundle(bundle: Bundle) -> None:
 
 
 def show_release_plan(plan: ReleasePlan) -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("status")
-    table.add_column("file")
-    table.add_column("to send", justify="right")
-    for change in plan.changes:
-        table.add_row(change.status, Text(change.path), _mib(change.bytes) if change.bytes else "")
-    _print_whole(table, len("changed  " + "  1,000,000.0 MiB"), (change.path for change in plan.changes))
-    visibility = {True: "private", False: "public", None: "as the target is"}[plan.is_private]
+    _show_changes(plan.changes)
     _show_rows(
         [
             ("target", f"{plan.target}, {plan.repo}"),
-            ("visibility", visibility),
+            ("visibility", _VISIBILITY[plan.is_private]),
             ("to send", _mib(plan.upload_bytes)),
             ("credentials", plan.permissions),
         ]
     )
+    if plan.app:
+        _console().print()
+        _show_changes(plan.app.changes)
+        _show_rows(
+            [
+                ("app", plan.app.place),
+                ("runs with", f"{plan.app.sdk}, {plan.app.hardware or 'no hardware is ordered'}"),
+                ("visibility", _VISIBILITY[plan.app.is_private]),
+                ("secrets", ", ".join(plan.app.secrets) or "none"),
+                ("to send", _mib(plan.app.upload_bytes)),
+            ]
+        )
+        _show_notes([plan.app.doubt] if plan.app.doubt else [])
+
+
+def _show_changes(changes: Sequence[Change]) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("status")
+    table.add_column("file")
+    table.add_column("to send", justify="right")
+    for change in changes:
+        table.add_row(change.status, Text(change.path), _mib(change.bytes) if change.bytes else "")
+    _print_whole(table, len("changed  " + "  1,000,000.0 MiB"), (change.path for change in changes))
 
 
 def show_release(release: Release) -> None:

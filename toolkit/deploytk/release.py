@@ -17,6 +17,8 @@ from deploytk.progress import Progress
 from deploytk.secrets import refuse_secrets
 from deploytk.values import plain
 
+AppSdk = Literal["docker", "gradio"]
+
 _FETCHABLE = ("huggingface", "modelscope")  # REPOSITORY/resolve/REVISION/PATH is a file
 
 
@@ -30,6 +32,20 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class AppPlan:
+    """What would become of the hub's app."""
+
+    place: str  # its address, or the directory that it is written to
+    sdk: str  # what the hub runs it with
+    hardware: str | None  # what would be ordered for it; None: what it has
+    is_private: bool | None
+    secrets: tuple[str, ...]  # names of what it would be given, never the values
+    changes: tuple[Change, ...]
+    upload_bytes: int
+    doubt: str | None = None  # what speaks against the choice
+
+
+@dataclass(frozen=True, slots=True)
 class ReleasePlan:
     """What `publish --plan` shows; nothing has been changed."""
 
@@ -39,6 +55,7 @@ class ReleasePlan:
     changes: tuple[Change, ...]
     upload_bytes: int
     permissions: str  # what the credentials found may do, in words; never the credentials
+    app: AppPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +84,7 @@ class PublishOptions:
     via: Literal["git", "sdk"] = "git"  # openxlab: the hub's own package instead of git, for flat bundles
     app_url: str | None = None  # where the app runs, once a person has created it
     base: str | None = None  # oci: the runtime image; built when it is not named
+    app_sdk: AppSdk = "docker"  # huggingface: what runs the Space
     app_hardware: str | None = None  # huggingface: what the Space runs on, "t4-small"; None leaves it as it is
 
 

@@ -87,10 +87,11 @@ def walk(root: Path) -> tuple[FileEntry, ...]:
 def _homes(root: Path) -> tuple[str, ...]:
     """Directories that links may point into.
 
-    The root, the blobs of a Hugging Face cache that it is a snapshot of, and where a container keeps what it fetched.
+    The root, Hugging Face's cache, and where a container keeps what it fetched.
     """
     resolved = root.resolve()
-    homes = [resolved]
+    cache = Path(os.environ.get("HF_HUB_CACHE") or "~/.cache/huggingface/hub").expanduser()
+    homes = [resolved, cache.resolve()]
     if resolved.parent.name == "snapshots":
         homes.append(resolved.parents[1] / "blobs")
     if os.environ.get("DEPLOYTK_WEIGHTS"):

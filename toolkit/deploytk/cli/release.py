@@ -54,6 +54,9 @@ def publish(
     base: Annotated[
         str | None, typer.Option(metavar="IMAGE|oci:DIR", help="oci: a runtime image to use; built by default.")
     ] = None,
+    app_sdk: Annotated[
+        Literal["docker", "gradio"], typer.Option(help="huggingface: gradio needs a current LMDeploy and a paid GPU.")
+    ] = "docker",
     app_hardware: Annotated[
         str | None, typer.Option(metavar="NAME", help="huggingface: what the Space runs on, such as t4-small.")
     ] = None,
@@ -77,7 +80,7 @@ def publish(
     request = plan_request(gpu, session_len, max_batch_size, kv, tp, "auto")
     directory = Path(source)
     options = bundle_options(directory, name, base_model, license_, app_kind, golden, template)
-    has_app = with_app or any((app_remote, app_url, app_hardware))
+    has_app = with_app or any((app_remote, app_url, app_hardware, app_sdk != "docker"))
     where = PublishOptions(
         repo=repo,
         is_private=not public,
@@ -86,6 +89,7 @@ def publish(
         via=via,
         app_remote=app_remote,
         app_url=app_url,
+        app_sdk=app_sdk,
         app_hardware=app_hardware,
         base=base,
     )

@@ -13,7 +13,7 @@ from typing import Any, cast
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.digests import hash_file
 from deploytk.errors import ImageError
-from deploytk.image.fetching import FETCH, fetching_files
+from deploytk.image.fetching import fetching_files
 from deploytk.image.layers import ROOT, make_layers
 from deploytk.image.lock import lock_of
 from deploytk.image.sbom import sbom_of
@@ -134,8 +134,7 @@ def _config(bundle: Bundle, base: Base, options: BuildOptions, layers: Sequence[
     run: dict[str, Any] = dict(inherited.get("config") or {})
     port = cast(dict[str, Any], bundle.manifest["app"])["port"]
     is_fetching = options.weights == "download"
-    fetching = {"DEPLOYTK_FETCH": FETCH, "DEPLOYTK_WEIGHTS": WEIGHTS_PLACE}
-    source = fetching if is_fetching else {"HF_HUB_OFFLINE": "1"}
+    source = {"DEPLOYTK_WEIGHTS": WEIGHTS_PLACE} if is_fetching else {"HF_HUB_OFFLINE": "1"}
     # What describes the base does not describe this image.
     others = {name: value for name, value in (run.get("Labels") or {}).items() if not name.startswith(_DESCRIBING)}
     environment = dict(entry.partition("=")[::2] for entry in run.get("Env") or ()) | _ENVIRONMENT | source

@@ -12,8 +12,6 @@ from deploytk.image.tar import Content, Link, OwnDirectory
 from deploytk.image.value import USER, WEIGHTS_PLACE, WeightsSource
 from deploytk.shipped import shipped
 
-FETCH = "python fetch_model.py"
-
 
 def fetching_files(bundle: Bundle, source: WeightsSource | None) -> dict[str, Content]:
     """Path in the image -> what fetches the weights, and links from where they belong to the volume they come to."""

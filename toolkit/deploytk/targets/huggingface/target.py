@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -38,7 +39,16 @@ class HuggingFace:
         changes = changes_of(wanted_files(bundle), remote)
         size = sum(change.bytes for change in changes)
         is_private = head.is_private if head else options.is_private
-        return ReleasePlan(self.name, repo, is_private, changes, size, permissions(account, repo))
+        app = None
+        if options.with_app:
+            from deploytk.targets.huggingface.space import plan_space
+            from deploytk.targets.huggingface.space_files import ModelSource
+
+            is_known = head is not None and all(change.status == "same" for change in changes)
+            revision = head.commit if head and is_known else None
+            source = ModelSource(client.hub.endpoint, repo, revision or "", is_private)
+            app = plan_space(client, bundle, source, options)
+        return ReleasePlan(self.name, repo, is_private, changes, size, permissions(account, repo), app)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Create the repository (private unless told otherwise), send what it lacks, commit once, list and compare.
@@ -54,17 +64,18 @@ class HuggingFace:
         check_front_matter(card)
         repository = open_repository(client, repo, "model", is_private=options.is_private)
         if options.with_app:
-            from deploytk.targets.huggingface.space import require_token
+            from deploytk.targets.huggingface.space import check_space, publish_space
+            from deploytk.targets.huggingface.space_files import ModelSource
 
-            require_token(client, repo, is_private=repository.head.is_private)
+            source = ModelSource(client.hub.endpoint, repo, "", repository.head.is_private)
+            check_space(client, bundle, source, options)
         outcome = bring(client, repository, wanted_files(bundle), f"Publish {bundle.name}\n\n{bundle.digest}")
         steps = []
         if repository.head.is_private and not options.is_private:
             steps.append(f"make it public on its settings page: {client.hub.endpoint}/{repo}/settings")
         if options.with_app:
-            from deploytk.targets.huggingface.space import publish_space
-
-            steps += publish_space(client, bundle, repo, outcome.commit, options, self._poll_s)
+            source = replace(source, revision=outcome.commit)
+            steps += publish_space(client, bundle, source, options, self._poll_s)
         return Release(
             target=self.name,
             repo=repo,
