@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import random
@@ -55,6 +56,8 @@ class Odd(ThreadingHTTPServer):
         self.damages = 0  # blobs to be damaged
         self.cuts: list[int] = []  # after so many bytes downloads break off, one after the other
         self.ranges: list[str | None] = []  # that downloads asked for
+        self.download_busy = 0
+        self.storage = ""  # where downloads are sent
 
     @property
     def host(self) -> str:
@@ -113,6 +116,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if name in server.blobs else 404)
 
     def _download(self, blob: bytes) -> None:
+        if self.server.download_busy:
+            self.server.download_busy -= 1
+            self._answer(503)
+            return
+        if self.server.storage and "Authorization" in self.headers:
+            self._answer(307, Location=f"{self.server.storage}{self.path}")
+            return
         wanted = self.headers.get("Range")
         self.server.ranges.append(wanted)
         start = int(re.sub(r"\D", "", wanted)) if wanted else 0
@@ -169,6 +179,12 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    with _running() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _running() -> Iterator[Odd]:
     with Odd() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -329,6 +345,30 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(plan: ImagePlan, odd: O
     assert f"sha256:{hashlib.sha256(content).hexdigest()}" == plan.layers[0].digest
     # From the start, then after 100 KiB, then after 150 KiB.
     assert odd.ranges == [None, "bytes=102400-", "bytes=153600-"]
+
+
+def test_a_download_is_asked_for_again(plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploytk.image.registry.connection.Patience.pause_s", lambda *_: 0.0)
+    _push(plan, odd)
+    read = read_registry(f"{odd.host}/a/b:1")
+    odd.download_busy = 2
+
+    content = b"".join(read.layers[0].read(0))
+
+    assert f"sha256:{hashlib.sha256(content).hexdigest()}" == plan.layers[0].digest
+
+
+def test_a_login_is_not_sent_to_where_downloads_lie(plan: ImagePlan, odd: Odd) -> None:
+    _push(plan, odd)
+    with _running() as storage:
+        storage.blobs, storage.storage = odd.blobs, "http://sent.on.invalid"
+        odd.requests_per_token, odd.storage = 1000, f"http://{storage.host}"
+        read = read_registry(f"{odd.host}/a/b:1")
+
+        content = b"".join(read.layers[0].read(0))
+
+        assert f"sha256:{hashlib.sha256(content).hexdigest()}" == plan.layers[0].digest
+        assert len(storage.ranges) == 2  # the config and the layer; with a login it would have sent them on
 
 
 def test_a_download_with_another_digest_is_not_used(plan: ImagePlan, odd: Odd) -> None:

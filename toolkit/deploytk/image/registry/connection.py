@@ -22,11 +22,12 @@ from deploytk.errors import ImageError, TryAgainError
 from deploytk.image.reference import Reference
 from deploytk.image.registry.logins import PASSWORD_VARIABLE, USER_VARIABLE, Login
 
+MOMENTARY = (408, 425, 429, 500, 502, 503, 504)
+
 # A registry that moves a large blob to its place may be silent for minutes.
 _TIMEOUT = httpx.Timeout(connect=10, read=300, write=60, pool=None)
 _RENEW_EARLY_S = 10.0
 _LONGEST_WAIT_S = 120.0  # that a registry may ask for
-_MOMENTARY = (408, 425, 429, 500, 502, 503, 504)
 
 Body = bytes | Iterable[bytes] | None
 
@@ -178,7 +179,7 @@ class Connection:
             except httpx.TransportError as error:
                 problem = describe(error)
             else:
-                if response.status_code not in _MOMENTARY:
+                if response.status_code not in MOMENTARY:
                     return response
                 problem = f"it answers {response.status_code}"
             failures += 1

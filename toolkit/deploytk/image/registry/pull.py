@@ -15,16 +15,18 @@ from typing import Any
 
 import httpx
 
-from deploytk.atomic import disk_errors
+from deploytk.atomic import disk_errors, locked
 from deploytk.digests import cache_directory
 from deploytk.errors import ImageError
 from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, read_file
 from deploytk.image.reference import Reference, parse_reference
-from deploytk.image.registry.connection import Connection, describe
+from deploytk.image.registry.connection import MOMENTARY, Connection, describe
 from deploytk.image.registry.logins import find_login
 from deploytk.image.value import Base, Read
 
 _LARGEST_JSON_BYTES = 16 * 2**20
+_ELSEWHERE = (301, 302, 303, 307, 308)
+_DAMAGED = "run again; if it happens again, the registry is damaged"
 _fetching = threading.Lock()
 
 
@@ -52,7 +54,9 @@ def read_registry(name: str) -> Base:
         if manifest.get("mediaType", answer.headers.get("Content-Type")) in INDEX_TYPES:
             entry = choose_platform(name, [e for e in manifest.get("manifests", []) if isinstance(e, dict)])
             url = f"{connection.root}/manifests/{entry.get('digest')}"
-            manifest = _parse(connection.ask("GET", url, (200,), headers=accept).content, reference)
+            manifest = _checked(
+                connection.ask("GET", url, (200,), headers=accept).content, entry.get("digest"), reference
+            )
         image_id = str((manifest.get("config") or {}).get("digest"))
         config = _config(connection, image_id)
     reader = partial(_reader, reference)
@@ -64,15 +68,17 @@ def _connect(reference: Reference) -> Connection:
 
 
 def _config(connection: Connection, digest: str) -> bytes:
-    address = f"{connection.root}/blobs/{digest}"
-    answer = connection.ask("GET", address, (200, 301, 302, 303, 307, 308))
+    answer = connection.ask("GET", f"{connection.root}/blobs/{digest}", (200, *_ELSEWHERE))
     if answer.status_code != 200:
         answer = connection.ask("GET", connection.follow(answer), (200,))
-    if f"sha256:{hashlib.sha256(answer.content).hexdigest()}" != digest:
-        hint = "run again; if it happens again, the registry is damaged"
-        raise ImageError(f"{connection.reference} has a config with another digest than it says", hint=hint)
-    _parse(answer.content, connection.reference)
+    _checked(answer.content, digest, connection.reference)
     return answer.content
+
+
+def _checked(content: bytes, digest: object, reference: Reference) -> dict[str, Any]:
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+        raise ImageError(f"what {reference.host} gives for {reference} has another digest than it says", hint=_DAMAGED)
+    return _parse(content, reference)
 
 
 def _parse(content: bytes, reference: Reference) -> dict[str, Any]:
@@ -102,13 +108,11 @@ def _fetch(blob: _Blob) -> Path:
     if place.is_file():
         return place
     rest = place.with_name(f".{place.name}.partial")
-    failures = 0
-    with disk_errors(place, ImageError), _connect(blob.reference) as connection:
-        place.parent.mkdir(parents=True, exist_ok=True)
+    busy, failures = locked(place.with_name(f".{place.name}.lock"), f"layer {blob.digest}"), 0
+    with disk_errors(place, ImageError), busy, _connect(blob.reference) as connection:
         while (done := rest.stat().st_size if rest.exists() else 0) < blob.size:
-            problem = "the connection broke"
             try:
-                _download(connection, blob, rest, done)
+                problem = _download(connection, blob, rest, done)
             except httpx.TransportError as error:
                 problem = describe(error)
             came = rest.stat().st_size if rest.exists() else 0
@@ -120,28 +124,25 @@ def _fetch(blob: _Blob) -> Path:
             whole.update(chunk)
         if f"sha256:{whole.hexdigest()}" != blob.digest:
             rest.unlink()
-            hint = "run again; if it happens again, the registry is damaged"
-            raise ImageError(f"a layer of {blob.reference} arrived damaged", hint=hint)
+            raise ImageError(f"a layer of {blob.reference} arrived damaged", hint=_DAMAGED)
         rest.replace(place)
     return place
 
 
-def _download(connection: Connection, blob: _Blob, rest: Path, done: int) -> None:
-    url = f"{connection.root}/blobs/{blob.digest}"
-    # This brings the login and, where blobs lie elsewhere, their address.
-    answer = connection.ask("HEAD", url, (200, 301, 302, 303, 307, 308))
-    if answer.status_code != 200:
-        url = connection.follow(answer)
-    with connection.stream(url, {"Range": f"bytes={done}-"} if done else {}) as response:
-        if response.status_code in (301, 302, 303, 307, 308):
-            url = connection.follow(response)
-            with connection.stream(url, {"Range": f"bytes={done}-"} if done else {}) as other:
-                _store(connection, other, rest)
-        else:
-            _store(connection, response, rest)
+def _download(connection: Connection, blob: _Blob, rest: Path, done: int) -> str:
+    """Fetch what is missing of a blob, as much as comes; returns why it may have been less than all."""
+    url, wanted = f"{connection.root}/blobs/{blob.digest}", {"Range": f"bytes={done}-"} if done else {}
+    connection.ask("HEAD", url, (200, *_ELSEWHERE))  # brings the login
+    with connection.stream(url, wanted) as response:
+        if response.status_code not in _ELSEWHERE:
+            return _store(connection, response, rest)
+    with connection.stream(connection.follow(response), wanted) as response:
+        return _store(connection, response, rest)
 
 
-def _store(connection: Connection, response: httpx.Response, rest: Path) -> None:
+def _store(connection: Connection, response: httpx.Response, rest: Path) -> str:
+    if response.status_code in MOMENTARY:
+        return f"it answers {response.status_code}"
     if response.status_code not in (200, 206):
         raise connection.refusal(response)
     with rest.open("ab" if response.status_code == 206 else "wb") as file:
@@ -150,3 +151,4 @@ def _store(connection: Connection, response: httpx.Response, rest: Path) -> None
         file.flush()
         with contextlib.suppress(OSError):
             os.fsync(file.fileno())
+    return "the connection broke"
