@@ -242,6 +242,29 @@ def test_tokens_of_a_token_server_are_fetched_and_renewed_in_the_middle_of_a_lay
     assert sent_again == 0
 
 
+def test_a_layer_is_mounted_from_another_repository_with_a_token_for_both(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPLOYTK_REGISTRY_USER", "me")
+    monkeypatch.setenv("DEPLOYTK_REGISTRY_PASSWORD", PASSWORD)
+    certificate = tmp_path / "certificate"
+    with (
+        running_token_server(certificate, "me", PASSWORD) as tokens,
+        running_registry(
+            tmp_path / "registry", tokens=tokens.settings | {"rootcertbundle": str(certificate)}
+        ) as registry,
+    ):
+        plan = _plan(bundle, tmp_path / "base", f"{registry.host}/me/one:1")
+        push_image(plan, f"{registry.host}/me/one:1", Silent())
+
+        _, sent_bytes = push_image(plan, f"{registry.host}/me/two:1", Silent())
+
+    assert {"repository:me/one", "repository:me/two"} in [
+        {scope.rpartition(":")[0] for scope in scopes} for scopes in tokens.scopes
+    ]
+    assert sent_bytes < MIB  # the weights, 1.9 MB, are not among them
+
+
 def _build(bundle: Bundle, place: Path, tag: str) -> list[str]:
     base = place / "base"
     if not base.exists():

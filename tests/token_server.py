@@ -64,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         pair = f"{self.server.user}:{self.server.password}".encode()
         is_right = self.headers.get("Authorization") == f"Basic {base64.b64encode(pair).decode()}"
-        scopes = parse_qs(urlsplit(self.path).query).get("scope", [])
+        scopes = " ".join(parse_qs(urlsplit(self.path).query).get("scope", [])).split()
         self.server.scopes.append(scopes)
         # Clients are told that it lasts long: that it has run out, they find out by a 401.
         body = {"token": self.server.token(scopes), "expires_in": 3600} if is_right else {}

@@ -58,11 +58,11 @@ class Connection:
         login: Login | None,
         patience: Patience | None = None,
         *,
-        mounts_from: Collection[str] = (),
+        mounts_from: str = "",  # another repository, whose blobs it will want to mount
     ) -> None:
         self.reference = reference
         self.patience = patience or Patience()
-        self.mounts_from = tuple(sorted(mounts_from))  # repositories whose blobs it will want to mount
+        self._mounts_from = mounts_from
         self._login = login
         # A proxy of the environment does not know this machine's loopback.
         self._client = httpx.Client(
@@ -204,7 +204,7 @@ class Connection:
             hint = "its administrator must set it up with https"
             raise ImageError(f"{self.reference.host} wants logins to be sent without encryption", hint=hint)
         scopes = [asked.get("scope") or f"repository:{self.reference.repository}:pull,push"]
-        scopes += [f"repository:{name}:pull" for name in self.mounts_from]
+        scopes += [f"repository:{self._mounts_from}:pull"] if self._mounts_from else []
         query = {"service": asked["service"]} if asked.get("service") else {}
         if self._login and self._login.is_identity_token:
             form = query | {"grant_type": "refresh_token", "refresh_token": self._login.secret}

@@ -25,7 +25,7 @@ class Errand:
     patience: Patience
     blobs: tuple[Layer, ...]
 
-    def connect(self, mounts_from: tuple[str, ...] = ()) -> Connection:
+    def connect(self, mounts_from: str = "") -> Connection:
         return Connection(self.reference, self.login, self.patience, mounts_from=mounts_from)
 
 
@@ -58,5 +58,5 @@ def _mount(errand: Errand, blob: Layer) -> bool:
     home = repository if host == errand.reference.host else Homes(errand.reference.host).of(blob.digest)
     if not home or home == errand.reference.repository:
         return False
-    with errand.connect((home,)) as both:  # its token must be good for both repositories
+    with errand.connect(home) as both:  # its token must be good for both repositories
         return mount_blob(both, blob, home)

@@ -64,7 +64,10 @@ def is_there(connection: Connection, digest: str) -> bool:
 def mount_blob(connection: Connection, blob: Layer, repository: str) -> bool:
     """Have the registry take a blob over from another of its repositories; false when it does not."""
     query = f"?mount={blob.digest}&from={repository}"
-    response = connection.ask("POST", f"{connection.root}/blobs/uploads/{query}", (201, 202, 401, 403, 404))
+    try:
+        response = connection.ask("POST", f"{connection.root}/blobs/uploads/{query}", (201, 202, 404))
+    except ImageError:  # it is not allowed to read there
+        return False
     if response.status_code == 202:  # it began an upload instead
         with contextlib.suppress(httpx.TransportError):
             connection.attempt("DELETE", connection.follow(response))
