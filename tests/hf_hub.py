@@ -7,7 +7,7 @@ with hf_hub(directory) as hub:
     hub.stored                               # LFS object ids in the order in which they arrived whole
     hub.commits("me/tiny")                   # newest last
 
-    python hf_hub.py DIRECTORY               # serves on its own, and prints its address
+    python hf_hub.py DIRECTORY [PORT]        # serves on its own, and prints its address
 
 Kinds: whoami create info tree preupload batch PUT verify commit yaml xet resolve runtime logs settings app.
 A number is answered with that status, (number, seconds) with Retry-After as well; "cut" breaks the connection while
@@ -518,9 +518,9 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def hf_hub(root: Path) -> Iterator[Hub]:
+def hf_hub(root: Path, port: int = 0) -> Iterator[Hub]:
     hub = Hub(root)
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": hub}))
     hub.port = server.server_address[1]
     (root / "objects").mkdir(parents=True, exist_ok=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -534,7 +534,7 @@ def hf_hub(root: Path) -> Iterator[Hub]:
 
 
 def main() -> None:
-    with hf_hub(Path(sys.argv[1])) as hub:
+    with hf_hub(Path(sys.argv[1]), int((sys.argv[2:] or ["0"])[0])) as hub:
         print(hub.url, flush=True)  # noqa: T201
         for line in sys.stdin:  # each line asks for the figures so far
             if line.strip() == "end":

@@ -19,18 +19,20 @@ from deploytk.errors import ReleaseError
 from deploytk.progress import Progress
 from deploytk.targets.huggingface.place import Hub
 from deploytk.targets.huggingface.refusals import FAILURES, TRANSIENT, in_words, is_transient, status_of, wait_s
+from deploytk.targets.huggingface.uploads import Addition
 
 PATIENCE_S = 120.0
 """How long a hub that does not answer is asked again."""
 
 _STALLED_S = 120.0  # nothing sent or received; the client itself would wait for ever
 _LONGEST_PAUSE_S = 8.0
+_MUCH_BYTES = 16 * 2**20  # more than waits in the buffers of a connection that is dead
 
 Result = TypeVar("Result")
 
 
 class MovedError(Exception):
-    """The commit was not taken, or its answer was lost; `wait_s` before the next look."""
+    """The commit was not taken, or its answer was lost; the hub asks to wait `wait_s` before the next look."""
 
     def __init__(self, wait_s: float) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class Client:
     def __init__(self, hub: Hub, progress: Progress, patience_s: float = PATIENCE_S) -> None:
         self.hub = hub
         self.progress = progress
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         _quiet()
         session = type(huggingface_hub.get_session())  # httpx or httpx2, by its version
         # On loopback no proxy can be meant.
@@ -115,9 +117,9 @@ class Client:
         return has_xet
 
     def check_card(self, text: str, kind: str = "model") -> None:
-        """Ask the hub whether it takes this README.md, before anything large is sent."""
+        """Ask the hub whether it takes this README.md, before anything large is sent; raises ReleaseError if not."""
 
-        def post() -> Any:
+        def post() -> str | None:
             headers = {"Authorization": f"Bearer {self.hub.token}"}
             body = {"content": text, "repoType": kind}
             answer = huggingface_hub.get_session().post(
@@ -125,13 +127,16 @@ class Client:
             )
             if answer.status_code in TRANSIENT:
                 raise TimeoutError
-            return answer
+            if answer.status_code != 400:
+                return None
+            said = answer.json()
+            return "; ".join(str(error["message"]) for error in said.get("errors") or [{"message": said["error"]}])
 
-        answer = self.ask(post, "README.md")
-        if answer.status_code == 400:
-            errors = "; ".join(str(error.get("message")) for error in answer.json().get("errors", []))
+        refusal = self.ask(post, "README.md")
+        if refusal is not None:
+            said = self.hub.redact(" ".join(refusal.split())[:300])
             raise ReleaseError(
-                f"{self.hub.host} refuses the head of README.md: {self.hub.redact(errors)}",
+                f"{self.hub.host} refuses the head of README.md: {said}",
                 hint="correct the card's template, package again, then publish",
             )
 
@@ -160,14 +165,18 @@ class Client:
             status = status_of(error)
             # 409 too: another commit is being made. A lost answer: whether it landed, the next look tells.
             if status in (409, 412) or is_transient(error):
-                raise MovedError(min(wait_s(error) or 0.5, self._patience_s)) from error
-            raise in_words(error, repo, self.hub, self._patience_s) from error
+                raise MovedError(min(wait_s(error) or 0.0, self.patience_s)) from error
+            raise in_words(error, repo, self.hub, self.patience_s) from error
         return done.oid
 
-    def send(self, repo: str, additions: Sequence[CommitOperationAdd], kind: str) -> None:
+    def send(self, repo: str, additions: Sequence[Addition], kind: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # between huggingface_hub and httpx2
-            self.ask(lambda: self.api.preupload_lfs_files(repo, additions, repo_type=kind, free_memory=False), repo)
+            self.ask(
+                lambda: self.api.preupload_lfs_files(repo, additions, repo_type=kind, free_memory=False),
+                repo,
+                done_bytes=lambda: sum(made.sent_bytes for made in additions),
+            )
 
     def create(self, repo: str, kind: str, *, is_private: bool, **space: Any) -> tuple[Head, bool]:
         """The repository, and whether it was created just now.
@@ -185,18 +194,25 @@ class Client:
             refused = error
         head = self.head(repo, kind)
         if head is None and refused is not None and status_of(refused) != 409:
-            raise in_words(refused, repo, self.hub, self._patience_s) from refused
+            raise in_words(refused, repo, self.hub, self.patience_s) from refused
         if head is None:
             raise ReleaseError(f"{self.hub.host} has {repo} and does not show it", hint="run again in a minute")
         return head, refused is None
 
-    def ask(self, call: Callable[[], Result], what: str, *, passing: tuple[int, ...] = ()) -> Result:
+    def ask(
+        self,
+        call: Callable[[], Result],
+        what: str,
+        *,
+        passing: tuple[int, ...] = (),
+        done_bytes: Callable[[], int] = lambda: 0,
+    ) -> Result:
         """`call`, again while the hub is busy or gone, no longer than its patience; errors in words.
 
-        Errors of the client with a status in `passing` pass as they are.
+        Errors of the client with a status in `passing` pass as they are. The patience begins with the first failure,
+        and anew where much was done since the last one: an upload of hours outlives more than one short absence.
         """
-        until = time.monotonic() + self._patience_s
-        pause = 0.5
+        until, done, pause = None, 0, 0.5
         while True:
             try:
                 return call()
@@ -204,10 +220,12 @@ class Client:
                 if status_of(error) in passing and not is_transient(error):
                     raise
                 if not is_transient(error):
-                    raise in_words(error, what, self.hub, self._patience_s) from error
+                    raise in_words(error, what, self.hub, self.patience_s) from error
+                if until is None or done_bytes() - done > _MUCH_BYTES:
+                    until, done, pause = time.monotonic() + self.patience_s, done_bytes(), 0.5
                 wait = max(wait_s(error) or 0.0, pause)
                 if time.monotonic() + wait > until:
-                    raise in_words(error, what, self.hub, self._patience_s) from error
+                    raise in_words(error, what, self.hub, self.patience_s) from error
                 self.progress.note(f"{self.hub.host} does not answer, or asks to wait: again in {wait:.0f} s")
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError
@@ -16,7 +17,9 @@ TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _session = type(huggingface_hub.get_session())
 _transport_error: type[Exception] = importlib.import_module(_session.__module__.split(".")[0]).TransportError
 
-FAILURES = (HfHubHTTPError, _transport_error, RuntimeError, ValueError, OSError)
+_UNREADABLE = (json.JSONDecodeError, LookupError, TypeError, AttributeError)  # an answer without what a hub's has
+
+FAILURES = (HfHubHTTPError, _transport_error, RuntimeError, ValueError, OSError, *_UNREADABLE)
 """What a call of huggingface_hub raises, whether it sends by httpx or, later, by httpx2."""
 
 
@@ -66,6 +69,11 @@ def in_words(error: Exception, what: str, hub: Hub, patience_s: float) -> Deploy
     if is_transient(cause):
         busy = f"{host} answers {status}" if status else f"{host} does not answer"
         return TryAgainError(f"{busy}, also after {patience_s:.0f} s", hint="run the same command again later")
+    if isinstance(cause, _UNREADABLE):
+        return ReleaseError(
+            f"{host} does not answer {what} as a hub does",
+            hint="check HF_ENDPOINT, and whether a login page or proxy answers in the hub's place",
+        )
     said = hub.redact(_said(cause))
     return ReleaseError(f"{host} refuses {what}: {said}", hint="correct what it names, then run again")
 

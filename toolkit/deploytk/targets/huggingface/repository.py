@@ -19,7 +19,8 @@ from deploytk.targets.huggingface.client import Client, Head, MovedError, Remote
 from deploytk.targets.huggingface.uploads import addition
 
 _HUBS_OWN = {".gitattributes"}  # made with the repository; the hub knows best which files are large
-_ATTEMPTS = 4  # while others commit, or answers are lost
+_ATTEMPTS = 8  # while others commit, or answers are lost: half a minute with the pauses between
+_LONGEST_PAUSE_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,28 @@ def bring(client: Client, repository: Repository, wanted: Mapping[str, LocalFile
 
     After a lost answer or somebody else's commit it looks again: what landed is not committed twice.
     """
-    name, kind = repository.name, repository.kind
     stats = {path: _stat(file.source) for path, file in wanted.items()}
+    try:
+        return _bring(client, repository, wanted, stats, message)
+    except OSError as error:
+        _refuse_changed(wanted, stats, error)
+        raise ReleaseError(
+            f"{error.filename} cannot be read: {error.strerror}", hint="see that it can, then run again"
+        ) from error
+
+
+def _bring(
+    client: Client,
+    repository: Repository,
+    wanted: Mapping[str, LocalFile],
+    stats: Mapping[str, tuple[int, ...]],
+    message: str,
+) -> Outcome:
+    name, kind = repository.name, repository.kind
     first: tuple[Change, ...] | None = None
     head: Head | None = repository.head
     files = size = 0
+    pause = 0.5
     for _ in range(_ATTEMPTS):
         if first is not None:
             head = client.head(name, kind)
@@ -105,15 +123,21 @@ def bring(client: Client, repository: Repository, wanted: Mapping[str, LocalFile
         first = first or changes
         if all(change.status == "same" for change in changes):
             return Outcome(head.commit or "", first, files, size)
-        sent = _send(client, repository, wanted, changes, stats)
-        files, size = files + len(sent.large), size + sum(wanted[path].size for path in sent.large)
         try:
+            sent = _send(client, repository, wanted, changes)
+            _refuse_changed(wanted, stats, None)
+            files, size = files + len(sent.large), size + sum(wanted[path].size for path in sent.large)
             commit = client.commit(name, sent.operations, head, message, kind)
         except MovedError as error:
-            time.sleep(error.wait_s)
+            time.sleep(max(error.wait_s, pause))
+            pause = min(2 * pause, client.patience_s, _LONGEST_PAUSE_S)
             continue
+        except (ReleaseError, TryAgainError) as error:
+            _refuse_changed(wanted, stats, error)
+            raise
         files, size = files + len(sent.small), size + sum(wanted[path].size for path in sent.small)
         _verify(client, repository, wanted)
+        _refuse_changed(wanted, stats, None, "was committed")
         return Outcome(commit, first, files, size)
     raise TryAgainError(
         f"{client.hub.host} does not take the commit, or others keep committing to {name}", hint="run again later"
@@ -132,7 +156,6 @@ def _send(
     repository: Repository,
     wanted: Mapping[str, LocalFile],
     changes: Sequence[Change],
-    stats: Mapping[str, tuple[int, ...]],
 ) -> _Sent:
     """Upload what the hub keeps apart from git; the content of equal files goes once."""
     paths = [change.path for change in changes if change.status in ("new", "changed")]
@@ -142,12 +165,7 @@ def _send(
     with client.progress.task("sending", sum(wanted[path].size for path in paths)) as advance:
         additions = [addition(path, wanted[path].source, wanted[path].sha256, advance) for path in paths]
         unique = {wanted[made.path_in_repo].sha256: made for made in reversed(additions)}
-        try:
-            client.send(repository.name, list(unique.values()), repository.kind)
-        except (ReleaseError, TryAgainError) as error:
-            _refuse_changed(wanted, stats, error)
-            raise
-    _refuse_changed(wanted, stats, None)
+        client.send(repository.name, list(unique.values()), repository.kind)
     is_large = {made.path_in_repo: made._upload_mode == "lfs" for made in unique.values()}
     large = tuple(m.path_in_repo for m in unique.values() if is_large[m.path_in_repo] and (m.is_sent or is_xet))
     small = tuple(path for path in paths if not is_large.get(path, True))
@@ -156,22 +174,26 @@ def _send(
 
 
 def _stat(path: Path) -> tuple[int, ...]:
-    status = path.stat()
+    """Empty where there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _refuse_changed(
-    wanted: Mapping[str, LocalFile], stats: Mapping[str, tuple[int, ...]], cause: BaseException | None
+    wanted: Mapping[str, LocalFile],
+    stats: Mapping[str, tuple[int, ...]],
+    cause: BaseException | None,
+    when: str = "was sent; nothing is visible of it",
 ) -> None:
     """Raises ReleaseError when a file is no longer what was hashed: the hub would keep it under a wrong digest."""
     for path, file in wanted.items():
-        try:
-            is_same = _stat(file.source) == stats[path]
-        except OSError:
-            is_same = False
-        if not is_same:
+        now = _stat(file.source)
+        if not now or now != stats[path]:
             raise ReleaseError(
-                f"{path} changed while it was sent; nothing is visible of it",
+                f"{path} changed while it {when}",
                 hint="package the model again when nothing writes to it, then publish",
             ) from cause
 

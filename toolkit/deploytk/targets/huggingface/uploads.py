@@ -14,7 +14,11 @@ from deploytk.progress import Advance
 
 
 def addition(path: str, source: Path, sha256: str | None, advance: Advance) -> Addition:
-    """A file to commit; with its digest known the client does not read it once more."""
+    """A file to commit; with its digest known the client does not read it once more.
+
+    Raises OSError when it is not there; the client itself raises ValueError.
+    """
+    source.stat()
     made = Addition(path, str(source))
     made.advance = advance
     if sha256:
@@ -27,12 +31,17 @@ class Addition(CommitOperationAdd):
 
     advance: Advance
     is_sent = False
+    sent_bytes = 0  # those of attempts that failed are counted as well
 
     @contextmanager
     def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:  # with_tqdm: it is read to be sent
         self.is_sent |= with_tqdm
-        with _Counted(str(self.path_or_fileobj), self.advance if with_tqdm else lambda _: None) as file:
+        with _Counted(str(self.path_or_fileobj), self._count if with_tqdm else lambda _: None) as file:
             yield file
+
+    def _count(self, size: int) -> None:
+        self.sent_bytes += size
+        self.advance(size)
 
 
 class _Counted(io.FileIO):

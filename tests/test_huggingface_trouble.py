@@ -1,0 +1,268 @@
+"""A publish to Hugging Face when the hub goes away, something else answers, or files change under it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from bundles import Notes, make_bundle
+from conftest import MODELS
+from hf_hub import WRITER, Fault, Hub, hf_hub
+from huggingface_hub import constants
+
+from deploytk.bundle import Bundle, BundleOptions
+from deploytk.digests import hash_file
+from deploytk.errors import ReleaseError, TryAgainError
+from deploytk.progress import Advance, Progress, Silent, Unit
+from deploytk.release import PublishOptions, Release, publish_bundle
+from deploytk.targets.huggingface import HuggingFace
+from deploytk.targets.huggingface.client import Client
+from deploytk.targets.huggingface.place import find_hub
+from deploytk.targets.huggingface.target import check_front_matter
+
+REPO = "me/tiny"
+_AWAY_S = 1.5
+_LARGE_BYTES = 24 * 2**20  # more than the buffers of a loopback connection hold
+
+
+@pytest.fixture(autouse=True)
+def _xet_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """Of files of its own: they may be changed."""
+    return _bundle(tmp_path, 100_000)
+
+
+@pytest.fixture
+def large_bundle(tmp_path: Path) -> Bundle:
+    return _bundle(tmp_path, _LARGE_BYTES)
+
+
+def _bundle(tmp_path: Path, size: int) -> Bundle:
+    model = tmp_path / "model"
+    shutil.copytree(MODELS / "hf-awq", model)
+    (model / "more.txt").write_bytes(b"1" * size)
+    return make_bundle(model, tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with hf_hub(tmp_path / "hub") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        yield hub
+
+
+class HubProcess:
+    """The stand-in as a process that can be killed, and comes back at its old address."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._port = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        program = [sys.executable, str(Path(__file__).with_name("hf_hub.py")), str(self.root), str(self._port)]
+        self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        self._port = int(self._process.stdout.readline().rsplit(":", 1)[1])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=10)
+
+    def restart(self) -> threading.Timer:
+        self.kill()
+        timer = threading.Timer(_AWAY_S, self.start)
+        timer.start()
+        return timer
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubProcess]:
+    process = HubProcess(tmp_path / "hub")
+    monkeypatch.setenv("HF_ENDPOINT", process.url)
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+class Restarts(Notes):
+    """Restarts the hub once: after so many bytes of the upload, or when all of it is sent."""
+
+    def __init__(self, process: HubProcess, after_bytes: int | None) -> None:
+        super().__init__()
+        self._process, self._after_bytes = process, after_bytes
+        self._sent = 0
+        self.timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def task(self, label: str, total: int, unit: Unit = "bytes") -> Iterator[Advance]:
+        def advance(amount: int) -> None:
+            with self._lock:
+                self._sent += amount
+                if self._after_bytes is not None and self._sent > self._after_bytes:
+                    self._once()
+
+        yield advance if label == "sending" else lambda _: None
+        if label == "sending":
+            self._once()
+
+    def _once(self) -> None:
+        self.timer = self.timer or self._process.restart()
+
+
+def _publish(bundle: Bundle, patience_s: float = 3.0, progress: Progress | None = None) -> Release:
+    return publish_bundle(bundle, HuggingFace(patience_s), PublishOptions(repo=REPO), progress or Silent())
+
+
+def _published(root: Path) -> dict[str, str]:
+    tree = Hub(root).tree(REPO)
+    del tree[".gitattributes"]  # the hub's own
+    return tree
+
+
+def _expected(bundle: Bundle) -> dict[str, str]:
+    manifest = {"deploytk.json": hash_file(bundle.path / "deploytk.json")}
+    return {file.path: file.sha256 for file in bundle.files} | manifest
+
+
+@pytest.mark.parametrize("after_bytes", [_LARGE_BYTES // 2, None], ids=["while it is sent", "before the commit"])
+def test_a_hub_that_is_killed_and_comes_back_has_the_same_tree_in_the_end(
+    process: HubProcess, large_bundle: Bundle, after_bytes: int | None
+) -> None:
+    restarts = Restarts(process, after_bytes)
+
+    release = _publish(large_bundle, patience_s=30, progress=restarts)
+
+    assert restarts.timer
+    restarts.timer.join()
+    hub = Hub(process.root)
+    assert _published(process.root) == _expected(large_bundle)
+    assert [commit["summary"] for commit in hub.commits(REPO)] == ["initial commit", "Publish tiny"]
+    assert release.revision == hub.commits(REPO)[-1]["oid"]
+    stored = (process.root / "stored").read_text().split()
+    assert len(stored) == len(set(stored)) == 2  # more.txt and model.safetensors, each whole once
+
+
+def test_a_hub_that_does_not_come_back_leaves_nothing_to_see_and_the_next_run_sends_the_rest(
+    process: HubProcess, bundle: Bundle
+) -> None:
+    class Kills(Restarts):
+        def _once(self) -> None:
+            self.timer = self.timer or threading.Timer(0, lambda: None)
+            process.kill()
+
+    with pytest.raises(TryAgainError, match="does not answer, also after 1 s") as caught:
+        _publish(bundle, patience_s=1, progress=Kills(process, None))
+    assert caught.value.exit_code == 75
+    assert len(Hub(process.root).commits(REPO)) == 1
+    process.start()
+
+    release = _publish(bundle)
+
+    assert _published(process.root) == _expected(bundle)
+    stored = (process.root / "stored").read_text().split()
+    assert len(stored) == len(set(stored)) == 2
+    assert release.uploaded_files == len(bundle.files) + 1 - 2  # the two large ones were there
+
+
+def test_a_commit_that_is_refused_for_a_while_is_made_once(hub: Hub, bundle: Bundle) -> None:
+    hub.faults["commit"] = [503, 409, "cut"]
+
+    _publish(bundle, patience_s=0.1)  # no pause is longer than that
+
+    assert len(hub.commits(REPO)) == 2
+    assert len(hub.stored) == 2
+
+
+@pytest.mark.parametrize(("step_bytes", "is_done"), [(20 * 2**20, True), (2**20, False)])
+def test_the_patience_begins_anew_where_much_was_sent_between_two_absences(
+    hub: Hub, step_bytes: int, is_done: bool
+) -> None:
+    client = Client(find_hub(), Silent(), patience_s=0.6)  # one pause of 0.5 s
+    done, tries = 0, 0
+
+    def send() -> str:
+        nonlocal done, tries
+        done, tries = done + step_bytes, tries + 1
+        if tries <= 3:
+            raise ConnectionResetError
+        return "sent"
+
+    try:
+        answer = client.ask(send, REPO, done_bytes=lambda: done)
+    except TryAgainError:
+        answer = "gave up"
+
+    assert answer == ("sent" if is_done else "gave up")
+
+
+@pytest.mark.parametrize("kind", ["create", "info", "preupload", "batch", "commit", "tree"])
+@pytest.mark.parametrize("fault", [302, 418], ids=["a redirect to nowhere", "an unknown refusal"])
+def test_what_no_hub_answers_is_said_in_one_line(hub: Hub, bundle: Bundle, kind: str, fault: Fault) -> None:
+    hub.faults[kind] = [fault] * 3
+    if kind == "tree":
+        hub.create(REPO)
+
+    with pytest.raises(ReleaseError) as caught:
+        _publish(bundle)
+
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("when", ["tree", "yaml", "preupload", "batch", "PUT"])
+@pytest.mark.parametrize("path", ["README.md", "more.txt"])
+def test_a_file_that_goes_away_is_named_and_nothing_is_committed(
+    hub: Hub, bundle: Bundle, when: str, path: str
+) -> None:
+    hub.create(REPO)
+    hub.on[when] = (bundle.path / path).unlink
+
+    with pytest.raises(ReleaseError, match=f"{path} changed while it was sent; nothing is visible of it"):
+        _publish(bundle)
+
+    assert len(hub.commits(REPO)) == 1
+
+
+def test_a_file_that_changes_while_it_is_committed_is_named(hub: Hub, bundle: Bundle) -> None:
+    hub.on["commit"] = lambda: (bundle.path / "README.md").write_text("changed\n")
+
+    with pytest.raises(ReleaseError, match=r"README\.md"):
+        _publish(bundle)
+
+
+def test_a_token_that_expires_while_files_are_sent_is_said_and_the_next_run_goes_on(hub: Hub, bundle: Bundle) -> None:
+    hub.faults["commit"] = [401]
+    with pytest.raises(ReleaseError, match="does not accept the access token"):
+        _publish(bundle)
+    stored = list(hub.stored)
+
+    _publish(bundle)
+
+    assert hub.stored == stored
+    assert _published(hub.root) == _expected(bundle)
+
+
+def test_a_head_of_the_card_that_is_no_yaml_is_said_in_one_line() -> None:
+    with pytest.raises(ReleaseError, match=r"the head of README\.md is no YAML") as caught:
+        check_front_matter("---\nlicense: mit\n  tags: [\n---\n")
+
+    assert "\n" not in str(caught.value)
