@@ -99,9 +99,9 @@ def test_a_registry_that_is_killed_and_comes_back_is_waited_for(
         _, sent_bytes = push_image(plan, tag, Silent())
 
     assert read_registry(tag).image_id == plan.image_id
-    # It was killed in the second chunk of 64 MiB, and docker-registry then takes no more of that upload.
+    # It was killed in a chunk, and docker-registry then takes no more of that upload: the layer is sent anew, once.
     total = sum(layer.size for layer in plan.layers) + len(plan.config)
-    assert 0 < sent_bytes - total <= 2 * 64 * MIB + 20 * MIB
+    assert total <= sent_bytes < 2 * total
 
 
 def test_a_registry_that_does_not_come_back_is_given_up(bundle: Bundle, registry: Registry, tmp_path: Path) -> None:
@@ -234,11 +234,11 @@ def test_tokens_of_a_token_server_are_fetched_and_renewed_in_the_middle_of_a_lay
         tokens.lifetime_s = 300
         _, sent_again = push_image(plan, tag, Silent())
 
-    assert len(refused) == 1
+    assert refused
     assert {scope.rpartition(":")[0] for scopes in tokens.scopes for scope in scopes} == {"repository:me/tiny"}
-    # Only chunks that were under way when the token ran out may have been sent twice.
+    # Only chunks that were refused may have been sent twice.
     total = sum(layer.size for layer in plan.layers) + len(plan.config)
-    assert total <= sent_bytes <= total + 3 * 64 * KIB
+    assert total <= sent_bytes <= total + len(refused) * 64 * KIB
     assert sent_again == 0
 
 
