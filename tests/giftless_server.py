@@ -67,6 +67,7 @@ class Giftless:
     port: int
     lfs_port: int
     process: subprocess.Popen[bytes] | None = None
+    front: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -89,6 +90,20 @@ class Giftless:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def start(self) -> None:
+        """Start git's side and LFS's."""
+        with (self.root / "lighttpd.out").open("ab") as out:
+            command = ["lighttpd", "-D", "-f", str(self.root / "lighttpd.conf")]
+            self.front = subprocess.Popen(command, stdout=out, stderr=out)
+        self.start_lfs()
+        _wait(self.url)
+
+    def stop(self) -> None:
+        assert self.front is not None
+        self.front.kill()
+        self.front.wait()
+        self.stop_lfs()
 
     @property
     def stored(self) -> set[str]:
@@ -113,16 +128,11 @@ def giftless_server(root: Path) -> Iterator[Giftless]:
     server = Giftless(root, free_port(), free_port())
     config = root / "lighttpd.conf"
     config.write_text(LIGHTTPD.format(root=root, port=server.port, lfs_port=server.lfs_port, backend=BACKEND))
-    with (root / "lighttpd.out").open("wb") as out:
-        front = subprocess.Popen(["lighttpd", "-D", "-f", str(config)], stdout=out, stderr=out)
     try:
-        server.start_lfs()
-        _wait(server.url)
+        server.start()
         yield server
     finally:
-        front.terminate()
-        front.wait()
-        server.stop_lfs()
+        server.stop()
 
 
 def _wait(url: str) -> None:

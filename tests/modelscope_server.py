@@ -39,8 +39,9 @@ class Studio(Repository):
 class ModelScopeServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.is_gone = False
         self.repositories: dict[str, Repository] = {}
         self.studios: dict[str, Studio] = {}
         self.statuses: list[str] | None = None  # of Studios to come
@@ -54,6 +55,20 @@ class ModelScopeServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def go_away(self) -> None:
+        """No connection is taken any more, and those that are open break."""
+        self.is_gone = True
+        self.shutdown()
+        self.server_close()
+
+    def come_back(self) -> ModelScopeServer:
+        """The same hub again, at the same address."""
+        back = ModelScopeServer(self.server_address[1])
+        kept = ("repositories", "studios", "statuses", "blobs", "faults", "requests", "puts", "loses", "lock")
+        vars(back).update({name: vars(self)[name] for name in kept})
+        threading.Thread(target=back.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return back
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -77,6 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         kind = "commit" if "/commit/" in path else "batch" if path.endswith("/batch") else method
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.server.is_gone:
+            self.close_connection = True
+            return
         with self.server.lock:
             self.server.requests.append(f"{method} {self.path}")
             waiting = self.server.faults.get(kind, [])
@@ -101,6 +119,10 @@ class _Handler(BaseHTTPRequestHandler):
         if method == "POST" and path == "/api/v1/models":
             asked = json.loads(body)
             repo = f"{asked['Path']}/{asked['Name']}"
+            if asked["Path"] != "me":
+                return 403, {"Message": f"no right to create anything under {asked['Path']}"}
+            if asked["Name"] == "admin":
+                return 400, {"Message": "the name is reserved"}
             if repo in hub.repositories:
                 return 400, {"Message": "the repository already exists"}
             hub.repositories[repo] = Repository(asked["Visibility"])

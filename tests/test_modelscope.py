@@ -188,7 +188,7 @@ def test_a_hub_that_is_away_says_run_again(bundle: Bundle, monkeypatch: pytest.M
     monkeypatch.setenv("MODELSCOPE_API_TOKEN", WRITER)
 
     with pytest.raises(TryAgainError, match="does not answer"):
-        _publish(bundle)
+        publish_bundle(bundle, ModelScope(patience_s=0.0), PublishOptions(repo=REPO), Silent())
 
 
 @pytest.mark.parametrize("repo", [None, "tiny", "me/../x", "me/a b"])
@@ -199,6 +199,55 @@ def test_a_name_that_cannot_be_is_refused_before_anything(
         _publish(bundle, repo=repo)
 
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("repo", "says"),
+    [
+        ("somebody/tiny", "may not write to somebody/tiny"),
+        ("me/admin", "refused me/admin: .*the name is reserved"),
+    ],
+)
+def test_what_the_hub_refuses_is_told(hub: ModelScopeServer, bundle: Bundle, repo: str, says: str) -> None:
+    with pytest.raises(ReleaseError, match=says):
+        _publish(bundle, repo=repo)
+
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize("kind", ["batch", "PUT", "commit"])
+def test_a_token_that_expires_in_the_middle_is_named_and_nothing_is_committed(
+    hub: ModelScopeServer, bundle: Bundle, kind: str
+) -> None:
+    hub.faults[kind] = [401] * 500
+
+    with pytest.raises(ReleaseError, match="does not take the token"):
+        _publish(bundle)
+
+    assert not hub.repositories[REPO].commits
+
+
+def test_a_file_that_changes_while_it_is_sent_is_not_committed(
+    hub: ModelScopeServer, tmp_path: Path, model_copy: Callable[[str], Path]
+) -> None:
+    model = model_copy("hf-awq")
+    bundle = make_bundle(model, tmp_path / "bundle")
+    weights = bundle.path / "model.safetensors"
+    content = weights.read_bytes()
+
+    class Meddler(Silent):
+        def task(self, label: str, total: int, unit: object = "bytes") -> object:  # type: ignore[override]
+            if label == "sending":
+                weights.write_bytes(content[::-1])
+            return super().task(label, total)
+
+    with pytest.raises(ReleaseError, match="changed while it was sent"):
+        publish_bundle(bundle, ModelScope(), PublishOptions(repo=REPO), Meddler())
+    assert not hub.repositories[REPO].commits
+    weights.write_bytes(content)
+
+    assert _publish(bundle).verified
+    assert hub.repositories[REPO].files["model.safetensors"] == content
 
 
 def test_an_upload_that_broke_off_goes_on(

@@ -11,7 +11,9 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,13 +35,28 @@ from deploytk.targets.openxlab.place import is_loopback
 
 _TYPE = "model"
 _PRIVATE, _PUBLIC = 1, 5
+_PATIENCE_S = 90.0
+_PAUSE_S = 1.0
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _VERIFIED_BY = "the hub's listing, path and SHA-256 of every file"
 _TOKEN_HINT = "set MODELSCOPE_API_TOKEN (ModelScope, account, access token) to one that may write"  # noqa: S105
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What was brought to the hub."""
+
+    api: HubApi
+    visibility: int
+    sent: tuple[Change, ...]
+    unchanged: int
+
+
 class ModelScope:
     name = "modelscope"
+
+    def __init__(self, patience_s: float = _PATIENCE_S) -> None:
+        self._patience_s = patience_s  # with a hub that does not answer, beyond the 16 s of the client's own
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         repo = _checked_repo(options.repo)
@@ -57,41 +74,62 @@ class ModelScope:
         Raises ReleaseError when refused, TryAgainError when the hub does not answer. Run again it sends only the rest.
         """
         repo = _checked_repo(options.repo)
-        with _alone(repo), _translated(repo):
-            api, _ = _sign_in()
-            visibility = _visibility(api, repo)
-            if visibility is None:
-                progress.note(f"{repo} is not there: creating it, {'private' if options.is_private else 'public'}")
-                visibility = _create(api, repo, bundle, options)
-            if visibility == _PUBLIC and options.is_private:
-                raise ReleaseError(
-                    f"{repo} is visible to everybody; nothing was sent",
-                    hint="add --public if that is meant, or make the repository private on its settings page",
-                )
-            changes = _changes(bundle, _listing(api, repo))
-            wanted = [change for change in changes if change.status in ("new", "changed")]
-            paths = {change.path: bundle.path / change.path for change in wanted}
-            send_files(api, repo, _TYPE, paths, f"Publish {bundle.name}, {bundle.digest}", progress)
-            gone = [change.path for change in changes if change.status == "deleted"]
-            if gone:
-                api.delete_files(repo, _TYPE, gone, commit_message=f"Delete what {bundle.name} has no more")
-            if wanted or gone:
-                _verify(_changes(bundle, _listing(api, repo)), repo)
-            steps = publish_studio(api, repo, bundle, options, progress) if options.with_app else ()
-        url = f"{site(api)}/models/{repo}"
-        is_open = options.is_private or visibility == _PUBLIC
+        with _alone(repo):
+            done = self._patiently(lambda: _bring(bundle, repo, options, progress), repo, progress)
+            with _translated(repo):
+                steps = publish_studio(done.api, repo, bundle, options, progress) if options.with_app else ()
+        url = f"{site(done.api)}/models/{repo}"
+        is_open = options.is_private or done.visibility == _PUBLIC
         return Release(
             target=self.name,
             repo=repo,
             revision=bundle.digest,
             url=url,
-            uploaded_files=len(wanted),
-            uploaded_bytes=sum(change.bytes for change in wanted),
-            unchanged_files=sum(change.status == "same" for change in changes),
+            uploaded_files=len(done.sent),
+            uploaded_bytes=sum(change.bytes for change in done.sent),
+            unchanged_files=done.unchanged,
             verified=True,
             verified_by=_VERIFIED_BY,
             steps_left=steps if is_open else (f"make it public on its settings page: {url}", *steps),
         )
+
+    def _patiently(self, bring: Callable[[], _Done], repo: str, progress: Progress) -> _Done:
+        """What `bring` comes to, begun again as long as the hub is away for a while only."""
+        gone_since: float | None = None
+        while True:
+            try:
+                with _translated(repo):
+                    return bring()
+            except TryAgainError as error:  # noqa: PERF203 (it waits anyway)
+                gone_since = gone_since or time.monotonic()
+                if time.monotonic() - gone_since >= self._patience_s:
+                    raise
+                progress.note(f"{error}; trying again")
+                time.sleep(_PAUSE_S)
+
+
+def _bring(bundle: Bundle, repo: str, options: PublishOptions, progress: Progress) -> _Done:
+    """Make the repository what the bundle is, from whatever it is now."""
+    api, _ = _sign_in()
+    visibility = _visibility(api, repo)
+    if visibility is None:
+        progress.note(f"{repo} is not there: creating it, {'private' if options.is_private else 'public'}")
+        visibility = _create(api, repo, bundle, options)
+    if visibility == _PUBLIC and options.is_private:
+        raise ReleaseError(
+            f"{repo} is visible to everybody; nothing was sent",
+            hint="add --public if that is meant, or make the repository private on its settings page",
+        )
+    changes = _changes(bundle, _listing(api, repo))
+    wanted = [change for change in changes if change.status in ("new", "changed")]
+    paths = {change.path: bundle.path / change.path for change in wanted}
+    send_files(api, repo, _TYPE, paths, f"Publish {bundle.name}, {bundle.digest}", progress)
+    gone = [change.path for change in changes if change.status == "deleted"]
+    if gone:
+        api.delete_files(repo, _TYPE, gone, commit_message=f"Delete what {bundle.name} has no more")
+    if wanted or gone:
+        _verify(_changes(bundle, _listing(api, repo)), repo)
+    return _Done(api, visibility, tuple(wanted), sum(change.status == "same" for change in changes))
 
 
 def _checked_repo(repo: str | None) -> str:

@@ -120,6 +120,8 @@ def _bring(
         remote = _look(git, place, entries)
         changes = _changes(entries, remote)
         first = first or changes
+        if any(change.status != "same" for change in changes):
+            _require_writer(git, place)
         send_objects(git, [entry for entry in entries if entry.oid and entry.oid not in remote.objects], progress)
         if remote.commit and remote.blobs == {entry.path: entry.blob for entry in entries}:
             return remote.commit, first
@@ -251,6 +253,13 @@ def _is_public(git: Git, place: Place) -> bool:
         return Finished(int(is_away), str(status).encode(), "failed to connect")
 
     return git.retry(attempt) == b"200"
+
+
+def _require_writer(git: Git, place: Place) -> None:
+    """Raises ReleaseError for a token that may not write; an LFS server might take every byte before the push fails."""
+    status = _knock(place, "git-receive-pack", (place.account.username, place.account.token))
+    if status in (401, 403):
+        raise git.error(Finished(1, b"", f"error: {status}, before anything was sent"))
 
 
 def _permissions(place: Place) -> str:
