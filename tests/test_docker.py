@@ -30,9 +30,12 @@ from registries import running_registry
 from deploytk.bundle import Bundle, BundleOptions, read_bundle, read_golden
 from deploytk.containers import Build, connected
 from deploytk.errors import EndpointError, ImageError
+from deploytk.image.base import find_base
 from deploytk.image.build import build_image
 from deploytk.image.config import plan_image
 from deploytk.image.daemon import PARTIAL, load_image
+from deploytk.image.registry import read_registry
+from deploytk.image.registry.courier import can_travel
 from deploytk.image.run import Place, running_image
 from deploytk.image.runtime import runtime_base
 from deploytk.image.value import BuildOptions, Image, WeightsSource
@@ -400,6 +403,19 @@ def test_a_small_runtime_is_built_by_either_builder(
         assert dict(_files(daemon, "small:1"))["b"] == b"2"
         assert daemon.docker("inspect", "--format", "{{.Id}}", "small:1") == image
         assert any("COPY b /b" in step for step in steps)
+
+
+def test_the_layers_of_a_base_in_docker_are_sent_by_the_courier_as_well(
+    dockerd: Dockerd, bundle: Bundle, tmp_path: Path
+) -> None:
+    with running_registry(tmp_path / "registry") as registry:
+        options = dataclasses.replace(ON_DEBIAN, tag=f"{registry.host}/me/tiny:1", output="registry")
+
+        image = build_image(bundle, options, Silent())
+
+        assert read_registry(options.tag).image_id == image.image_id
+        plan = plan_image(bundle, find_base(BASE, Silent(), keep=True), options, Silent())
+        assert all(can_travel(layer) for layer in plan.layers)
 
 
 def test_a_full_disk_of_the_daemon_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import tarfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -100,18 +101,18 @@ class _Export:
         return contents
 
     def reader(self, diff_id: str, progress: Progress) -> Read:
-        def read(offset: int) -> Iterator[bytes]:
-            path = self._blob(diff_id)
-            with _EXPORTING:  # several layers are asked for at once, and one pass brings all of them
-                if not path.is_file():
-                    with connected() as daemon, disk_errors(path, ImageError):
-                        list(self._members(daemon, path.parent, progress))
-            with path.open("rb") as file:
-                file.seek(offset)
-                while chunk := file.read(_CHUNK_BYTES):
-                    yield chunk
+        return partial(self._read, diff_id, progress)  # not a closure: another process may be asked to send the layer
 
-        return read
+    def _read(self, diff_id: str, progress: Progress, offset: int) -> Iterator[bytes]:
+        path = self._blob(diff_id)
+        with _EXPORTING:  # several layers are asked for at once, and one pass brings all of them
+            if not path.is_file():
+                with connected() as daemon, disk_errors(path, ImageError):
+                    list(self._members(daemon, path.parent, progress))
+        with path.open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
 
     def _blob(self, diff_id: str) -> Path:
         return self._cache / "layers" / diff_id.removeprefix("sha256:")
