@@ -23,8 +23,10 @@ from conftest import MODELS
 from deploytk.errors import ImageError, TryAgainError
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
+from deploytk.image.reference import parse_reference
 from deploytk.image.registry import Patience, push_image, read_registry
-from deploytk.image.registry.upload import takes_chunks
+from deploytk.image.registry.connection import Connection
+from deploytk.image.registry.upload import push_blob, takes_chunks
 from deploytk.image.value import BuildOptions, ImagePlan
 from deploytk.progress import Progress, Silent
 
@@ -315,6 +317,19 @@ def test_a_known_registry_gets_whole_blobs_at_once(plan: ImagePlan, odd: Odd, mo
 
     assert set(odd.blobs) == _everything(plan)
     assert (odd.chunks, len(notes.lines)) == ([], 1)
+
+
+def test_a_whole_blob_is_broken_off_at_once(plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploytk.image.registry.upload._ONE_REQUEST", re.compile(re.escape(odd.host)))
+    asked = iter([False])
+
+    with (
+        Connection(parse_reference(f"{odd.host}/a/b:1"), None) as connection,
+        pytest.raises(InterruptedError),
+    ):
+        push_blob(connection, plan.layers[0], lambda _: None, lambda: next(asked, True))
+
+    assert odd.blobs == {}
 
 
 def test_a_blob_that_arrives_damaged_is_sent_once_more(plan: ImagePlan, odd: Odd) -> None:

@@ -42,8 +42,8 @@ def push_blob(connection: Connection, blob: Layer, advance: Advance, is_over: Ca
     """Bring a blob into the repository unless it is there.
 
     Raises ImageError when the registry does not take it, TryAgainError when it does not answer any more. When `is_over`
-    becomes true, the chunk under way is sent to its end, so that another run can go on after it, and InterruptedError
-    is raised.
+    becomes true, InterruptedError is raised; a chunk under way is first sent to its end, so that another run can go on
+    after it.
     """
     upload = _Upload(connection, blob, advance, is_over)
     with upload.session.held():
@@ -151,6 +151,8 @@ class _Upload:
 
     def _count(self, offset: int, end: int) -> Iterator[bytes]:
         for piece in self._reader.take(offset, end):
+            if self._is_over() and not self.in_chunks:  # no other run could go on: not worth waiting for
+                raise InterruptedError
             yield piece
             offset += len(piece)
             self.sent_bytes += len(piece)
