@@ -323,3 +323,24 @@ def test_a_studio_that_does_not_start_in_time_exits_75(hub: ModelScopeServer, bu
         _publish_app(bundle, wait_s=0.2)
 
     assert "run the same command again" in caught.value.hint
+
+
+@pytest.mark.usefixtures("_quick")
+def test_the_plan_shows_the_studio(hub: ModelScopeServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSCOPE_APP_TOKEN", "ms-may-read")
+    options = PublishOptions(repo=REPO, with_app=True, wait_s=10.0)
+    before = ModelScope().preview(bundle, options).app
+    assert hub.studios == {}
+    _publish_app(bundle)
+    hub.studios[REPO].files["left.txt"] = b""
+
+    after = ModelScope().preview(bundle, options).app
+
+    assert before
+    assert after
+    assert (before.place, before.is_private) == (f"{hub.url}/studios/{REPO}", True)
+    assert before.secrets == ("DEPLOYTK_MODEL_USERNAME", "DEPLOYTK_MODEL_TOKEN")
+    assert {change.status for change in before.changes} == {"new"}
+    assert [change.path for change in after.changes if change.status != "same"] == ["left.txt"]
+    assert after.upload_bytes == 0
+    assert ModelScope().preview(bundle, PublishOptions(repo=REPO)).app is None

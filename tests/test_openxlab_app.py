@@ -61,6 +61,22 @@ def test_the_form_is_spelt_out(git_hub: GitServer, bundle: Bundle) -> None:
     assert "--app-url" in resume
 
 
+def test_the_plan_shows_what_the_app_will_be(git_hub: GitServer, bundle: Bundle) -> None:
+    options = PublishOptions(repo=REPO, with_app=True)
+    before = OpenXLab(2.0).preview(bundle, options).app
+    assert not app_place(bundle).exists()
+    _publish(bundle)
+
+    after = OpenXLab(2.0).preview(bundle, options).app
+
+    assert before
+    assert after
+    assert {change.status for change in before.changes} == {"new"}
+    assert before.upload_bytes == sum(path.stat().st_size for path in app_place(bundle).iterdir())
+    assert {change.status for change in after.changes} == {"same"}
+    assert (after.place, after.secrets) == (str(app_place(bundle)), ("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN"))
+
+
 def test_the_app_repository_holds_all_but_the_model(git_hub: GitServer, bundle: Bundle) -> None:
     _publish(bundle)
 

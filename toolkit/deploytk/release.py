@@ -172,13 +172,18 @@ def _keep_record(bundle: Bundle, release: Release) -> None:
 
 def compare(bundle: Bundle, remote: Mapping[str, str], manifest_sha256: str) -> tuple[Change, ...]:
     """What publishing changes, against the paths and SHA-256 digests of what is there."""
-    local = {file.path: (file.sha256, file.size) for file in bundle.files}
-    local[MANIFEST] = (manifest_sha256, (bundle.path / MANIFEST).stat().st_size)
+    wanted = {file.path: (file.sha256, file.size) for file in bundle.files}
+    wanted[MANIFEST] = (manifest_sha256, (bundle.path / MANIFEST).stat().st_size)
+    return changes_between(wanted, remote)
+
+
+def changes_between(wanted: Mapping[str, tuple[str, int]], remote: Mapping[str, str]) -> tuple[Change, ...]:
+    """What makes of the paths and digests `remote` those of `wanted`, which has sizes as well."""
     changes = [
         Change(path, _status(remote.get(path), digest), 0 if remote.get(path) == digest else size)
-        for path, (digest, size) in local.items()
+        for path, (digest, size) in wanted.items()
     ]
-    changes += [Change(path, "deleted", 0) for path in remote if path not in local]
+    changes += [Change(path, "deleted", 0) for path in remote if path not in wanted]
     return tuple(sorted(changes, key=lambda change: change.path))
 
 

@@ -6,7 +6,6 @@ not known counts as not running yet.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tempfile
@@ -19,14 +18,16 @@ from modelscope_hub import HubApi, errors
 from deploytk.bundle import Bundle
 from deploytk.errors import ReleaseError, TryAgainError
 from deploytk.progress import Progress
-from deploytk.release import PublishOptions
+from deploytk.release import AppPlan, Change, PublishOptions
 from deploytk.targets.modelscope.files import of_the_hub, send_files, site
-from deploytk.targets.openxlab.app_repository import write_app
+from deploytk.targets.openxlab.app_repository import app_changes, app_files
 
 TOKEN_VARIABLE = "MODELSCOPE_APP_TOKEN"  # noqa: S105 (its name)
 """A token that may read; the Studio gets it as a secret, to fetch a private model."""
 
 _TYPE = "studio"
+_PRIVATE = 1
+_SECRETS = ("DEPLOYTK_MODEL_USERNAME", "DEPLOYTK_MODEL_TOKEN")
 _POLL_S = 5.0
 _LOG_LINES = 15
 _RUNNING = re.compile(r"running|运行中", re.IGNORECASE)
@@ -71,23 +72,55 @@ def _give_token(api: HubApi, repo: str) -> bool:
     if not token:
         return False
     there = {str(secret.get("key", secret.get("name", ""))) for secret in api.list_secrets(repo, _TYPE)}
-    for key, value in (("DEPLOYTK_MODEL_USERNAME", "oauth2"), ("DEPLOYTK_MODEL_TOKEN", token)):
+    for key, value in zip(_SECRETS, ("oauth2", token), strict=True):
         (api.update_secret if key in there else api.add_secret)(repo, key, value, _TYPE)
     return True
 
 
+def plan_studio(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions) -> AppPlan:
+    """What `publish_studio` would do to the Studio; nothing is changed."""
+    try:
+        found = api.get_repo(repo, _TYPE)
+        changes = _changes(api, repo, _files(api, repo, bundle))
+        is_private = bool(found.private) if found.visibility is None else int(found.visibility) == _PRIVATE
+    except errors.NotExistError:
+        changes = app_changes(_files(api, repo, bundle), {})
+        is_private = options.is_private
+    return AppPlan(
+        place=f"{site(api)}/studios/{repo}",
+        sdk="gradio",
+        hardware=None,
+        is_private=is_private,
+        secrets=_SECRETS if os.environ.get(TOKEN_VARIABLE) else (),
+        changes=changes,
+        upload_bytes=sum(change.bytes for change in changes),
+    )
+
+
+def _files(api: HubApi, repo: str, bundle: Bundle) -> dict[str, bytes]:
+    return app_files(bundle, f"{site(api)}/{repo}.git", "master")
+
+
+def _changes(api: HubApi, repo: str, wanted: dict[str, bytes]) -> tuple[Change, ...]:
+    listing = [file for file in api.list_repo_files(repo, _TYPE) if not file.is_dir]
+    there = {file.path: file.sha256 or "" for file in listing if file.path in wanted or not of_the_hub(file.path)}
+    return app_changes(wanted, there)
+
+
 def _upload(api: HubApi, repo: str, bundle: Bundle, progress: Progress) -> bool:
     """Make the Studio's files those of the app; whether anything had to change."""
+    wanted = _files(api, repo, bundle)
+    changes = _changes(api, repo, wanted)
+    odd = [change.path for change in changes if change.status in ("new", "changed")]
+    gone = [change.path for change in changes if change.status == "deleted"]
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
-        app = write_app(bundle, Path(directory) / "app", f"{site(api)}/{repo}.git", "master")
-        wanted = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in app.iterdir()}
-        there = {file.path: file.sha256 for file in api.list_repo_files(repo, _TYPE) if not file.is_dir}
-        odd = [name for name, sha256 in wanted.items() if there.get(name) != sha256]
-        gone = [path for path in there if path not in wanted and not of_the_hub(path)]
-        send_files(api, repo, _TYPE, {name: app / name for name in odd}, "Update the app", progress)
-        if gone:
-            api.delete_files(repo, _TYPE, gone)
-        return bool(odd or gone)
+        paths = {name: Path(directory) / name for name in odd}
+        for name, path in paths.items():
+            path.write_bytes(wanted[name])
+        send_files(api, repo, _TYPE, paths, "Update the app", progress)
+    if gone:
+        api.delete_files(repo, _TYPE, gone)
+    return bool(odd or gone)
 
 
 def _status(api: HubApi, repo: str) -> str:

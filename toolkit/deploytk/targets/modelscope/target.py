@@ -30,7 +30,7 @@ from deploytk.errors import DeployError, ReleaseError, TryAgainError, UsageError
 from deploytk.progress import Progress
 from deploytk.release import Change, PublishOptions, Release, ReleasePlan, compare
 from deploytk.targets.modelscope.files import of_the_hub, send_files, site
-from deploytk.targets.modelscope.studio import publish_studio
+from deploytk.targets.modelscope.studio import plan_studio, publish_studio
 from deploytk.targets.openxlab.place import is_loopback
 
 _TYPE = "model"
@@ -64,9 +64,10 @@ class ModelScope:
             api, user = _sign_in()
             visibility = _visibility(api, repo)
             changes = _changes(bundle, {} if visibility is None else _listing(api, repo))
+            app = plan_studio(api, repo, bundle, options) if options.with_app else None
         size = sum(change.bytes for change in changes)
         is_private = options.is_private if visibility is None else visibility != _PUBLIC
-        return ReleasePlan(self.name, repo, is_private, changes, size, f"signed in as {user}")
+        return ReleasePlan(self.name, repo, is_private, changes, size, f"signed in as {user}", app)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Send what the hub has not, delete what the bundle has not, and compare the hub's listing with the manifest.

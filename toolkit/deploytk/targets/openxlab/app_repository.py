@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from deploytk import lmdeploy
 from deploytk.atomic import disk_errors, staged_directory
 from deploytk.bundle import MANIFEST, Bundle
+from deploytk.digests import hash_file
 from deploytk.errors import ReleaseError, UsageError
 from deploytk.processes import die_with_parent
+from deploytk.release import AppPlan, Change, changes_between
 from deploytk.shipped import shipped
 from deploytk.targets.openxlab.place import SITE, Place
 
@@ -40,6 +44,16 @@ def write_app(bundle: Bundle, out: Path, url: str, revision: str) -> Path:
 
     The same bundle, url and revision give the same files. Raises ReleaseError when `out` is something else.
     """
+    if out.exists() and not (out / "model_source.json").is_file() and any(out.iterdir()):
+        raise ReleaseError(f"{out} is there and is no app repository", hint="move it away, then run again")
+    with disk_errors(out, ReleaseError), staged_directory(out, resumable=False) as staging:
+        for path, content in app_files(bundle, url, revision).items():
+            (staging / path).write_bytes(content)
+    return out
+
+
+def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
+    """The whole app repository, path -> content, which fetches `revision` of the model repository `url`."""
     kind = cast(dict[str, Any], bundle.manifest["app"])["kind"]
     template = shipped("templates") / "openxlab"
     texts = {source.name: source.read_bytes() for source in template.iterdir() if source.is_file()}
@@ -53,12 +67,29 @@ def write_app(bundle: Bundle, out: Path, url: str, revision: str) -> Path:
     texts["requirements.txt"] = f"lmdeploy=={hosted_lmdeploy(bundle)}\n{UVICORN}\n".encode()
     texts["model_source.json"] = (json.dumps({"url": url, "revision": revision}, indent=1) + "\n").encode()
     texts[".gitignore"] = b".askpass\n.model.git/\n*.partial\n__pycache__/\n"
-    if out.exists() and not (out / "model_source.json").is_file() and any(out.iterdir()):
-        raise ReleaseError(f"{out} is there and is no app repository", hint="move it away, then run again")
-    with disk_errors(out, ReleaseError), staged_directory(out, resumable=False) as staging:
-        for path, text in texts.items():
-            (staging / path).write_bytes(text)
-    return out
+    return texts
+
+
+def app_changes(wanted: Mapping[str, bytes], there: Mapping[str, str]) -> tuple[Change, ...]:
+    """What writing these files would do to files of which the SHA-256 digests are known."""
+    sizes = {path: (hashlib.sha256(content).hexdigest(), len(content)) for path, content in wanted.items()}
+    return changes_between(sizes, there)
+
+
+def plan_app(bundle: Bundle, url: str, revision: str, remote: str | None, *, is_private: bool) -> AppPlan:
+    """What `write_app` would write, against what it wrote before, and what a person would give the app."""
+    out = app_place(bundle)
+    there = {path.name: hash_file(path) for path in out.iterdir() if path.is_file()} if out.is_dir() else {}
+    changes = app_changes(app_files(bundle, url, revision), there)
+    return AppPlan(
+        place=f"{out}, pushed to {remote}" if remote else str(out),
+        sdk="gradio",
+        hardware=None,
+        is_private=None,
+        secrets=("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN") if is_private else (),
+        changes=changes,
+        upload_bytes=sum(change.bytes for change in changes),
+    )
 
 
 def hosted_lmdeploy(bundle: Bundle) -> str:

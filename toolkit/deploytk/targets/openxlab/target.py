@@ -20,7 +20,7 @@ from deploytk.bundle import Bundle
 from deploytk.errors import ReleaseError, TryAgainError
 from deploytk.progress import Progress, Silent
 from deploytk.release import Change, PublishOptions, Release, ReleasePlan
-from deploytk.targets.openxlab.app_repository import app_place, push_app, steps_left, write_app
+from deploytk.targets.openxlab.app_repository import app_place, plan_app, push_app, steps_left, write_app
 from deploytk.targets.openxlab.git import PATIENCE_S, Finished, Git
 from deploytk.targets.openxlab.lfs import present_objects, send_objects
 from deploytk.targets.openxlab.place import Place, find_place, is_loopback
@@ -61,9 +61,14 @@ class OpenXLab:
             entries = wanted_tree(bundle)
             remote = _look(git, place, entries)
             is_private = not _is_public(git, place)
-        changes = _changes(entries, remote)
+            changes = _changes(entries, remote)
+            app = None
+            if options.with_app:
+                is_same = remote.commit and all(change.status == "same" for change in changes)
+                commit = str(remote.commit) if is_same else _commit(git, entries, remote, bundle)
+                app = plan_app(bundle, place.url, commit, options.app_remote, is_private=is_private)
         size = sum(change.bytes for change in changes)
-        return ReleasePlan(self.name, place.repo, is_private, changes, size, _permissions(place))
+        return ReleasePlan(self.name, place.repo, is_private, changes, size, _permissions(place), app)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Send the LFS objects that the server lacks, push one commit, and ask for all of it back.
