@@ -1,0 +1,24 @@
+"""Shows the values of the stages to a person, on stdout."""
+
+from deploytk.display.image import show_image
+from deploytk.display.machine import show_checkup, show_demo, show_endpoint
+from deploytk.display.measure import show_bench, show_comparison, show_report
+from deploytk.display.model import show_artifact, show_bundle, show_fields, show_plan
+from deploytk.display.release import show_preflight, show_release, show_release_plan
+
+__all__ = [
+    "show_artifact",
+    "show_bench",
+    "show_bundle",
+    "show_checkup",
+    "show_comparison",
+    "show_demo",
+    "show_endpoint",
+    "show_fields",
+    "show_image",
+    "show_plan",
+    "show_preflight",
+    "show_release",
+    "show_release_plan",
+    "show_report",
+]

@@ -1,0 +1,66 @@
+"""Shows what runs and what works here."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from deploytk.display.measure import show_report
+from deploytk.display.rows import console, plain_line, show_rows
+
+if TYPE_CHECKING:
+    from deploytk.demo import Demo
+    from deploytk.doctor import Checkup
+    from deploytk.preview import Endpoint
+
+
+def show_checkup(checkup: Checkup) -> None:
+    style = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "status", "found", "needed for"):
+        table.add_column(column, overflow="fold")
+    for check in checkup.checks:
+        table.add_row(check.name, Text(check.status, style=style[check.status]), Text(check.detail), check.needed_for)
+    console().print(table)
+    for check in checkup.checks:
+        if check.hint:
+            console().print(Text(f"{check.name}: {check.hint}", style="dim"))
+    console().print("\nWorks here:")
+    for command in checkup.can:
+        plain_line(f"  {command}")
+
+
+def show_endpoint(endpoint: Endpoint) -> None:
+    show_rows(
+        [
+            ("page and API", endpoint.url),
+            ("model", endpoint.model),
+            ("engine", f"{endpoint.engine}, its output is in {endpoint.engine_log}"),
+            ("stop", "Ctrl-C"),
+        ]
+    )
+    body = json.dumps({"model": endpoint.model, "messages": [{"role": "user", "content": "Hello"}]})
+    console().print("\nTry:", style="dim")
+    plain_line(f"curl {endpoint.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
+
+
+def show_demo(demo: Demo) -> None:
+    show_report(demo.report)
+    console().print()
+    show_rows(
+        [
+            ("legacy workspace", f"published and verified, revision {demo.workspace_release.revision[:12]}"),
+            ("AWQ model", f"published and verified, revision {demo.release.revision[:12]}, served and judged"),
+            ("everything", str(demo.directory)),
+            ("models", str(demo.directory / "models")),
+            ("bundles", str(demo.directory / "bundles")),
+            ("hub", str(demo.directory / "hub")),
+            ("report", str(demo.report_path)),
+        ]
+    )
+    console().print("\nNext:", style="dim")
+    plain_line(f"deploytk serve {demo.directory / 'bundles' / 'hf-awq'} --engine cpu")
+    plain_line("deploytk inspect YOUR-MODEL")

@@ -1,0 +1,93 @@
+"""Shows what a model is, how it is served, what was made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from deploytk.display.rows import amount, console, mib, plain_line, shell, show_notes, show_rows
+from deploytk.values import plain
+
+if TYPE_CHECKING:
+    from deploytk.artifact import Artifact
+    from deploytk.bundle import Bundle
+    from deploytk.plan import ServingPlan
+
+_LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+def show_fields(value: object) -> None:
+    """Any value as a two-column table, a row per field."""
+    fields = plain(value)
+    rows = fields.items() if isinstance(fields, dict) else [("value", fields)]
+    show_rows((name.replace("_", " "), amount(name, item)) for name, item in rows)
+
+
+def show_artifact(artifact: Artifact) -> None:
+    quantized = f"{artifact.weight_format}, {artifact.weight_bits} bit, group {artifact.group_size}"
+    attention = f"{artifact.heads} heads of {artifact.head_dim}, {artifact.kv_heads} for keys and values"
+    versions = artifact.lmdeploy
+    served = f"{versions.min} to {versions.max}, best {versions.pin}" if versions.pin else "none"
+    show_rows(
+        [
+            ("directory", str(artifact.root)),
+            ("layout", f"{artifact.layout}, made by {artifact.made_by}"),
+            ("architecture", artifact.architecture),
+            ("weights", quantized if artifact.is_quantized else artifact.weight_dtype),
+            ("size on disk", f"{mib(artifact.weights_bytes)}, {artifact.parameters / 1e6:,.1f} million parameters"),
+            ("shape", f"{artifact.layers} layers, hidden {artifact.hidden_size}, {attention}"),
+            ("vocabulary", f"{artifact.vocab_size:,}"),
+            ("session length", f"{artifact.session_len:,} tokens"),
+            ("KV cache", "not quantized" if artifact.kv_policy == "none" else artifact.kv_policy),
+            ("tensor parallel", str(artifact.tensor_parallel)),
+            ("chat template", artifact.chat_template or "none"),
+            ("LMDeploy", served),
+            ("", versions.reason),
+        ]
+    )
+    for problem in artifact.problems:
+        text = Text.assemble((f"{problem.level}: ", _LEVEL_STYLE[problem.level]), problem.message)
+        console().print(text)
+        console().print(Text(f"  {problem.hint}", style="dim"))
+
+
+def show_plan(plan: ServingPlan) -> None:
+    vram = plan.vram
+    where = f" on {plan.gpu.name} ({mib(plan.gpu.total_bytes)})" if plan.gpu else ""
+    verdict = {True: f"fits{where}", False: f"does not fit{where}", None: "not judged: no --gpu given"}[plan.fits]
+    policy = "not quantized" if plan.kv_policy == "none" else f"{plan.kv_policy} (quant_policy {plan.quant_policy})"
+    show_rows(
+        [
+            ("engine", f"{plan.engine}, LMDeploy {plan.lmdeploy}" if plan.lmdeploy else plan.engine),
+            ("sessions", f"{plan.max_batch_size} at once, {plan.session_len:,} tokens each"),
+            ("KV cache", f"{policy}, {plan.kv_bytes_per_token:,} bytes per token"),
+            ("KV capacity", f"{plan.kv_capacity_tokens:,} tokens, cache_max_entry_count {plan.cache_max_entry_count}"),
+            ("VRAM: weights", mib(vram.weights_bytes)),
+            ("VRAM: KV pool", mib(vram.kv_pool_bytes)),
+            ("VRAM: overhead", mib(vram.overhead_bytes)),
+            ("VRAM: total", mib(vram.total_bytes)),
+            ("verdict", verdict),
+            ("largest session", f"{plan.largest_session_len:,} tokens" if plan.largest_session_len else "-"),
+            ("largest batch", str(plan.largest_batch or "-")),
+            *((f"config.ini: {key}", value) for key, value in plan.config_ini),
+        ]
+    )
+    show_notes(plan.notes)
+    console().print("\nStart it with:", style="dim")
+    plain_line(shell(plan.argv))
+
+
+def show_bundle(bundle: Bundle) -> None:
+    weights = sum(file.size for file in bundle.files if file.kind == "weights")
+    show_rows(
+        [
+            ("bundle", str(bundle.path)),
+            ("digest", bundle.digest),
+            ("files", f"{len(bundle.files)}, {mib(bundle.bytes)}, {mib(weights)} of it weights"),
+            ("copied", mib(bundle.copied_bytes) if bundle.copied_bytes else "no weight: they are hard links"),
+        ]
+    )
+    console().print("\nNext:", style="dim")
+    plain_line(f"deploytk serve {bundle.path}")
+    plain_line(f"deploytk publish {bundle.path} --target local --plan")
