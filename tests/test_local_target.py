@@ -285,7 +285,8 @@ def test_kill_9_while_publishing_then_again_is_the_same_as_without(bundle: Bundl
         if current.exists():
             assert read_bundle(current).digest == bundle.digest
 
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, capture_output=True, text=True)
 
+    assert done.returncode == 0, done.stderr
     # Modification times and locks aside, the hub is what one undisturbed run makes.
     assert _tree(hub) == _tree(tmp_path / "expected")

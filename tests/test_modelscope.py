@@ -19,6 +19,7 @@ from deploytk.release import PublishOptions, Release, find_target, publish_bundl
 
 pytest.importorskip("modelscope_hub")
 from deploytk.targets.modelscope import ModelScope
+from deploytk.targets.modelscope.studio import usual_address
 
 REPO = "me/tiny"
 
@@ -323,6 +324,12 @@ def test_a_studio_that_does_not_start_in_time_exits_75(hub: ModelScopeServer, bu
         _publish_app(bundle, wait_s=0.2)
 
     assert "run the same command again" in caught.value.hint
+
+
+def test_the_usual_address_of_a_studio() -> None:
+    # Seen in public: iic/CosyVoice2-0.5B is at iic-cosyvoice2-0-5b.ms.show.
+    assert usual_address("https://modelscope.cn", "iic/CosyVoice2-0.5B") == "https://iic-cosyvoice2-0-5b.ms.show"
+    assert usual_address("https://www.modelscope.ai", "me/tiny") is None
 
 
 @pytest.mark.usefixtures("_quick")

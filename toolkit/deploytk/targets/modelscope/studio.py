@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from modelscope_hub import HubApi, errors
 
@@ -53,7 +54,11 @@ def publish_studio(
     steps = [f"see that {page} has a GPU with {gib:.1f} GiB of memory or more"]
     if options.is_private and not has_token:
         steps.append(f"the model is private: set {TOKEN_VARIABLE} to a token that may read, and run again")
-    steps.append(f"test it: deploytk smoke ADDRESS, with the address of the app that {page} shows")
+    address = usual_address(site(api), repo)
+    if options.is_private or not address:
+        steps.append(f"test it: deploytk smoke ADDRESS, with the address of the app that {page} shows")
+    else:
+        steps.append(f"test it: deploytk smoke {address} (if that is not its address, {page} shows it)")
     return tuple(steps)
 
 
@@ -75,6 +80,13 @@ def _give_token(api: HubApi, repo: str) -> bool:
     for key, value in zip(_SECRETS, ("oauth2", token), strict=True):
         (api.update_secret if key in there else api.add_secret)(repo, key, value, _TYPE)
     return True
+
+
+def usual_address(site: str, repo: str) -> str | None:
+    """Where a public Studio answers, as known from those that are there: the hub's interface does not tell."""
+    if urlsplit(site).hostname not in ("modelscope.cn", "www.modelscope.cn"):
+        return None
+    return f"https://{re.sub('[^a-z0-9]+', '-', repo.lower())}.ms.show"
 
 
 def plan_studio(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions) -> AppPlan:
