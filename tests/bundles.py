@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import tempfile
 from pathlib import Path
+
+from conftest import MODELS
 
 from deploytk.artifact import read_artifact
 from deploytk.bundle import Bundle, BundleOptions, render_bundle
 from deploytk.plan import PlanRequest, plan_serving
 from deploytk.progress import Progress, Silent
+
+_COPIES = tempfile.TemporaryDirectory(prefix="deploytk-models-")
 
 
 class Notes(Silent):
@@ -29,6 +35,11 @@ def make_bundle(
     progress: Progress | None = None,
 ) -> Bundle:
     options = options or BundleOptions(name="tiny")
-    artifact = read_artifact(model)
+    artifact = read_artifact(_own_copy(model) if model.is_relative_to(MODELS) else model)
     named = dataclasses.replace(request or PlanRequest(), model_name=options.name)
     return render_bundle(artifact, plan_serving(artifact, named), options, out, progress or Silent())
+
+
+def _own_copy(model: Path) -> Path:
+    """Bundles are hard links: who changes one changes its model, which other tests read at the same time."""
+    return Path(shutil.copytree(model, Path(tempfile.mkdtemp(dir=_COPIES.name)) / model.name))
