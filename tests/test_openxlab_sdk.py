@@ -137,6 +137,7 @@ def test_a_wrong_key_is_an_error_and_never_shown(
         _publish(bundle)
 
     assert "wrong-secret" not in str(caught.value)
+    assert "payload" not in str(caught.value)  # it holds a signature that is made of the secret
 
 
 def test_what_the_package_only_prints_is_an_error(api: Api, python: Path) -> None:
@@ -179,6 +180,17 @@ def test_publishing_again_sends_nothing_and_says_by_what_it_knows(api: Api, pyth
     assert "the record of the release" in again.verified_by
 
 
+def test_what_is_sent_beside_what_the_record_knows_is_downloaded(api: Api, python: Path, bundle: Bundle) -> None:
+    _publish(bundle)
+    del api.repositories["tiny"]["models"]["README.md"]
+
+    release = _publish(bundle)
+
+    assert release.uploaded_files == 2  # with deploytk.json, which was away meanwhile
+    assert "every file that was sent; the others by the names and sizes" in release.verified_by
+    assert "the record of the release" in _publish(bundle).verified_by
+
+
 def test_without_a_record_what_is_there_is_downloaded_and_not_sent_again(
     api: Api, python: Path, bundle: Bundle
 ) -> None:
@@ -207,7 +219,7 @@ def test_only_what_changed_is_sent_and_the_plan_says_so(api: Api, python: Path, 
     assert {change.status for change in same.changes} == {"same"}
     assert "the record of the release" in same.permissions
     assert {change.path for change in plan.changes if change.status == "changed"} == {"README.md", MANIFEST}
-    assert "by its deploytk.json" in plan.permissions
+    assert "publish downloads the files to be sure" in plan.permissions
     assert (release.uploaded_files, release.uploaded_bytes) == (2, plan.upload_bytes)
     assert api.content("tiny", "README.md") == (other.path / "README.md").read_bytes()
 
@@ -223,6 +235,7 @@ def test_an_upload_in_several_steps_never_passes_for_a_release(
         _publish(other)
     api.spoil = None
     assert json.loads(api.content("tiny", MANIFEST)) == {"publishing": other.digest}
+    assert {change.status for change in _plan(bundle).changes} == {"changed"}  # nothing tells what is there
 
     release = _publish(bundle)
 

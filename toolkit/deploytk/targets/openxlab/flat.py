@@ -27,7 +27,9 @@ _TRIES = 3
 _TARGET = "openxlab"
 _READ_BACK = "downloading every file and comparing its SHA-256"
 _BY_RECORD = "the names and sizes on the hub, its deploytk.json, and the record of the release that was downloaded then"
-_BY_MANIFEST = "judged by the names and sizes on the hub and by its deploytk.json; publish downloads them to be sure"
+_BY_BOTH = f"downloading every file that was sent; the others by {_BY_RECORD}"
+_BY_MANIFEST = "the names and sizes on the hub, and its deploytk.json; publish downloads the files to be sure"
+_VERIFIED_BY = (_READ_BACK, _BY_RECORD, _BY_BOTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,11 @@ def preview_flat(bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         there = _look(sdk, bundle, repo, names or ())
     changes = _changes(bundle, there.digests)
     how = _BY_RECORD if there.is_recorded else _BY_MANIFEST
-    says = "the access key is accepted" if names is None else f"the access key is accepted; {how}"
+    says = (
+        "the access key is accepted"
+        if names is None
+        else f"the access key is accepted; what is there is known by {how}"
+    )
     return ReleasePlan(
         _TARGET, repo, options.is_private, changes, sum(change.bytes for change in changes), permissions=says
     )
@@ -85,7 +91,7 @@ def publish_flat(bundle: Bundle, options: PublishOptions, progress: Progress) ->
         uploaded_bytes=sum((bundle.path / path).stat().st_size for path in wanted),
         unchanged_files=len(changes) - len(wanted),
         verified=True,
-        verified_by=_BY_RECORD if there.is_recorded and not wanted else _READ_BACK,
+        verified_by=(_BY_BOTH if wanted else _BY_RECORD) if there.is_recorded else _READ_BACK,
         steps_left=(f"delete what the bundle has no more, on {page}: {', '.join(odd)}",) if odd else (),
     )
 
@@ -122,15 +128,13 @@ def _names(sdk: Sdk) -> tuple[str, ...] | None:
 def _look(sdk: Sdk, bundle: Bundle, repo: str, names: tuple[str, ...]) -> _There:
     wanted = [name for name in (*(file.path for file in bundle.files), MANIFEST) if name in names]
     sizes = sdk.sizes(wanted) if wanted else {}
-    digests: dict[str, str] = {}
+    digests = dict.fromkeys(sizes, "")  # there, and not known what it is
     is_recorded = False
     if MANIFEST in sizes:
         text = sdk.text(MANIFEST)
         files = _files_of(text)
-        is_recorded = bool(files) and bundle_digest(files) in recorded_digests(
-            bundle, _TARGET, repo, (_READ_BACK, _BY_RECORD)
-        )
-        digests = {file.path: file.sha256 for file in files if sizes.get(file.path) == file.size}
+        is_recorded = bool(files) and bundle_digest(files) in recorded_digests(bundle, _TARGET, repo, _VERIFIED_BY)
+        digests |= {file.path: file.sha256 for file in files if sizes.get(file.path) == file.size}
         digests[MANIFEST] = hashlib.sha256(text.encode()).hexdigest()
     return _There(names, sizes, digests, is_recorded)
 
@@ -147,7 +151,7 @@ def _files_of(manifest: str) -> list[BundleFile]:
 def _read_back(sdk: Sdk, bundle: Bundle, there: _There, progress: Progress) -> dict[str, str]:
     """The digests of all files whose size is right, downloaded now."""
     right = {file.path: file.size for file in bundle.files if there.sizes.get(file.path) == file.size}
-    digests = {path: sha256 for path, sha256 in there.digests.items() if path == MANIFEST}
+    digests = dict(there.digests)
     with progress.task("reading what is there", sum(right.values())) as advance:
         for path, size in right.items():
             digests[path] = sdk.digest(path, size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -180,7 +181,8 @@ class Sdk:
         self._child = self._home = None
 
     def _error(self, verb: str, text: str, kind: str) -> ReleaseError | TryAgainError:
-        said = self._redact(text)
+        # Its messages name the whole request; the one for a login has what is made of the secret.
+        said = self._redact(re.sub(r"payload: .*?\},?\s*", "", text))
         if any(sign in kind for sign in ("Connect", "Timeout", "RequestError")):
             return TryAgainError(f"OpenXLab does not answer at {verb}: {kind}", hint="run again later")
         if any(sign in text.lower() for sign in ("auth", "getjwt", "jwt", "401")):
