@@ -55,7 +55,8 @@ def publish(
         str | None, typer.Option(metavar="IMAGE|oci:DIR", help="oci: a runtime image to use; built by default.")
     ] = None,
     app_sdk: Annotated[
-        Literal["docker", "gradio"], typer.Option(help="huggingface: gradio needs a current LMDeploy and a paid GPU.")
+        Literal["docker", "gradio"],
+        typer.Option(help="huggingface: what runs the Space; gradio needs LMDeploy 0.10 or later."),
     ] = "docker",
     app_hardware: Annotated[
         str | None, typer.Option(metavar="NAME", help="huggingface: what the Space runs on, such as t4-small.")
