@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from conftest import MODELS
 from hf_hub import WRITER, Fault, Hub, hf_hub
 from huggingface_hub import constants
 
-from deploytk.bundle import Bundle, BundleOptions
+from deploytk.bundle import Bundle, BundleOptions, read_bundle
 from deploytk.digests import hash_file
 from deploytk.errors import ReleaseError, TryAgainError
 from deploytk.progress import Advance, Progress, Silent, Unit
@@ -24,7 +27,6 @@ from deploytk.release import PublishOptions, Release, publish_bundle
 from deploytk.targets.huggingface import HuggingFace
 from deploytk.targets.huggingface.client import Client
 from deploytk.targets.huggingface.place import find_hub
-from deploytk.targets.huggingface.target import check_front_matter
 
 REPO = "me/tiny"
 _AWAY_S = 1.5
@@ -228,6 +230,73 @@ def test_what_no_hub_answers_is_said_in_one_line(hub: Hub, bundle: Bundle, kind:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("body", [b"<html>log in</html>", b"{}", b"[]", b"null", b'{"name": "me"}'])
+@pytest.mark.parametrize("repo", [None, REPO])
+def test_a_page_in_the_place_of_the_hub_is_told_from_one(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, body: bytes, repo: str | None
+) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    options = PublishOptions(repo=repo)
+
+    with pytest.raises(ReleaseError, match="as a hub does") as planned:
+        HuggingFace(1).preview(bundle, options)
+    with pytest.raises(ReleaseError, match="as a hub does") as published:
+        publish_bundle(bundle, HuggingFace(1), options, Silent())
+    server.shutdown()
+    server.server_close()
+
+    assert "HF_ENDPOINT" in planned.value.hint
+    assert WRITER not in f"{planned.value} {published.value}"
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"---\nlicense: [\n---\n", "is no YAML"),
+        (b"---\nlicense: mit \xff\n---\n", "is no text in UTF-8"),
+        (b"# no head\n", "has no head"),
+    ],
+)
+def test_a_card_that_no_hub_takes_is_refused_before_anything_is_asked(
+    hub: Hub, tmp_path: Path, head: bytes, message: str
+) -> None:
+    path = _bundle(tmp_path, 1000).path
+    _replace(path, "README.md", head)
+    bundle = read_bundle(path)
+
+    with pytest.raises(ReleaseError, match=message):
+        HuggingFace().preview(bundle, PublishOptions(repo=REPO))
+    with pytest.raises(ReleaseError, match=message) as caught:
+        _publish(bundle)
+
+    assert "\n" not in str(caught.value)
+    assert hub.requests == []
+
+
+def _replace(bundle: Path, name: str, content: bytes) -> None:
+    """Change a file of a bundle, and what its manifest says of it."""
+    (bundle / name).write_bytes(content)
+    manifest = json.loads((bundle / "deploytk.json").read_text())
+    manifest["files"][name] |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (bundle / "deploytk.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize("when", ["tree", "yaml", "preupload", "batch", "PUT"])
 @pytest.mark.parametrize("path", ["README.md", "more.txt"])
 def test_a_file_that_goes_away_is_named_and_nothing_is_committed(
@@ -259,10 +328,3 @@ def test_a_token_that_expires_while_files_are_sent_is_said_and_the_next_run_goes
 
     assert hub.stored == stored
     assert _published(hub.root) == _expected(bundle)
-
-
-def test_a_head_of_the_card_that_is_no_yaml_is_said_in_one_line() -> None:
-    with pytest.raises(ReleaseError, match=r"the head of README\.md is no YAML") as caught:
-        check_front_matter("---\nlicense: mit\n  tags: [\n---\n")
-
-    assert "\n" not in str(caught.value)

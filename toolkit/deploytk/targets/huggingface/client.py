@@ -69,7 +69,11 @@ class Client:
         self.api = _Api(endpoint=hub.endpoint, token=hub.token)
 
     def account(self) -> dict[str, Any]:
-        return self.ask(lambda: self.api.whoami(), "your account")
+        def read() -> dict[str, Any]:
+            account = self.api.whoami()
+            return {**account, "name": str(account["name"])}
+
+        return self.ask(read, "who you are")
 
     def head(self, repo: str, kind: str = "model") -> Head | None:
         """None when there is no such repository, or none that the token may see."""
@@ -226,7 +230,7 @@ class Client:
                 wait = max(wait_s(error) or 0.0, pause)
                 if time.monotonic() + wait > until:
                     raise in_words(error, what, self.hub, self.patience_s) from error
-                self.progress.note(f"{self.hub.host} does not answer, or asks to wait: again in {wait:.0f} s")
+                self.progress.note(f"{self.hub.host} does not answer, or asks to wait: again in {wait:g} s")
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 

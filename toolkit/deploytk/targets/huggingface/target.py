@@ -32,6 +32,7 @@ class HuggingFace:
         from deploytk.targets.huggingface.repository import changes_of, wanted_files
 
         client = self._client(Silent())
+        _check_card(bundle)
         account = client.account()
         repo = _repo(client, bundle, options, account)
         head = client.head(repo)
@@ -60,8 +61,7 @@ class HuggingFace:
 
         client = self._client(progress)
         repo = _repo(client, bundle, options, None)
-        card = (bundle.path / "README.md").read_text(encoding="utf-8")
-        check_front_matter(card)
+        _check_card(bundle)
         repository = open_repository(client, repo, "model", is_private=options.is_private)
         if options.with_app:
             from deploytk.targets.huggingface.space import check_space, publish_space
@@ -125,6 +125,13 @@ def permissions(account: Mapping[str, Any], repo: str) -> str:
             return f"the token of {who} may write to {repo}, and create nothing else"
         return f"the token of {who} {'may write' if owner in allowed else 'may not write'} to repositories of {owner}"
     return f"the token of {who} may write"
+
+
+def _check_card(bundle: Bundle) -> None:
+    try:
+        check_front_matter((bundle.path / "README.md").read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ReleaseError("README.md is no text in UTF-8", hint="correct the card's template") from error
 
 
 def check_front_matter(card: str) -> None:
