@@ -20,7 +20,7 @@ from deploytk.bundle import Bundle, BundleOptions, Golden, read_bundle, verify_b
 from deploytk.digests import hash_file
 from deploytk.errors import BundleError, ReleaseError, TryAgainError, UsageError
 from deploytk.progress import Silent
-from deploytk.release import PublishOptions, Release, find_target, publish_bundle, record_path
+from deploytk.release import PublishOptions, Release, find_target, plan_release, publish_bundle, record_path
 
 
 @pytest.fixture
@@ -194,6 +194,17 @@ def test_a_secret_among_the_golden_prompts_is_refused(hub: Path, tmp_path: Path)
 
     with pytest.raises(BundleError, match=r"deploytk\.json, line \d+, looks like a Hugging Face token"):
         _publish(bundle, hub)
+
+
+def test_a_plan_refuses_what_publishing_would_refuse(
+    hub: Path, tmp_path: Path, model_copy: Callable[[str], Path]
+) -> None:
+    model = model_copy("hf-awq")
+    (model / "notes.txt").write_text("hf_" + "a" * 34)
+    bundle = make_bundle(model, tmp_path / "b")
+
+    with pytest.raises(BundleError, match="looks like a Hugging Face token"):
+        plan_release(bundle, find_target("local"), PublishOptions(repo=str(hub)), Silent())
 
 
 def test_a_bundle_that_changed_is_refused_before_anything_is_sent(bundle: Bundle, hub: Path) -> None:

@@ -118,6 +118,13 @@ def find_target(name: str) -> Target:
         ) from error
 
 
+def plan_release(bundle: Bundle, target: Target, options: PublishOptions, progress: Progress) -> ReleasePlan:
+    """What `publish_bundle` would do; refuses what that would refuse before it sends anything."""
+    verify_bundle(bundle, progress)
+    refuse_secrets(bundle, progress)
+    return target.preview(bundle, options)
+
+
 def publish_bundle(bundle: Bundle, target: Target, options: PublishOptions, progress: Progress) -> Release:
     """Verify the bundle, look for secrets, publish, and keep a record beside the bundle.
 

@@ -76,7 +76,7 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Put a model, bundle or image on a hub in one atomic step, and verify what arrived."""
-    from deploytk.release import PublishOptions, find_target, publish_bundle
+    from deploytk.release import PublishOptions, find_target, plan_release, publish_bundle
 
     request = plan_request(gpu, session_len, max_batch_size, kv, tp, "auto")
     directory = Path(source)
@@ -105,7 +105,7 @@ def publish(
         return
     bundle = bundle_of(directory, request, options)
     if plan_only:
-        show(find_target(target).preview(bundle, where), as_json, "show_release_plan")
+        show(plan_release(bundle, find_target(target), where, Session.progress), as_json, "show_release_plan")
         return
     if target in ("openxlab", "modelscope") and has_app:
         from deploytk.preflight import PreflightOptions, preflight, require_passed
