@@ -47,7 +47,7 @@ class App:
             return dict(self.get("/ready").json())
         return {"state": "away", "detail": ""}
 
-    def wait(self, *states: str, within_s: float = 20) -> dict[str, Any]:
+    def wait(self, *states: str, within_s: float = 60) -> dict[str, Any]:
         """The state of the app once it is one of `states`."""
         found: dict[str, Any] = {}
         wait_for(

@@ -133,25 +133,25 @@ def test_the_phase_is_shown_until_the_model_is_there(
     browser: Any, bundle: Path, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     with stub_app(bundle, tmp_path, STUB_LOAD_S="4") as app, opened(browser, app.url) as page:
-        page.locator("li.now", has_text="Loading").wait_for(timeout=5000)
+        page.locator("li.now", has_text="Loading").wait_for(timeout=60_000)
         _keep_screenshot(page, "loading.png", pytestconfig)
 
-        page.locator("#message textarea").wait_for(timeout=30_000)
+        page.locator("#message textarea").wait_for(timeout=60_000)
 
-        page.locator("#state", has_text="tiny · turbomind · 2048 tokens").wait_for(timeout=5000)
+        page.locator("#state", has_text="tiny · turbomind · 2048 tokens").wait_for(timeout=60_000)
 
 
 def test_why_it_failed_is_shown(browser: Any, bundle: Path, tmp_path: Path) -> None:
     broken = {"STUB_SAYS": "RuntimeError: CUDA out of memory", "STUB_EXIT": "1"}
     with stub_app(bundle, tmp_path, **broken) as app, opened(browser, app.url, "zh-CN") as page:
-        page.get_by_text("模型无法启动").wait_for(timeout=20_000)
+        page.get_by_text("模型无法启动").wait_for(timeout=60_000)
 
         assert "CUDA out of memory" in page.locator("#detail").inner_text()
 
 
 def test_stop_stops_the_engine(browser: Any, bundle: Path, tmp_path: Path) -> None:
     with stub_app(bundle, tmp_path, STUB_TOKENS_PER_S="20") as app, opened(browser, app.url) as page:
-        page.locator("#message textarea").wait_for(timeout=30_000)
+        page.locator("#message textarea").wait_for(timeout=60_000)
         say(page, "hello")
         wait_for(lambda: "t5" in "".join(shown(page)), 10)
         assert app.stub()["running"] == 1
@@ -164,7 +164,7 @@ def test_stop_stops_the_engine(browser: Any, bundle: Path, tmp_path: Path) -> No
 def test_a_page_that_is_closed_stops_the_engine(browser: Any, bundle: Path, tmp_path: Path) -> None:
     with stub_app(bundle, tmp_path, STUB_TOKENS_PER_S="20") as app:
         with opened(browser, app.url) as page:
-            page.locator("#message textarea").wait_for(timeout=30_000)
+            page.locator("#message textarea").wait_for(timeout=60_000)
             say(page, "hello")
             wait_for(lambda: "t5" in "".join(shown(page)), 10)
 
@@ -173,7 +173,7 @@ def test_a_page_that_is_closed_stops_the_engine(browser: Any, bundle: Path, tmp_
 
 def test_the_page_asks_for_the_key_where_there_is_one(browser: Any, bundle: Path, tmp_path: Path) -> None:
     with stub_app(bundle, tmp_path, DEPLOYTK_API_KEYS="open-sesame") as app, opened(browser, app.url) as page:
-        page.locator("#message textarea").wait_for(timeout=30_000)
+        page.locator("#message textarea").wait_for(timeout=60_000)
         say(page, "hello")
         page.get_by_text("an API key is needed").first.wait_for(timeout=10_000)
 
@@ -186,7 +186,7 @@ def test_the_page_asks_for_the_key_where_there_is_one(browser: Any, bundle: Path
 
 def test_open_pages_do_not_hold_up_the_end(browser: Any, bundle: Path, tmp_path: Path) -> None:
     with stub_app(bundle, tmp_path) as app, opened(browser, app.url) as page:
-        page.locator("#message textarea").wait_for(timeout=30_000)
+        page.locator("#message textarea").wait_for(timeout=60_000)
 
         app.process.terminate()
 
