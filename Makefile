@@ -14,7 +14,8 @@ test: $(VENV)/.test ## The tests that need nothing but Python
 	$(BIN)/python -m pytest -m engine
 
 test-all: test $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
-	$(BIN)/python -m pytest -m "services or docker" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m services -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m docker
 
 check: lint test ## What a pull request must pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -453,3 +454,27 @@ def test_it_runs_on_the_python_of_old_images() -> None:
     for module in APP.glob("*.py"):
         if not module.name.startswith("chat_"):  # Gradio has left Python 3.8
             ast.parse(module.read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+def test_an_engine_whose_end_is_lost_by_python_is_given_up_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the app says "loading" for half an hour after an engine that ended at once."""
+    monkeypatch.syspath_prepend(str(APP))
+    cancel = importlib.import_module("deploytk_engine")._cancel
+    cancelled = 0
+
+    async def stubborn() -> None:
+        nonlocal cancelled
+        while cancelled < 2:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled += 1
+
+    async def run() -> None:
+        task = asyncio.ensure_future(stubborn())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(cancel(task), 10)
+
+    asyncio.run(run())
+
+    assert cancelled == 2

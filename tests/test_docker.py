@@ -46,7 +46,7 @@ from deploytk.release import PublishOptions, fetchable_release, publish_bundle
 from deploytk.smoke import Budget, Workload, smoke
 from deploytk.targets.huggingface import HuggingFace
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 CANARY = "hf_CanaryOfTheTests0123456789abcdef"
 ON_DEBIAN = BuildOptions(tag="tiny:1", base=BASE)

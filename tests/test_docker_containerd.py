@@ -18,7 +18,7 @@ from deploytk.image.build import build_image
 from deploytk.image.value import BuildOptions
 from deploytk.progress import Silent
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
