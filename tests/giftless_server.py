@@ -108,7 +108,12 @@ class Giftless:
     @property
     def stored(self) -> set[str]:
         """The LFS objects that are there."""
-        return {path.name for path in (self.root / "lfs").rglob("*") if path.is_file()}
+        return {path.name for path in self.files}
+
+    @property
+    def files(self) -> list[Path]:
+        """Where they are."""
+        return [path for path in (self.root / "lfs").rglob("*") if path.is_file()]
 
     @property
     def puts(self) -> list[str]:

@@ -101,6 +101,8 @@ def test_a_whole_conversation_gives_the_golden_answers(
         # An example, clicked, is sent; retry asks again and gets the same.
         page.get_by_text(DIALOGS[0]["prompt"], exact=True).first.click()
         wait_for(lambda: shown(page) == [DIALOGS[0]["answer"]], 30, lambda: str(shown(page)))
+        page.locator("#message textarea:enabled").wait_for(timeout=10_000)
+        page.wait_for_timeout(300)
         page.get_by_role("button", name=words["retry"]).click()
         page.wait_for_timeout(300)
         wait_for(lambda: shown(page) == [DIALOGS[0]["answer"]], 30, lambda: str(shown(page)))

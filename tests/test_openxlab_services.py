@@ -88,6 +88,20 @@ def test_publishing_again_and_one_change_send_what_they_must(server: Giftless, b
     assert _git("-C", _repository(server), "rev-list", "--count", "main").strip() == "2"
 
 
+def test_what_a_crash_of_the_server_cut_off_is_sent_again(server: Giftless, bundle: Bundle) -> None:
+    """giftless then answers 422 for the whole list of objects."""
+    _publish(bundle)
+    whole = {path: path.read_bytes() for path in server.files}
+    for path in whole:
+        path.write_bytes(path.read_bytes()[:10])
+
+    release = _publish(bundle)
+
+    assert release.verified
+    assert len(whole) > 1
+    assert {path: path.read_bytes() for path in server.files} == whole
+
+
 def test_a_wrong_token_is_named(server: Giftless, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENXLAB_GIT_TOKEN", "wrong")
 

@@ -26,7 +26,7 @@ SECRETS = {
     "an AWS access key": ["AKIA" + "A" * 16, "ASIA" + "A" * 16],
     "an Alibaba Cloud access key": ["LTAI" + "a1" * 10],
     "a Google API key": ["AIza" + "a1" * 17 + "b"],
-    "an OpenAI key": ["sk-" + "a1" * 24, "sk-proj-" + "a" * 40, "sk-ant-api03-" + "a" * 60],
+    "a key of OpenAI's form": ["sk-" + "a1" * 16, "sk-" + "a1" * 24, "sk-proj-" + "a" * 40, "sk-ant-api03-" + "a" * 60],
     "a PyPI token": ["pypi-AgEI" + "a" * 60],
     "a private key": ["-----BEGIN PRIVATE KEY-----", "-----BEGIN OPENSSH PRIVATE KEY-----"],
     "an OpenXLab key": ["ak = " + "a1" * 10, '"sk" : "' + "a1" * 10 + '"', "OPENXLAB_SK=" + "a1" * 10],

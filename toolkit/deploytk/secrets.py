@@ -51,7 +51,7 @@ FAMILIES = (
             "a ModelScope token": re.compile(rb"\bms-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b"),
             "a GitLab token": re.compile(rb"\bglpat-[A-Za-z0-9_-]{20,}"),
             "a Slack token": re.compile(rb"\bxox[abeoprs]-[0-9A-Za-z-]{20,}"),
-            "an OpenAI key": re.compile(rb"\bsk-[A-Za-z0-9_-]{40,}\b"),
+            "a key of OpenAI's form": re.compile(rb"\bsk-(?:[A-Za-z0-9_-]{40,}|[0-9a-f]{32})\b"),
             "a PyPI token": re.compile(rb"\bpypi-AgEI[A-Za-z0-9_-]{50,}"),
             "a private key": re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
         },
@@ -105,7 +105,7 @@ def refuse_secrets(bundle: Bundle, progress: Progress) -> None:
 def find_secret(path: Path) -> tuple[str, int] | None:
     """Kind and line of the first secret in a file, None when there is none or the file is no text.
 
-    Memory does not grow with the file. Of text in UTF-16 only letters of ASCII are looked at.
+    Memory does not grow with the file. Of text in UTF-16, which is known by its mark, only letters of ASCII are looked at.
     """
     line = 1
     for chunk, new_bytes in _chunks(path):

@@ -52,11 +52,12 @@ def _ask(git: Git, client: httpx.Client, place: Place, objects: list[dict[str, o
         except httpx.TransportError as error:
             return Finished(1, b"", f"failed to connect: {type(error).__name__}")
         answers.append(answer)
-        # A server that has none of the objects may say so for the whole request.
-        return Finished(0 if answer.status_code in (200, 404) else 1, b"", f"error: {answer.status_code}")
+        # A server that has none of the objects, or only what an earlier crash of its left of them, may say so for the
+        # whole request: 404 and 422.
+        return Finished(0 if answer.status_code in (200, 404, 422) else 1, b"", f"error: {answer.status_code}")
 
     git.retry(attempt)
-    if answers[-1].status_code == 404:
+    if answers[-1].status_code != 200:
         return set()
     try:
         listed = answers[-1].json()["objects"]
