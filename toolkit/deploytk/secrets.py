@@ -105,7 +105,7 @@ def refuse_secrets(bundle: Bundle, progress: Progress) -> None:
 def find_secret(path: Path) -> tuple[str, int] | None:
     """Kind and line of the first secret in a file, None when there is none or the file is no text.
 
-    Memory does not grow with the file. Of text in UTF-16, which is known by its mark, only letters of ASCII are looked at.
+    Memory does not grow with the file. UTF-16 is known by its mark, and only its letters of ASCII are looked at.
     """
     line = 1
     for chunk, new_bytes in _chunks(path):
