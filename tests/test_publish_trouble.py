@@ -23,7 +23,7 @@ from modelscope_server import READER, WRITER, ModelScopeServer, modelscope_serve
 from deploytk.bundle import Bundle
 from deploytk.release import record_path
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(200), pytest.mark.xdist_group("giftless")]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(500), pytest.mark.xdist_group("giftless")]
 
 REPO = "me/tiny"
 WRONG = "t0ken-that-nobody-knows"
@@ -62,7 +62,7 @@ def _command(bundle: Bundle, target: str, repo: str = REPO) -> list[str]:
 
 
 def _run(bundle: Bundle, target: str, repo: str = REPO) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(bundle, target, repo), capture_output=True, text=True, timeout=150)
+    return subprocess.run(_command(bundle, target, repo), capture_output=True, text=True, timeout=400)
 
 
 def _told(done: subprocess.CompletedProcess[str], code: int) -> str:

@@ -49,6 +49,7 @@ _SIGNS: dict[Trouble, str] = {
     "forbidden": r"error: 403|status 403|http 403|permission denied|not allowed to push|protected branch|forbidden"
     r"|authorization error|hook declined|you do not have permission|read-only",
     "credentials": r"authentication failed|authentication required|error: 401|invalid credentials|access denied"
+    r"|git credentials for .* not found"
     r"|could not read (username|password)|terminal prompts disabled|unauthorized",
     "missing": r"repository .*not found|error: 404|status 404|does not exist|does not appear to be a git repository",
     "gone": r"could not resolve host|failed to connect|connection (was )?(refused|reset)|couldn't connect|timed? ?out"
