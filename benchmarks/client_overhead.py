@@ -25,8 +25,8 @@ from pathlib import Path
 
 from timing import report
 
-from deploytk.preview import Endpoint
-from deploytk.progress import Silent
+from deploytk.base.progress import Silent
+from deploytk.serve.local import Endpoint
 from deploytk.smoke import Measurement, Workload, measure
 from deploytk.smoke.client import Connection, receive
 

@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 from bundles import make_bundle  # noqa: E402
 from giftless_server import TOKEN, USER, giftless_server  # noqa: E402
 
+from deploytk.base.progress import Silent  # noqa: E402
 from deploytk.bundle import Bundle, BundleFile  # noqa: E402
-from deploytk.progress import Silent  # noqa: E402
-from deploytk.release import PublishOptions  # noqa: E402
-from deploytk.targets.openxlab import OpenXLab  # noqa: E402
+from deploytk.publish.release import PublishOptions  # noqa: E402
+from deploytk.publish.targets.openxlab import OpenXLab  # noqa: E402
 
 
 def large_bundle(out: Path, files: int, size: int) -> Bundle:

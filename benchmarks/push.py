@@ -30,12 +30,12 @@ from bases import write_base
 from registries import Registry, running_registry
 
 from deploytk.artifact import read_artifact
+from deploytk.base.progress import Silent
 from deploytk.bundle import BundleOptions, read_bundle, render_bundle
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout, write_layout
 from deploytk.image.value import BuildOptions, ImagePlan
 from deploytk.plan import PlanRequest, plan_serving
-from deploytk.progress import Silent
 
 MIB = 2**20
 
@@ -44,11 +44,11 @@ import sys, time
 from pathlib import Path
 from deploytk.bundle import read_bundle
 from deploytk.image.config import plan_image
-from deploytk.image.daemon import load_image
+from deploytk.image.docker.load import load_image
 from deploytk.image.oci import read_layout
 from deploytk.image.registry import push_image
 from deploytk.image.value import BuildOptions
-from deploytk.progress import Silent
+from deploytk.base.progress import Silent
 bundle, base, output, tag = sys.argv[1:]
 plan = plan_image(read_bundle(Path(bundle)), read_layout(Path(base)), BuildOptions(tag=tag), Silent())
 planned = time.perf_counter()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import timing
 
-from deploytk.secrets import find_secret
+from deploytk.publish.secrets import find_secret
 
 TOKENIZER = Path(__file__).parents[1] / "tests" / "models" / "hf-awq" / "tokenizer.json"
 ROUNDS = 3

@@ -10,9 +10,9 @@ from pathlib import Path
 from conftest import MODELS
 
 from deploytk.artifact import read_artifact
+from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle, BundleOptions, render_bundle
 from deploytk.plan import PlanRequest, plan_serving
-from deploytk.progress import Progress, Silent
 
 _COPIES = tempfile.TemporaryDirectory(prefix="deploytk-models-")
 

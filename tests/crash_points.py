@@ -20,10 +20,10 @@ from pathlib import Path
 
 from bundles import make_bundle
 
+from deploytk.base.errors import BundleError
+from deploytk.base.progress import Silent
 from deploytk.bundle import BundleOptions, read_bundle
-from deploytk.errors import BundleError
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, find_target, publish_bundle
+from deploytk.publish.release import PublishOptions, find_target, publish_bundle
 
 _CHANGES = {"os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "fcntl.ioctl"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT

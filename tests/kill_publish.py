@@ -26,10 +26,10 @@ from pathlib import Path
 from bundles import make_bundle
 from kill_remotes import Remote, State, remote_of
 
+from deploytk.base.errors import TryAgainError
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
-from deploytk.errors import TryAgainError
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, publish_bundle
+from deploytk.publish.release import PublishOptions, publish_bundle
 
 _LOOK_EVERY_S = 0.002
 _BUSY = 75
@@ -193,7 +193,7 @@ def void(_: object) -> None:
 def main() -> None:
     name, model, root, points = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     os.environ["DEPLOYTK_CACHE_DIR"] = str(root / "cache")
-    import deploytk.targets.huggingface.repository  # noqa: F401  # so that every child has it
+    import deploytk.publish.targets.huggingface.repository  # noqa: F401  # so that every child has it
 
     bundle = make_bundle(model, root / "bundle", BundleOptions(name="tiny", license="mit"))
     older = make_bundle(_older(model, root / "older-model"), root / "older", BundleOptions(name="tiny"))

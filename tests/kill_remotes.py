@@ -22,10 +22,10 @@ from git_server import WRITER as GIT_WRITER
 from hf_hub import WRITER as HF_WRITER
 from hf_hub import Hub
 
-from deploytk.release import Target
-from deploytk.targets.huggingface import HuggingFace
-from deploytk.targets.local import Local
-from deploytk.targets.openxlab import OpenXLab
+from deploytk.publish.release import Target
+from deploytk.publish.targets.huggingface import HuggingFace
+from deploytk.publish.targets.local import Local
+from deploytk.publish.targets.openxlab import OpenXLab
 
 State = dict[str, str]
 

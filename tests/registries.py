@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploytk.processes import free_port
+from deploytk.base.processes import free_port
 
 
 @dataclass

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from apps import App, make_app, running_app, wait_for
 
+from deploytk.base.progress import Silent
 from deploytk.bundle import Golden
-from deploytk.preview import Endpoint, ServeOptions, open_endpoint
-from deploytk.progress import Silent
+from deploytk.serve.local import Endpoint, ServeOptions, open_endpoint
 
 MODELS = Path(__file__).parent / "models"
 DIALOGS = json.loads((MODELS / "dialogs.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from workspaces import write_workspace
 
 from deploytk.artifact import read_artifact
-from deploytk.errors import ArtifactError, DeployError
+from deploytk.base.errors import ArtifactError, DeployError
 
 
 def _errors(root: Path) -> str:

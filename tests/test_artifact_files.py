@@ -13,7 +13,7 @@ from conftest import MODELS
 from workspaces import write_workspace
 
 from deploytk.artifact import read_artifact
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 ModelCopy = Callable[[str], Path]
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from workspaces import INI_KEYS, write_workspace
 
 from deploytk.artifact import read_artifact
-from deploytk.errors import DeployError
-from deploytk.values import plain
+from deploytk.base.errors import DeployError
+from deploytk.base.json import plain
 
 _VALUES = st.sampled_from(
     [

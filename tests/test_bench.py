@@ -14,6 +14,9 @@ import pytest
 from conftest import MODELS
 from test_smoke_report import EVIDENCE, GPU, IDENTITY, VRAM
 
+from deploytk.base.errors import UsageError
+from deploytk.base.json import plain
+from deploytk.base.progress import Silent
 from deploytk.bench import (
     BenchOptions,
     Matrix,
@@ -29,11 +32,8 @@ from deploytk.bench.matrix import Load, expand
 from deploytk.bench.report import markdown, write_results
 from deploytk.bench.table import to_row
 from deploytk.bundle import measured_in
-from deploytk.errors import UsageError
-from deploytk.gpus import Gpu, find_gpu
-from deploytk.progress import Silent
+from deploytk.hardware.catalogue import Gpu, find_gpu
 from deploytk.smoke import Budget, judge, write_raw
-from deploytk.values import plain
 
 ROW = Row(
     model="internlm",

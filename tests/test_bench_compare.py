@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from test_smoke_report import EVIDENCE, VRAM
 
+from deploytk.base.errors import UsageError
 from deploytk.bench import compare
 from deploytk.bench.compare import judge_rounds
-from deploytk.errors import UsageError
 from deploytk.smoke import Budget, Evidence, read_raw, write_raw
 from deploytk.smoke.selfcheck import ClientCheck
 

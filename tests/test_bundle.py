@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from workspaces import write_workspace
 
 from deploytk.artifact import read_artifact
+from deploytk.base.errors import ArtifactError, BundleError, DeployError, UsageError
+from deploytk.base.progress import Silent
 from deploytk.bundle import BundleOptions, Golden, export_templates, read_bundle, read_golden, verify_bundle
-from deploytk.errors import ArtifactError, BundleError, DeployError, UsageError
 from deploytk.plan import PlanRequest
-from deploytk.progress import Silent
 
 GOLDEN = Path(__file__).parent / "golden" / "card"
 ALL_OPTIONS = BundleOptions(
@@ -557,7 +557,7 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:
 
 
 def test_two_at_once_are_told(tmp_path: Path) -> None:
-    from deploytk.atomic import locked
+    from deploytk.base.files import locked
 
     with locked(tmp_path / ".b.lock", "b"), pytest.raises(DeployError, match="in use") as caught:
         make_bundle(MODELS / "hf-awq", tmp_path / "b")

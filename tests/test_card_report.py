@@ -13,10 +13,10 @@ import yaml
 from bundles import make_bundle
 from conftest import MODELS
 
+from deploytk.base.errors import UsageError
 from deploytk.bench import Result, Row
 from deploytk.bench.card_chart import chart_of_bench, chart_of_report
 from deploytk.bundle import Bundle, BundleOptions, measured_in, read_measured
-from deploytk.errors import UsageError
 
 Report = dict[str, Any]
 

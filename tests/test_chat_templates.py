@@ -10,10 +10,10 @@ import pytest
 from conftest import MODELS
 
 from deploytk.artifact import read_artifact
+from deploytk.base.progress import Silent
 from deploytk.modernize import modernize
 from deploytk.modernize.templates import legacy_template
 from deploytk.modernize.tokens import adds_first_token, token_ids
-from deploytk.progress import Silent
 
 
 def written(root: Path, destination: Path) -> Path:

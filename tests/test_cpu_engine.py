@@ -17,7 +17,7 @@ import pytest
 from conftest import MODELS
 from openai import APITimeoutError, BadRequestError, NotFoundError, OpenAI
 
-from deploytk.processes import free_port, running, wait_until
+from deploytk.base.processes import free_port, running, wait_until
 
 pytestmark = pytest.mark.engine
 

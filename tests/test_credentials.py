@@ -7,9 +7,9 @@ import pty
 import subprocess
 import sys
 
-from deploytk.credentials import ask_token, find_credentials
+from deploytk.base.credentials import ask_token, find_credentials
 
-ASK = "from deploytk.credentials import ask_token; import sys; sys.exit(ask_token('a hub') != 'hf_secret')"
+ASK = "from deploytk.base.credentials import ask_token; import sys; sys.exit(ask_token('a hub') != 'hf_secret')"
 
 
 def test_a_person_at_a_terminal_is_asked_and_what_they_type_is_not_shown() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from deploytk.digests import hash_files
-from deploytk.errors import BundleError
-from deploytk.progress import Advance, Silent, Unit
+from deploytk.base.digests import hash_files
+from deploytk.base.errors import BundleError
+from deploytk.base.progress import Advance, Silent, Unit
 
 LONG_AGO_S = 1_000_000_000
 
@@ -158,7 +158,7 @@ def test_a_busy_memory_costs_only_time(file: Path, memory: Path, monkeypatch: py
     _hash(file)
     file.touch()
     os.utime(file, (LONG_AGO_S + 2, LONG_AGO_S + 2))
-    monkeypatch.setattr("deploytk.digests._PATIENCE_S", 0.05)
+    monkeypatch.setattr("deploytk.base.digests._PATIENCE_S", 0.05)
     connection = sqlite3.connect(memory)
     connection.execute("BEGIN EXCLUSIVE")
 

@@ -27,24 +27,24 @@ from hf_hub import READER, WRITER, hf_hub
 from huggingface_hub import constants
 from registries import running_registry
 
+from deploytk.base.errors import EndpointError, ImageError
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions, read_bundle, read_golden
-from deploytk.containers import Build, connected
-from deploytk.errors import EndpointError, ImageError
 from deploytk.image.base import find_base
 from deploytk.image.build import build_image
 from deploytk.image.config import plan_image
-from deploytk.image.daemon import PARTIAL, load_image
+from deploytk.image.docker import Build, connected
+from deploytk.image.docker.load import PARTIAL, load_image
 from deploytk.image.registry import read_registry
 from deploytk.image.registry.courier import can_travel
-from deploytk.image.run import Place, running_image
 from deploytk.image.runtime import runtime_base
 from deploytk.image.value import BuildOptions, Image, WeightsSource
 from deploytk.plan import PlanRequest
-from deploytk.preview import ServeOptions, open_endpoint
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, fetchable_release, publish_bundle
+from deploytk.publish.release import PublishOptions, fetchable_release, publish_bundle
+from deploytk.publish.targets.huggingface import HuggingFace
+from deploytk.serve.container import Place, running_image
+from deploytk.serve.local import ServeOptions, open_endpoint
 from deploytk.smoke import Budget, Workload, smoke
-from deploytk.targets.huggingface import HuggingFace
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -321,7 +321,7 @@ def test_layers_that_arrived_before_a_load_broke_off_are_not_sent_again(
     dockerd: Dockerd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploytk.image.layers.SHARD_BYTES", 100_000)  # some shards are layers of their own
-    monkeypatch.setattr("deploytk.image.daemon.STAGE_BYTES", 100_000)
+    monkeypatch.setattr("deploytk.image.docker.load.STAGE_BYTES", 100_000)
     bundle = make_bundle(MODELS / "workspace-0.7.3-awq", tmp_path / "workspace")
     options = dataclasses.replace(ON_DEBIAN, tag="broken-off:1")
     plan = plan_image(bundle, runtime_base(bundle, options, Silent()), options, Silent())

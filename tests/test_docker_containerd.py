@@ -12,11 +12,11 @@ from bundles import make_bundle
 from conftest import MODELS
 from docker_daemon import Dockerd, newer_debian, running_dockerd
 
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
-from deploytk.containers import connected
 from deploytk.image.build import build_image
+from deploytk.image.docker import connected
 from deploytk.image.value import BuildOptions
-from deploytk.progress import Silent
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from deploytk.base.json import plain
+from deploytk.base.settings import Mirrors, Settings
 from deploytk.doctor import check_up
-from deploytk.settings import Mirrors, Settings
-from deploytk.values import plain
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import time
 import pytest
 from nvml import MIB, Nvml
 
-from deploytk.gpu import GpuProcess, PeakSampler, read_memory
+from deploytk.hardware.nvml import GpuProcess, PeakSampler, read_memory
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from conftest import MODELS
 from hf_hub import NARROW, READER, WRITER, Fault, Hub, hf_hub
 from huggingface_hub import constants
 
+from deploytk.base.digests import hash_file
+from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
+from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle, BundleOptions
-from deploytk.digests import hash_file
-from deploytk.errors import DeployError, ReleaseError, TryAgainError, UsageError
-from deploytk.progress import Progress, Silent
-from deploytk.release import PublishOptions, Release, find_target, publish_bundle
-from deploytk.targets.huggingface import HuggingFace
-from deploytk.targets.huggingface.target import check_front_matter
+from deploytk.publish.release import PublishOptions, Release, find_target, publish_bundle
+from deploytk.publish.targets.huggingface import HuggingFace
+from deploytk.publish.targets.huggingface.target import check_front_matter
 
 REPO = "me/tiny"
 

@@ -17,14 +17,14 @@ from conftest import MODELS
 from hf_hub import READER, WRITER, Hub, hf_hub
 from huggingface_hub import SpaceHardware, constants
 
+from deploytk.base.errors import ReleaseError, UsageError
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
 from deploytk.display import show_release_plan
-from deploytk.errors import ReleaseError, UsageError
 from deploytk.plan import PlanRequest
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, publish_bundle
-from deploytk.targets.huggingface import HuggingFace
-from deploytk.targets.huggingface.hardware import check_hardware, suggested_hardware
+from deploytk.publish.release import PublishOptions, publish_bundle
+from deploytk.publish.targets.huggingface import HuggingFace
+from deploytk.publish.targets.huggingface.hardware import check_hardware, suggested_hardware
 
 APP = "me/tiny-app"
 WANTED = PublishOptions(repo="me/tiny", with_app=True)

@@ -15,11 +15,11 @@ from conftest import MODELS
 from hf_hub import READER, WRITER, Hub, hf_hub
 from huggingface_hub import constants
 
+from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle, BundleOptions
-from deploytk.errors import ReleaseError, TryAgainError
-from deploytk.progress import Progress, Silent
-from deploytk.release import PublishOptions, Release, publish_bundle
-from deploytk.targets.huggingface import HuggingFace
+from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.targets.huggingface import HuggingFace
 
 APP = "me/tiny-app"
 

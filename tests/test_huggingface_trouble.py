@@ -19,14 +19,14 @@ from conftest import MODELS
 from hf_hub import WRITER, Fault, Hub, hf_hub
 from huggingface_hub import constants
 
+from deploytk.base.digests import hash_file
+from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.progress import Advance, Progress, Silent, Unit
 from deploytk.bundle import Bundle, BundleOptions, read_bundle
-from deploytk.digests import hash_file
-from deploytk.errors import ReleaseError, TryAgainError
-from deploytk.progress import Advance, Progress, Silent, Unit
-from deploytk.release import PublishOptions, Release, publish_bundle
-from deploytk.targets.huggingface import HuggingFace
-from deploytk.targets.huggingface.client import Client
-from deploytk.targets.huggingface.place import find_hub
+from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.targets.huggingface import HuggingFace
+from deploytk.publish.targets.huggingface.client import Client
+from deploytk.publish.targets.huggingface.place import find_hub
 
 REPO = "me/tiny"
 _AWAY_S = 1.5

@@ -17,15 +17,15 @@ from bases import write_base
 from bundles import make_bundle
 from conftest import MODELS
 
+from deploytk.base.errors import ImageError, UsageError
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleFile, BundleOptions
-from deploytk.errors import ImageError, UsageError
 from deploytk.image.build import build_image
 from deploytk.image.config import LOCK, SBOM, plan_image, start_period_s
 from deploytk.image.lock import drift_from, lock_of
 from deploytk.image.oci import read_layout
 from deploytk.image.sbom import sbom_of
 from deploytk.image.value import RUNTIME, Base, BuildOptions, ImagePlan, WeightsSource
-from deploytk.progress import Silent
 
 OPTIONS = BuildOptions(tag="tiny:1")
 

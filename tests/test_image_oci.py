@@ -15,13 +15,13 @@ from bases import digest_of, write_base
 from bundles import make_bundle
 from conftest import MODELS
 
-from deploytk.atomic import locked
+from deploytk.base.errors import ImageError, TryAgainError
+from deploytk.base.files import locked
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle
-from deploytk.errors import ImageError, TryAgainError
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout, write_layout
 from deploytk.image.value import BuildOptions, ImagePlan, Layer
-from deploytk.progress import Silent
 
 
 @pytest.fixture

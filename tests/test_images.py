@@ -18,17 +18,17 @@ import yaml
 from bundles import make_bundle
 from conftest import MODELS
 
+from deploytk.base.errors import ImageError, UsageError
+from deploytk.base.settings import load_settings
+from deploytk.base.shipped import shipped
 from deploytk.bundle import Bundle
-from deploytk.containers import connected
-from deploytk.errors import ImageError, UsageError
 from deploytk.image.compose import compose_of
+from deploytk.image.docker import connected
 from deploytk.image.reference import parse_tag
 from deploytk.image.runtime import recipe_for
 from deploytk.image.value import BuildOptions
 from deploytk.lmdeploy import age
 from deploytk.plan import PlanRequest
-from deploytk.settings import load_settings
-from deploytk.shipped import shipped
 
 OPTIONS = BuildOptions(tag="tiny:1")
 IMAGES = shipped("images")
@@ -247,8 +247,8 @@ def test_without_a_daemon_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_without_permission_it_says_what_to_do() -> None:
     code = """
 import os, sys
-from deploytk.containers import connected
-from deploytk.errors import ImageError
+from deploytk.image.docker import connected
+from deploytk.base.errors import ImageError
 import docker
 os.setuid(65534)
 try:

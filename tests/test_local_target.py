@@ -15,12 +15,12 @@ import pytest
 from bundles import Notes, make_bundle
 from conftest import MODELS
 
-from deploytk.atomic import locked
+from deploytk.base.digests import hash_file
+from deploytk.base.errors import BundleError, ReleaseError, TryAgainError, UsageError
+from deploytk.base.files import locked
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions, Golden, read_bundle, verify_bundle
-from deploytk.digests import hash_file
-from deploytk.errors import BundleError, ReleaseError, TryAgainError, UsageError
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, Release, find_target, plan_release, publish_bundle, record_path
+from deploytk.publish.release import PublishOptions, Release, find_target, plan_release, publish_bundle, record_path
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from bundles import make_bundle
 from conftest import MODELS
 from modelscope_server import READER, WRITER, ModelScopeServer, Repository, modelscope_server
 
+from deploytk.base.errors import ReleaseError, TryAgainError, UsageError
+from deploytk.base.progress import Silent
 from deploytk.bundle import MANIFEST, Bundle, BundleOptions
-from deploytk.errors import ReleaseError, TryAgainError, UsageError
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, Release, find_target, publish_bundle
+from deploytk.publish.release import PublishOptions, Release, find_target, publish_bundle
 
 pytest.importorskip("modelscope_hub")
-from deploytk.targets.modelscope import ModelScope
-from deploytk.targets.modelscope.studio import usual_address
+from deploytk.publish.targets.modelscope import ModelScope
+from deploytk.publish.targets.modelscope.studio import usual_address
 
 REPO = "me/tiny"
 
@@ -271,7 +271,7 @@ def test_an_upload_that_broke_off_goes_on(
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploytk.targets.modelscope.studio._POLL_S", 0.02)
+    monkeypatch.setattr("deploytk.publish.targets.modelscope.studio._POLL_S", 0.02)
 
 
 def _publish_app(bundle: Bundle, wait_s: float = 10.0) -> Release:

@@ -19,9 +19,9 @@ from legacy_workspace import convert, random_model, reciting_internlm
 from safetensors.numpy import load_file
 
 from deploytk.artifact import read_artifact
-from deploytk.errors import ArtifactError, WeightsError
+from deploytk.base.errors import ArtifactError, WeightsError
+from deploytk.base.progress import Silent
 from deploytk.modernize import modernize, shards
-from deploytk.progress import Silent
 
 PAIRS = [
     ("workspace-0.4.2-awq", "hf-awq"),
@@ -205,7 +205,7 @@ def test_a_killed_run_leaves_no_model_and_the_next_one_finishes(tmp_path):
     model = random_model(1, architecture="LlamaForCausalLM", layers=1, **shape)
     root = convert(model, tmp_path / "workspace", "0.4.2")
     code = (
-        "import pathlib, sys; from deploytk.artifact import read_artifact; from deploytk.progress import Silent;"
+        "import pathlib, sys; from deploytk.artifact import read_artifact; from deploytk.base.progress import Silent;"
         "from deploytk.modernize import modernize, shards; shards.SHARD_BYTES = 2**24;"
         "source, out = map(pathlib.Path, sys.argv[1:]);"
         "modernize(read_artifact(source), out, to_fp16=False, progress=Silent())"
@@ -236,7 +236,7 @@ def test_memory_stays_below_two_layers_and_the_embeddings(tmp_path):
     root = convert(model, tmp_path / "workspace", "0.7.3")
     code = (
         "import pathlib, resource, sys; from deploytk.artifact import read_artifact;"
-        "from deploytk.progress import Silent;"
+        "from deploytk.base.progress import Silent;"
         "from deploytk.modernize import modernize; source, out = map(pathlib.Path, sys.argv[1:]);"
         "artifact = read_artifact(source);"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"

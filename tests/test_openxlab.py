@@ -18,12 +18,12 @@ from bundles import Notes, make_bundle
 from conftest import MODELS
 from git_server import READER, WRITER, GitServer, git_server
 
+from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions, read_bundle, verify_bundle
-from deploytk.errors import DeployError, ReleaseError, TryAgainError, UsageError
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, Release, publish_bundle
-from deploytk.targets.openxlab import OpenXLab
-from deploytk.targets.openxlab.tree import git_attributes
+from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.targets.openxlab import OpenXLab
+from deploytk.publish.targets.openxlab.tree import git_attributes
 
 REPO = "me/tiny"
 
@@ -290,7 +290,7 @@ def test_a_server_that_stays_away_says_run_again(git_hub: GitServer, bundle: Bun
 def test_a_server_that_takes_bytes_and_says_nothing_is_given_up(
     git_hub: GitServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploytk.targets.openxlab.git.STALL_S", 0.5)
+    monkeypatch.setattr("deploytk.publish.targets.openxlab.git.STALL_S", 0.5)
     git_hub.faults["PUT"] = ["hang"] * 9
     started = time.monotonic()
 
@@ -460,9 +460,9 @@ def test_somebody_else_pushing_meanwhile_is_not_lost(git_hub: GitServer, bundle:
 
 
 def test_a_second_publisher_is_told_to_wait(git_hub: GitServer, bundle: Bundle) -> None:
-    from deploytk.atomic import locked
-    from deploytk.targets.openxlab.place import find_place
-    from deploytk.targets.openxlab.target import lock_of
+    from deploytk.base.files import locked
+    from deploytk.publish.targets.openxlab.place import find_place
+    from deploytk.publish.targets.openxlab.target import lock_of
 
     with locked(lock_of(find_place(REPO)), "it"), pytest.raises(TryAgainError):
         _publish(bundle)

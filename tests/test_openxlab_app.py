@@ -18,13 +18,13 @@ from bundles import make_bundle
 from conftest import MODELS
 from git_server import READER, GitServer
 
+from deploytk.base.digests import hash_file
+from deploytk.base.errors import ReleaseError, UsageError
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
-from deploytk.digests import hash_file
-from deploytk.errors import ReleaseError, UsageError
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, Release, publish_bundle
-from deploytk.targets.openxlab import OpenXLab
-from deploytk.targets.openxlab.app_repository import app_place, push_app, write_app
+from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.targets.openxlab import OpenXLab
+from deploytk.publish.targets.openxlab.app_repository import app_place, push_app, write_app
 
 REPO = "me/tiny"
 

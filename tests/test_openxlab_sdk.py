@@ -14,12 +14,12 @@ from bundles import make_bundle
 from conftest import MODELS
 from openxlab_api import AK, BUCKET, SK, Api, openxlab_api
 
+from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.progress import Silent
 from deploytk.bundle import MANIFEST, Bundle, BundleOptions
-from deploytk.errors import ReleaseError, TryAgainError
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, Release, ReleasePlan, publish_bundle, record_path
-from deploytk.targets.openxlab import OpenXLab
-from deploytk.targets.openxlab.sdk import Keys, Sdk, sdk_python
+from deploytk.publish.release import PublishOptions, Release, ReleasePlan, publish_bundle, record_path
+from deploytk.publish.targets.openxlab import OpenXLab
+from deploytk.publish.targets.openxlab.sdk import Keys, Sdk, sdk_python
 
 pytestmark = [
     pytest.mark.services,

@@ -14,11 +14,11 @@ from bundles import make_bundle
 from conftest import MODELS
 from giftless_server import TOKEN, USER, Giftless, giftless_server, is_here
 
+from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions, read_bundle, verify_bundle
-from deploytk.errors import ReleaseError, TryAgainError
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, Release, publish_bundle
-from deploytk.targets.openxlab import OpenXLab
+from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.targets.openxlab import OpenXLab
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900), pytest.mark.xdist_group("giftless")]
 

@@ -12,11 +12,11 @@ from conftest import MODELS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploytk import lmdeploy, vram
+from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy, read_artifact
-from deploytk.errors import ArtifactError, PlanError, UsageError
-from deploytk.gpus import MIB, find_gpu
-from deploytk.plan import MODEL_AT, PlanRequest, ServingPlan, plan_serving
+from deploytk.base.errors import ArtifactError, PlanError, UsageError
+from deploytk.hardware.catalogue import MIB, find_gpu
+from deploytk.plan import MODEL_AT, PlanRequest, ServingPlan, memory, plan_serving
 
 SEED = PlanRequest(gpu="A100-40G", session_len=512, max_batch_size=1)
 PINNED = dataclasses.replace(SEED, gpu="H200")
@@ -51,8 +51,8 @@ def test_the_vram_of_the_first_users_table_is_predicted(
 
 
 def test_the_weights_of_internlm_are_exact() -> None:
-    fp16 = vram.weights_bytes(internlm_7b(), "0.13.0", 1)
-    w4 = vram.weights_bytes(internlm_7b(is_w4=True), "0.13.0", 1)
+    fp16 = memory.weights_bytes(internlm_7b(), "0.13.0", 1)
+    w4 = memory.weights_bytes(internlm_7b(is_w4=True), "0.13.0", 1)
 
     # 7 321 948 160 parameters x 2
     assert fp16 == 2 * 7_321_948_160
@@ -62,12 +62,12 @@ def test_the_weights_of_internlm_are_exact() -> None:
 
 @pytest.mark.parametrize(("kv", "block_bytes"), [("none", 33_554_432), ("int8", 17_301_504), ("int4", 8_912_896)])
 def test_kv_blocks_have_the_size_of_the_real_logs(kv: KvPolicy, block_bytes: int) -> None:
-    assert 64 * vram.kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1) == block_bytes
+    assert 64 * memory.kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1) == block_bytes
 
 
 def test_static_int8_has_no_scales_per_token() -> None:
     # 32 layers x 32 heads x 2 x 128 bytes
-    assert vram.kv_bytes_per_token(internlm_7b(), "int8", "0.1.0", 1) == 32 * 32 * 2 * 128
+    assert memory.kv_bytes_per_token(internlm_7b(), "int8", "0.1.0", 1) == 32 * 32 * 2 * 128
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_the_share_holds_the_session_in_whole_blocks_and_one_more() -> None:
 
 @pytest.mark.parametrize(("kv", "slab_mib", "blocks"), [("none", 32, 1), ("int8", 256, 15), ("int4", 128, 15)])
 def test_slabs_are_those_of_the_real_logs(kv: KvPolicy, slab_mib: int, blocks: int) -> None:
-    block_bytes = 64 * vram.kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1)
+    block_bytes = 64 * memory.kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1)
 
-    unit = vram.pool_unit(block_bytes, "0.18.0")
+    unit = memory.pool_unit(block_bytes, "0.18.0")
 
     assert (unit.bytes, unit.blocks) == (slab_mib * MIB, blocks)
 
@@ -290,7 +290,7 @@ def test_a_vision_tower_is_on_every_gpu() -> None:
     language = _llama_7b(is_w4=True)
     vision = dataclasses.replace(language, parameters=language.parameters + 300_000_000)
 
-    more = [vram.weights_bytes(vision, "0.18.0", n) - vram.weights_bytes(language, "0.18.0", n) for n in (1, 2)]
+    more = [memory.weights_bytes(vision, "0.18.0", n) - memory.weights_bytes(language, "0.18.0", n) for n in (1, 2)]
 
     # 300 million parameters of 2 bytes, and the 524 288 biases + 266 240 norms that the value's total has beside them
     assert more == [2 * (300_000_000 + 524_288 + 266_240)] * 2
@@ -303,8 +303,8 @@ def test_a_tiny_share_is_written_without_an_exponent() -> None:
 
 
 def test_two_gpus_halve_what_is_split() -> None:
-    one = vram.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 1)
-    two = vram.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 2)
+    one = memory.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 1)
+    two = memory.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 2)
 
     # norms are on both: (2 x 32 + 1) x 4096 x 2 bytes
     norms = (2 * 32 + 1) * 4096 * 2
@@ -315,7 +315,7 @@ def test_tied_embeddings_are_there_twice() -> None:
     untied = _llama_7b(is_w4=False)
     artifact = dataclasses.replace(untied, tied_embeddings=True, parameters=untied.parameters - 103168 * 4096)
 
-    assert vram.weights_bytes(artifact, "0.18.0", 1) == vram.weights_bytes(untied, "0.18.0", 1)
+    assert memory.weights_bytes(artifact, "0.18.0", 1) == memory.weights_bytes(untied, "0.18.0", 1)
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_fewer_bits_never_take_more(version: str, heads: int, head_dim: int) -> 
     artifact = dataclasses.replace(_llama_7b(is_w4=True), kv_heads=heads, head_dim=head_dim)
 
     policies: tuple[KvPolicy, ...] = ("int4", "int8", "none")
-    taken = [vram.kv_bytes_per_token(artifact, policy, version, 1) for policy in policies]
+    taken = [memory.kv_bytes_per_token(artifact, policy, version, 1) for policy in policies]
 
     assert taken == sorted(taken)
 
@@ -457,8 +457,8 @@ def test_fewer_bits_never_take_more(version: str, heads: int, head_dim: int) -> 
 @given(st.integers(1, 4000), st.integers(1, 16), st.sampled_from([1056, 270336, 524288]))
 def test_more_sessions_never_take_less(session_len: int, batch: int, token_bytes: int) -> None:
     def pool(session: int, sessions: int) -> int:
-        blocks = sessions * vram.session_blocks(session, lmdeploy.NEWEST)
-        return vram.pool_unit(64 * token_bytes, lmdeploy.NEWEST).pool_bytes(blocks)
+        blocks = sessions * memory.session_blocks(session, lmdeploy.NEWEST)
+        return memory.pool_unit(64 * token_bytes, lmdeploy.NEWEST).pool_bytes(blocks)
 
     assert pool(session_len, batch) <= pool(session_len + 1, batch)
     assert pool(session_len, batch) <= pool(session_len, batch + 1)

@@ -15,11 +15,11 @@ import pytest
 from bundles import make_bundle
 from conftest import MODELS
 
-from deploytk.errors import EndpointError, TryAgainError, UsageError
+from deploytk.base.errors import EndpointError, TryAgainError, UsageError
+from deploytk.base.processes import free_port
+from deploytk.base.progress import Silent
 from deploytk.plan import PlanRequest
 from deploytk.preflight import Preflight, PreflightOptions, await_app, preflight
-from deploytk.processes import free_port
-from deploytk.progress import Silent
 
 QUEUEING = Path(__file__).parent / "data" / "queueing_app"
 

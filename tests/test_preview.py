@@ -14,12 +14,12 @@ import httpx
 import pytest
 from apps import MODELS, STUB, free_port, is_alive, make_app, running_app, wait_for
 
+from deploytk.base.errors import DeployError, EndpointError, UsageError
+from deploytk.base.progress import Silent
+from deploytk.base.shipped import shipped
 from deploytk.bundle import Golden
-from deploytk.errors import DeployError, EndpointError, UsageError
 from deploytk.plan import PlanRequest
-from deploytk.preview import ServeOptions, attach, choose_engine, open_endpoint, wait_while_running
-from deploytk.progress import Silent
-from deploytk.shipped import shipped
+from deploytk.serve.local import ServeOptions, attach, choose_engine, open_endpoint, wait_while_running
 
 STUBBED = ServeOptions(engine="turbomind", request=PlanRequest(gpu="A10"), ready_within_s=30)
 

@@ -12,13 +12,13 @@ from conftest import MODELS
 from registries import Registry, running_registry
 from typer.testing import CliRunner
 
+from deploytk.base.progress import Silent
 from deploytk.cli import app
 from deploytk.image.build import build_image
 from deploytk.image.registry import read_registry
 from deploytk.image.value import BuildOptions, Image
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions
-from deploytk.targets.oci import preview_image, publish_image
+from deploytk.publish.release import PublishOptions
+from deploytk.publish.targets.oci import preview_image, publish_image
 
 
 @pytest.fixture(autouse=True)

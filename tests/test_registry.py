@@ -20,16 +20,16 @@ from bundles import make_bundle
 from conftest import MODELS
 from registries import Registry, running_registry
 
+from deploytk.base.errors import DeployError, ImageError, UsageError
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle
-from deploytk.errors import DeployError, ImageError, UsageError
 from deploytk.image.build import build_image
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
 from deploytk.image.registry import Patience, push_image, read_registry
 from deploytk.image.value import BuildOptions, ImagePlan
-from deploytk.progress import Silent
-from deploytk.release import PublishOptions, publish_bundle
-from deploytk.targets.oci import Oci
+from deploytk.publish.release import PublishOptions, publish_bundle
+from deploytk.publish.targets.oci import Oci
 
 MIB = 2**20
 LARGE = 160 * MIB
@@ -98,7 +98,7 @@ from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
 from deploytk.image.registry import push_image
 from deploytk.image.value import BuildOptions
-from deploytk.progress import Silent
+from deploytk.base.progress import Silent
 bundle, base, tag = sys.argv[1:]
 plan = plan_image(read_bundle(Path(bundle)), read_layout(Path(base)), BuildOptions(tag=tag), Silent())
 print(push_image(plan, tag, Silent())[1])

@@ -20,7 +20,8 @@ from bases import write_base
 from bundles import Notes, make_bundle
 from conftest import MODELS
 
-from deploytk.errors import ImageError, TryAgainError
+from deploytk.base.errors import ImageError, TryAgainError
+from deploytk.base.progress import Progress, Silent
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
 from deploytk.image.reference import parse_reference
@@ -28,7 +29,6 @@ from deploytk.image.registry import Patience, push_image, read_registry
 from deploytk.image.registry.connection import Connection
 from deploytk.image.registry.upload import push_blob, takes_chunks
 from deploytk.image.value import BuildOptions, ImagePlan
-from deploytk.progress import Progress, Silent
 
 KIB = 2**10
 LARGE = 200 * KIB

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploytk.errors import ImageError
+from deploytk.base.errors import ImageError
 from deploytk.image.registry.logins import Login, find_login
 
 HOST = "registry.example.com"

@@ -22,8 +22,9 @@ from bundles import make_bundle
 from registries import Registry, running_registry
 from token_server import running_token_server
 
+from deploytk.base.errors import ImageError, TryAgainError
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle
-from deploytk.errors import ImageError, TryAgainError
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
 from deploytk.image.reference import parse_reference
@@ -31,7 +32,6 @@ from deploytk.image.registry import Patience, push_image, read_registry
 from deploytk.image.registry.connection import Connection
 from deploytk.image.registry.upload import push_blob
 from deploytk.image.value import BuildOptions, ImagePlan
-from deploytk.progress import Silent
 
 KIB, MIB = 2**10, 2**20
 LARGE = 160 * MIB

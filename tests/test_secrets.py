@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import MODELS
 
-from deploytk.secrets import find_secret
+from deploytk.publish.secrets import find_secret
 
 TOKEN = "hf_" + "a1" * 17
 CHUNK = 4 * 2**20  # as large as the pieces that are read

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploytk.errors import SettingsError
-from deploytk.settings import check_commands, find_settings, load_settings
+from deploytk.base.errors import SettingsError
+from deploytk.base.settings import check_commands, find_settings, load_settings
 
 
 def _write(directory: Path, text: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from nvml import MIB, Nvml
 
-from deploytk.gpu import GpuMemory, GpuProcess, PeakSampler, read_memory
+from deploytk.hardware.nvml import GpuMemory, GpuProcess, PeakSampler, read_memory
 from deploytk.smoke.engine_log import EngineLog, parse_engine_log, read_engine_log
 from deploytk.smoke.memory import PlannedVram, VramReport, Watched, check_vram, report_vram, two_point
 from deploytk.smoke.record import Record

@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 from ground_truth import Behaviour, serving
 
-from deploytk.errors import UsageError
-from deploytk.gpu import GpuMemory
-from deploytk.gpus import MIB
-from deploytk.preview import ServeOptions
-from deploytk.progress import Silent
+from deploytk.base.errors import UsageError
+from deploytk.base.progress import Silent
+from deploytk.hardware.catalogue import MIB
+from deploytk.hardware.nvml import GpuMemory
+from deploytk.serve.local import ServeOptions
 from deploytk.smoke import Budget, Evidence, Workload, judge, read_budget, read_raw, smoke, write_raw, write_report
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.figures import latency_of, throughput_of

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from legacy_workspace import Model, awq_unpack, convert, random_model
 
 from deploytk.artifact import read_artifact
-from deploytk.errors import WeightsError
+from deploytk.base.errors import WeightsError
 from deploytk.weights import Tensor, open_weights, tokenizer_files
 
 PAIRS = [

@@ -33,14 +33,14 @@ from serving import gpu  # noqa: E402
 from timing import machine  # noqa: E402
 
 from deploytk.artifact import read_artifact  # noqa: E402
+from deploytk.base.progress import Silent  # noqa: E402
 from deploytk.bundle import Bundle, BundleOptions, render_bundle  # noqa: E402
 from deploytk.image.fetching import fetching_files  # noqa: E402
 from deploytk.image.layers import ROOT as IMAGE_ROOT  # noqa: E402
 from deploytk.image.tar import Link  # noqa: E402
 from deploytk.image.value import WEIGHTS_PLACE, WeightsSource  # noqa: E402
 from deploytk.plan import PlanRequest, plan_serving  # noqa: E402
-from deploytk.progress import Silent  # noqa: E402
-from deploytk.targets.huggingface.space_files import ModelSource, space_files  # noqa: E402
+from deploytk.publish.targets.huggingface.space_files import ModelSource, space_files  # noqa: E402
 
 REPO, REVISION = "me/tiny", "0" * 40
 READY_S = 150

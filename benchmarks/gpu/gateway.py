@@ -30,9 +30,9 @@ sys.path[:0] = [str(ROOT / "toolkit"), str(ROOT / "benchmarks")]
 import httpx  # noqa: E402
 from timing import machine  # noqa: E402
 
+from deploytk.base.progress import Silent  # noqa: E402
 from deploytk.plan import PlanRequest  # noqa: E402
-from deploytk.preview import Endpoint, ServeOptions, open_endpoint  # noqa: E402
-from deploytk.progress import Silent  # noqa: E402
+from deploytk.serve.local import Endpoint, ServeOptions, open_endpoint  # noqa: E402
 
 
 def right_answers(endpoint: Endpoint, dialogs: list[dict[str, str]]) -> dict[str, int]:

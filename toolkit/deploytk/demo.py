@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploytk.artifact import read_artifact
+from deploytk.base.errors import DeployError
+from deploytk.base.progress import Progress
+from deploytk.base.shipped import shipped
 from deploytk.bundle import Bundle, BundleOptions, Golden, read_golden, render_bundle
-from deploytk.errors import DeployError
 from deploytk.plan import PlanRequest, plan_serving
-from deploytk.preview import ServeOptions, choose_engine
-from deploytk.progress import Progress
-from deploytk.release import PublishOptions, Release, find_target, publish_bundle
-from deploytk.shipped import shipped
+from deploytk.publish.release import PublishOptions, Release, find_target, publish_bundle
+from deploytk.serve.local import ServeOptions, choose_engine
 from deploytk.smoke import Budget, Report, Workload, smoke, write_report
 
 WORKSPACE = "workspace-0.4.2-awq"

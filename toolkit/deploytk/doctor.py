@@ -11,7 +11,7 @@ from typing import Literal
 
 import httpx
 
-from deploytk.settings import Settings
+from deploytk.base.settings import Settings
 
 _ANSWER_WITHIN_S = 5.0
 
@@ -89,10 +89,10 @@ def _extra(extra: str, *packages: str, needed_for: str) -> Check:
 def _docker() -> Check:
     needed_for = "build, serve and smoke of images"
     try:
-        from deploytk.containers import daemon_version
+        from deploytk.image.docker import daemon_version
     except ImportError:
         return Check("Docker", "missing", "the docker package is not installed", needed_for, "pip install docker")
-    from deploytk.errors import ImageError
+    from deploytk.base.errors import ImageError
 
     try:
         return Check("Docker", "ok", daemon_version(), needed_for, "")
@@ -117,7 +117,7 @@ def _run(name: str, command: tuple[str, ...], needed_for: str, hint: str) -> Che
 
 
 def _credentials() -> list[Check]:
-    from deploytk.credentials import find_credentials
+    from deploytk.base.credentials import find_credentials
 
     return [
         Check(

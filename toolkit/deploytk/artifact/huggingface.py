@@ -15,7 +15,7 @@ from deploytk.artifact.text_formats import Reader, read_json
 from deploytk.artifact.tokenizer import read_tokenizer
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Artifact, ModelFile, Problem, Rope
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 # Where LMDeploy looks for the longest session: `_get_and_verify_max_len`, lmdeploy/utils.py.
 _SESSION_KEYS = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from deploytk.artifact.text_formats import Reader
 from deploytk.artifact.value import Problem, WeightFormat
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 # Group sizes that LMDeploy's kernels take: turbomind/converter.py, 0.18.0.
 _GROUP_SIZES = {"awq": (128,), "gptq": (128,), "compressed-tensors": (32, 128), "mxfp4": (32,)}

@@ -13,7 +13,7 @@ from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
 from deploytk.artifact.tree import FileEntry, walk
 from deploytk.artifact.value import Artifact, Problem
 from deploytk.artifact.workspace import config_path, read_workspace
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 _LEVELS = ("error", "warning", "info")
 

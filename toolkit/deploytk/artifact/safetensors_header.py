@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 # https://github.com/huggingface/safetensors: format, and the limit of its own reader.
 _LARGEST_HEADER_BYTES = 100_000_000

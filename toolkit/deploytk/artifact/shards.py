@@ -14,7 +14,7 @@ from deploytk.artifact.safetensors_header import TensorEntry, read_header
 from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Problem
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 _WHOLE = "take the file from the original model, whole"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 LARGEST_INDEX_BYTES = 64 * 2**20  # the index of a model of 100 000 tensors has 10 MiB
 _LARGEST_JSON_BYTES = 16 * 2**20  # some tokenizers put all their tokens into tokenizer_config.json

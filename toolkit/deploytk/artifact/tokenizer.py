@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deploytk.artifact.text_formats import read_json
 from deploytk.artifact.value import Problem
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 _COMPLETE = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 

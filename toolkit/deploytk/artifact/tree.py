@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 # Written by calibration (`lmdeploy lite`) and by trainers; no server reads them.
 _LEFTOVERS = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 from deploytk.lmdeploy import VersionRange
 
 Layout = Literal["workspace", "huggingface"]

@@ -14,7 +14,7 @@ from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Artifact, KvPolicy, ModelFile, Problem, Rope
 from deploytk.artifact.workspace_files import WorkspaceShape
 from deploytk.artifact.workspace_problems import layout_problems, loading_problems, template_problems, weight_problems
-from deploytk.errors import ArtifactError
+from deploytk.base.errors import ArtifactError
 
 WEIGHTS = Path("triton_models/weights")
 TOKENIZER = Path("triton_models/tokenizer")

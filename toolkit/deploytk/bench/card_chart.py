@@ -13,10 +13,10 @@ mpl.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from deploytk.base.json import shown
 from deploytk.bench.recommend import Row
 from deploytk.bench.table import Result
 from deploytk.bundle import Chart
-from deploytk.values import shown
 
 _WIDTH_INCHES, _DOTS_PER_INCH = 8, 140
 _MOST_LINES = 6

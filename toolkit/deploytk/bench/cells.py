@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deploytk.base.errors import UsageError
 from deploytk.bench.matrix import Deployment, Load
-from deploytk.errors import UsageError
 from deploytk.smoke import Evidence, read_raw
 
 Repetitions = dict[int, Evidence]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploytk.base.errors import UsageError
 from deploytk.bench.cells import Repetitions, read_cells
-from deploytk.errors import UsageError
-from deploytk.gpus import MIB
+from deploytk.hardware.catalogue import MIB
 from deploytk.smoke import Budget, Evidence, judge
 from deploytk.smoke.memory import SLACK_BYTES
 from deploytk.smoke.record import Record

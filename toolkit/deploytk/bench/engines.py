@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploytk.base.errors import EndpointError
+from deploytk.base.processes import free_port, running, wait_until
 from deploytk.bench.matrix import Deployment
-from deploytk.errors import EndpointError
 from deploytk.plan import MODEL_AT
-from deploytk.preview import Endpoint, attach, completes
-from deploytk.processes import free_port, running, wait_until
+from deploytk.serve.local import Endpoint, attach, completes
 from deploytk.smoke.run import LOG_LEVEL
 
 

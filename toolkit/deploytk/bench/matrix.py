@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploytk.artifact import Artifact, KvPolicy, read_artifact
-from deploytk.errors import DeployError, UsageError
+from deploytk.base.errors import DeployError, UsageError
 from deploytk.plan import PlanRequest, ServingPlan, plan_serving
 
 if sys.version_info >= (3, 11):

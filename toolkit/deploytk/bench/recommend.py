@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from deploytk.gpus import MIB, Gpu
+from deploytk.hardware.catalogue import MIB, Gpu
 
 Objective = Literal["throughput", "latency"]
 

@@ -10,11 +10,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploytk.atomic import write_text
+from deploytk.base.files import write_text
+from deploytk.base.json import plain, shown
+from deploytk.base.progress import Progress
 from deploytk.bench.recommend import Row
 from deploytk.bench.table import Result
-from deploytk.progress import Progress
-from deploytk.values import plain, shown
 
 SCHEMA = "deploytk.bench/1"
 

@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Literal, cast
 
 from deploytk import __version__
-from deploytk.atomic import disk_errors, locked, write_text
+from deploytk.base.errors import EndpointError, UsageError
+from deploytk.base.files import disk_errors, locked, write_text
+from deploytk.base.json import plain
+from deploytk.base.progress import Progress
 from deploytk.bench.cells import cell_path
 from deploytk.bench.engines import running_engine
 from deploytk.bench.matrix import Deployment, Load, Matrix, expand
 from deploytk.bench.report import write_results
 from deploytk.bench.table import Failed, Result, read_result
-from deploytk.errors import EndpointError, UsageError
-from deploytk.gpu import GpuMemory, PeakSampler, read_memory
-from deploytk.gpus import MIB, Gpu, find_gpu
-from deploytk.preview import Endpoint
-from deploytk.progress import Progress
+from deploytk.hardware.catalogue import MIB, Gpu, find_gpu
+from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
+from deploytk.serve.local import Endpoint
 from deploytk.smoke import Budget, Workload, measure, write_raw
 from deploytk.smoke.engine_log import read_engine_log
 from deploytk.smoke.judge import evidence_of
 from deploytk.smoke.memory import PlannedVram, VramReport, Watched, check_vram, report_vram
 from deploytk.smoke.report import Identity
 from deploytk.smoke.run import client_identity, installed_lmdeploy, planned_vram, weights_name
-from deploytk.values import plain
 
 _MACHINE = "machine.json"
 _LEAST_REQUESTS = 12  # one more than a median needs

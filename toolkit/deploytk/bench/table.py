@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploytk.base.errors import UsageError
 from deploytk.bench.cells import read_cells
 from deploytk.bench.matrix import Skipped
 from deploytk.bench.recommend import Recommendation, Row, recommend
-from deploytk.errors import UsageError
-from deploytk.gpus import MIB, Gpu
+from deploytk.hardware.catalogue import MIB, Gpu
 from deploytk.smoke import Budget, Report, judge
 from deploytk.smoke.report import Identity
 from deploytk.smoke.statistics import mean_interval

@@ -13,11 +13,11 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact
+from deploytk.base.errors import BundleError, UsageError
+from deploytk.base.shipped import shipped
 from deploytk.bundle.value import BundleOptions, Measured
-from deploytk.errors import BundleError, UsageError
-from deploytk.gpus import MIB
+from deploytk.hardware.catalogue import MIB
 from deploytk.plan import ServingPlan
-from deploytk.shipped import shipped
 
 _LANGUAGES = {"README.md": "README.md.j2", "README_zh.md": "README_zh.md.j2"}
 

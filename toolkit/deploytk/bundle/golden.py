@@ -9,8 +9,8 @@ from pathlib import Path
 
 import platformdirs
 
+from deploytk.base.errors import UsageError
 from deploytk.bundle.value import Golden
-from deploytk.errors import UsageError
 
 _EXPECTED = 'a JSON list such as [{"prompt": "2+2=", "answer": "4"}], at most 1 MiB'
 

@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from deploytk.progress import Advance
+from deploytk.base.progress import Advance
 
 # linux/fs.h; shares the blocks of a file on btrfs, xfs and bcachefs
 _FICLONE = 0x40049409

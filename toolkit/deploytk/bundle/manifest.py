@@ -11,12 +11,12 @@ from typing import Any, cast
 
 from deploytk import __version__
 from deploytk.artifact import Artifact
+from deploytk.base.digests import hash_files
+from deploytk.base.errors import BundleError
+from deploytk.base.json import plain
+from deploytk.base.progress import Progress
 from deploytk.bundle.value import FORMAT, MANIFEST, Bundle, BundleFile, BundleOptions
-from deploytk.digests import hash_files
-from deploytk.errors import BundleError
 from deploytk.plan import MODEL_AT, ServingPlan
-from deploytk.progress import Progress
-from deploytk.values import plain
 
 PORT = 7860
 """Where hubs expect an app."""

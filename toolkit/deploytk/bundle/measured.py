@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from deploytk.base.errors import UsageError
 from deploytk.bundle.value import Measured
-from deploytk.errors import UsageError
 
 _SCHEMA = "deploytk.report/"
 _LARGEST_BYTES = 64 * 2**20  # reports hold raw data as well

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from deploytk.artifact import Artifact
+from deploytk.base.progress import Progress
 from deploytk.bundle.value import BundleOptions
-from deploytk.progress import Progress
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")

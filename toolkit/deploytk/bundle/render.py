@@ -11,7 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploytk.artifact import Artifact
-from deploytk.atomic import disk_errors, staged_directory, sync_directory
+from deploytk.base.digests import hash_files
+from deploytk.base.errors import BundleError, UsageError
+from deploytk.base.files import disk_errors, staged_directory, sync_directory
+from deploytk.base.progress import Progress
+from deploytk.base.shipped import shipped
 from deploytk.bundle.links import link_or_copy
 from deploytk.bundle.manifest import (
     NAME,
@@ -24,11 +28,7 @@ from deploytk.bundle.manifest import (
 )
 from deploytk.bundle.own_card import LICENSE, REPOSITORY, with_own_facts
 from deploytk.bundle.value import CHART, MANIFEST, AppKind, Bundle, BundleFile, BundleOptions, FileKind
-from deploytk.digests import hash_files
-from deploytk.errors import BundleError, UsageError
 from deploytk.plan import ServingPlan
-from deploytk.progress import Progress
-from deploytk.shipped import shipped
 
 _CONFIG_INI = "triton_models/weights/config.ini"
 

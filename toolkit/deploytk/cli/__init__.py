@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from deploytk import __version__
+from deploytk.base.errors import DeployError
+from deploytk.base.progress import Silent, terminal_progress
+from deploytk.base.settings import check_commands, find_settings, load_settings
 from deploytk.cli import image, machine, measure, model, preview, release
 from deploytk.cli.session import Session
-from deploytk.errors import DeployError
-from deploytk.progress import Silent, terminal_progress
-from deploytk.settings import check_commands, find_settings, load_settings
 
 app = typer.Typer(
     name="deploytk",

@@ -59,7 +59,7 @@ def build(
     """Build a container image; weights go from disk to where it is wanted, through no builder."""
     from deploytk.image.build import build_image
     from deploytk.image.value import BuildOptions, WeightsSource
-    from deploytk.release import fetchable_release
+    from deploytk.publish.release import fetchable_release
 
     mirrors = Session.settings.mirrors
     arguments = {"PIP_INDEX_URL": mirrors.address("pip"), "APT_MIRROR": mirrors.address("apt")}

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from deploytk.base.errors import UsageError
 from deploytk.cli.options import AsJson, Engine, Golden, GpuOption, Kv, MaxBatch, SessionLen, list_of, seconds_of
 from deploytk.cli.session import Session, show
 from deploytk.cli.source import plan_request
-from deploytk.errors import UsageError
 
 commands = typer.Typer()
 
@@ -52,7 +52,7 @@ def smoke(
 ) -> None:
     """Measure VRAM and latency, check the answers, judge: 0 good, 1 wrong, 3 over budget, 4 cannot tell."""
     from deploytk.bundle import read_golden
-    from deploytk.preview import ServeOptions
+    from deploytk.serve.local import ServeOptions
     from deploytk.smoke import Budget, Workload, make_budget, read_budget, write_report
     from deploytk.smoke import smoke as run_smoke
     from deploytk.smoke.render import check_path

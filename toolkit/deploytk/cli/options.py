@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deploytk.errors import UsageError
+from deploytk.base.errors import UsageError
 
 AppKind = Literal["gradio", "api"]
 

@@ -30,9 +30,9 @@ def serve(
     reload: Annotated[bool, typer.Option("--reload", help="Start again whenever a template changes.")] = False,
 ) -> None:
     """Run the very app that would be published, here; Ctrl-C stops it."""
+    from deploytk.base.shipped import shipped
     from deploytk.display import show_endpoint
-    from deploytk.preview import ServeOptions, open_endpoint, wait_while_running
-    from deploytk.shipped import shipped
+    from deploytk.serve.local import ServeOptions, open_endpoint, wait_while_running
 
     request = plan_request(gpu, session_len, max_batch_size, kv, None, "auto")
     options = ServeOptions(engine=engine, host=host, port=port, app=app_kind, request=request, template=template)

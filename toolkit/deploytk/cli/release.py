@@ -76,7 +76,7 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Put a model, bundle or image on a hub in one atomic step, and verify what arrived."""
-    from deploytk.release import PublishOptions, find_target, plan_release, publish_bundle
+    from deploytk.publish.release import PublishOptions, find_target, plan_release, publish_bundle
 
     request = plan_request(gpu, session_len, max_batch_size, kv, tp, "auto")
     directory = Path(source)
@@ -95,7 +95,7 @@ def publish(
         base=base,
     )
     if target == "oci" and not directory.exists():
-        from deploytk.targets.oci import preview_image, publish_image
+        from deploytk.publish.targets.oci import preview_image, publish_image
 
         refuse_options(directory, "an image", request, options)
         if plan_only:

@@ -7,9 +7,9 @@ from typing import cast
 
 import typer
 
-from deploytk.progress import Progress, Silent
-from deploytk.settings import Settings
-from deploytk.values import plain
+from deploytk.base.json import plain
+from deploytk.base.progress import Progress, Silent
+from deploytk.base.settings import Settings
 
 
 class Session:

@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from deploytk.base.errors import UsageError
+from deploytk.base.json import plain
 from deploytk.cli.options import AppKind
 from deploytk.cli.session import Session
-from deploytk.errors import UsageError
-from deploytk.values import plain
 
 if TYPE_CHECKING:
     from deploytk.bundle import Bundle, BundleOptions, Measured

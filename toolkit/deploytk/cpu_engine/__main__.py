@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from deploytk.errors import DeployError
+from deploytk.base.errors import DeployError
 
 
 def main() -> int:

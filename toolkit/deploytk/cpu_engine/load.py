@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from deploytk.artifact import Artifact
-from deploytk.errors import EndpointError
+from deploytk.base.errors import EndpointError
 from deploytk.modernize.templates import legacy_template
 from deploytk.modernize.tokens import adds_first_token
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from deploytk.display.rows import console, show_rows
-from deploytk.gpus import MIB
+from deploytk.hardware.catalogue import MIB
 
 if TYPE_CHECKING:
     from deploytk.image.value import Image

@@ -14,7 +14,7 @@ from deploytk.display.rows import console, plain_line, show_rows
 if TYPE_CHECKING:
     from deploytk.demo import Demo
     from deploytk.doctor import Checkup
-    from deploytk.preview import Endpoint
+    from deploytk.serve.local import Endpoint
 
 
 def show_checkup(checkup: Checkup) -> None:

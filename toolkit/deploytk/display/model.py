@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from deploytk.base.json import plain
 from deploytk.display.rows import amount, console, mib, plain_line, shell, show_notes, show_rows
-from deploytk.values import plain
 
 if TYPE_CHECKING:
     from deploytk.artifact import Artifact

@@ -12,7 +12,7 @@ from deploytk.display.rows import console, mib, print_whole, show_notes, show_ro
 
 if TYPE_CHECKING:
     from deploytk.preflight import Preflight
-    from deploytk.release import Change, Release, ReleasePlan
+    from deploytk.publish.release import Change, Release, ReleasePlan
 
 _VISIBILITY = {True: "private", False: "public", None: "as the target is"}
 

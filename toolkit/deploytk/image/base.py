@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploytk.containers import connected
-from deploytk.errors import ImageError, UsageError
+from deploytk.base.errors import ImageError, UsageError
+from deploytk.base.progress import Progress
+from deploytk.image.docker import connected
 from deploytk.image.exported import daemon_base
 from deploytk.image.oci import read_layout
 from deploytk.image.reference import parse_reference
 from deploytk.image.value import Base
-from deploytk.progress import Progress
 
 
 def find_base(name: str, progress: Progress, *, keep: bool) -> Base:

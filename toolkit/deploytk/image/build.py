@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from deploytk.atomic import write_text
+from deploytk.base.errors import ImageError, UsageError
+from deploytk.base.files import write_text
+from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle, verify_bundle
-from deploytk.errors import ImageError, UsageError
 from deploytk.image.compose import compose_of
 from deploytk.image.config import plan_image
 from deploytk.image.lock import drift_from, lock_of
@@ -15,7 +16,6 @@ from deploytk.image.reference import parse_tag
 from deploytk.image.runtime import runtime_base
 from deploytk.image.sbom import sbom_of
 from deploytk.image.value import Base, BuildOptions, Image, ImagePlan, SentLayer
-from deploytk.progress import Progress
 
 _LOCK = "lock.json"
 
@@ -55,7 +55,7 @@ def _look_for_drift(bundle: Bundle, base: Base, options: BuildOptions, progress:
 
 def _send(plan: ImagePlan, options: BuildOptions, progress: Progress) -> tuple[tuple[SentLayer, ...], int]:
     if options.output == "daemon":
-        from deploytk.image.daemon import load_image
+        from deploytk.image.docker.load import load_image
 
         return load_image(plan, options.tag, progress)
     if options.output == "registry":

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, cast
 
+from deploytk.base.digests import hash_file
+from deploytk.base.errors import ImageError
+from deploytk.base.progress import Progress
 from deploytk.bundle import MANIFEST, Bundle
-from deploytk.digests import hash_file
-from deploytk.errors import ImageError
 from deploytk.image.fetching import fetching_files
 from deploytk.image.layers import ROOT, make_layers
 from deploytk.image.lock import lock_of
 from deploytk.image.sbom import sbom_of
 from deploytk.image.tar import Content
 from deploytk.image.value import USER, WEIGHTS_PLACE, Base, BuildOptions, ImagePlan, Layer, WeightsMode
-from deploytk.progress import Progress
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"

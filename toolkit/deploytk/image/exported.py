@@ -17,13 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from deploytk.atomic import disk_errors, write_text
-from deploytk.containers import Daemon, connected
-from deploytk.digests import cache_directory
-from deploytk.errors import ImageError
+from deploytk.base.digests import cache_directory
+from deploytk.base.errors import ImageError
+from deploytk.base.files import disk_errors, write_text
+from deploytk.base.progress import Progress
+from deploytk.image.docker import Daemon, connected
 from deploytk.image.layers import TAR
 from deploytk.image.value import Base, Layer, Read
-from deploytk.progress import Progress
 
 _CHUNK_BYTES = 2**20
 _LARGEST_JSON_BYTES = 2**20

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from deploytk.base.errors import UsageError
+from deploytk.base.shipped import shipped
 from deploytk.bundle import Bundle
-from deploytk.errors import UsageError
 from deploytk.image.layers import ROOT
 from deploytk.image.tar import Content, Link, OwnDirectory
 from deploytk.image.value import USER, WEIGHTS_PLACE, WeightsSource
-from deploytk.shipped import shipped
 
 
 def fetching_files(bundle: Bundle, source: WeightsSource | None) -> dict[str, Content]:

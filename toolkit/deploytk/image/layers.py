@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from deploytk.atomic import write_text
+from deploytk.base.digests import cache_directory, hash_file
+from deploytk.base.errors import ImageError
+from deploytk.base.files import write_text
+from deploytk.base.progress import Advance, Progress
 from deploytk.bundle import MANIFEST, Bundle, BundleFile
-from deploytk.digests import cache_directory, hash_file
-from deploytk.errors import ImageError
 from deploytk.image.tar import AGAIN, Content, File, Tar
 from deploytk.image.value import Layer, LayerKind, Read, WeightsMode
-from deploytk.progress import Advance, Progress
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
 

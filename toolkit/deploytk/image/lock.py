@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from deploytk import __version__
+from deploytk.base.errors import ImageError
 from deploytk.bundle import Bundle
-from deploytk.errors import ImageError
 from deploytk.image.layers import GROUP_BYTES, MOST_LAYERS, SHARD_BYTES
 from deploytk.image.sbom import to_bytes
 from deploytk.image.value import RUNTIME, Base

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deploytk.atomic import disk_errors, locked, sync_directory, write_text
-from deploytk.errors import ImageError
+from deploytk.base.errors import ImageError
+from deploytk.base.files import disk_errors, locked, sync_directory, write_text
+from deploytk.base.progress import Advance, Progress
 from deploytk.image.config import MANIFEST_TYPE
 from deploytk.image.layers import TAR, read_checked
 from deploytk.image.value import Base, ImagePlan, Layer, Read, SentLayer
-from deploytk.progress import Advance, Progress
 
 LAYOUT, LAYOUT_CONTENT = "oci-layout", b'{"imageLayoutVersion":"1.0.0"}'
 """The file that makes a directory, or an archive, an OCI layout."""

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from deploytk import lmdeploy
+from deploytk.base.errors import ImageError
+from deploytk.base.progress import Progress
+from deploytk.base.shipped import shipped
 from deploytk.bundle import Bundle
-from deploytk.containers import Build, Daemon, connected
-from deploytk.errors import ImageError
 from deploytk.image.base import find_base
+from deploytk.image.docker import Build, Daemon, connected
 from deploytk.image.value import RUNTIME, Base, BuildOptions
-from deploytk.progress import Progress
-from deploytk.shipped import shipped
 
 _LEGACY_BASE = "nvidia/cuda:12.4.1-base-ubuntu22.04"  # its Python 3.10 is what LMDeploy up to 0.7.3 needs
 _OWN_CODE = "source"

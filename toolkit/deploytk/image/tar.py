@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from deploytk.digests import hash_file
-from deploytk.errors import ImageError
+from deploytk.base.digests import hash_file
+from deploytk.base.errors import ImageError
 
 AGAIN = "wait until nothing writes to it, package the model again, then run again"
 

@@ -15,6 +15,7 @@ from deploytk.lmdeploy.flags import (
     quant_policy,
     smallest_capability_for_4_bits,
 )
+from deploytk.lmdeploy.overhead import overhead_rows
 from deploytk.lmdeploy.versions import AFTER_WORKSPACES, NEWEST, VERSIONS, LmdeployEngine, VersionRange, age
 from deploytk.lmdeploy.workspaces import (
     WORKSPACE_ERAS,
@@ -41,6 +42,7 @@ __all__ = [
     "default_pool",
     "has_flag",
     "has_kernels",
+    "overhead_rows",
     "pool_meaning",
     "quant_policy",
     "recognise_era",

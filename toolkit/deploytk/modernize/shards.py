@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploytk.progress import Advance
+from deploytk.base.progress import Advance
 from deploytk.weights import STORED_AS, Tensor
 
 SHARD_BYTES = 2 * 2**30  # what an interrupted run loses at most, and a hub uploads without splitting it

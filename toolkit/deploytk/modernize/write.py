@@ -14,12 +14,12 @@ from typing import Any
 from deploytk import __version__
 from deploytk.artifact import Artifact
 from deploytk.artifact.text_formats import read_json
-from deploytk.atomic import disk_errors, staged_directory, write_text
-from deploytk.errors import WeightsError
+from deploytk.base.errors import WeightsError
+from deploytk.base.files import disk_errors, staged_directory, write_text
+from deploytk.base.progress import Progress
 from deploytk.modernize.shards import Shard, index, plan_shards, write_shard
 from deploytk.modernize.templates import legacy_template
 from deploytk.modernize.tokens import adds_first_token, token_ids
-from deploytk.progress import Progress
 from deploytk.weights import open_weights, tokenizer_files
 
 _RECORD = ".deploytk-modernize"

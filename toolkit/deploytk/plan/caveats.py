@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact
-from deploytk.gpus import MIB, Gpu
+from deploytk.hardware.catalogue import MIB, Gpu
+from deploytk.plan.memory import Memory
 from deploytk.plan.value import PlanRequest, ServingPlan
-from deploytk.vram import Memory
 
 
 def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> Iterator[str]:

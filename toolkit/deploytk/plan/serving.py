@@ -7,11 +7,11 @@ import re
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
-from deploytk.errors import PlanError, UsageError
-from deploytk.gpus import find_gpu
+from deploytk.base.errors import PlanError, UsageError
+from deploytk.hardware.catalogue import find_gpu
 from deploytk.plan.caveats import about_memory, about_model
+from deploytk.plan.memory import Memory, Vram, kv_bytes_per_token
 from deploytk.plan.value import PORT, PlanRequest, ServingPlan
-from deploytk.vram import Memory, Vram, kv_bytes_per_token
 
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
 _BATCH = 8

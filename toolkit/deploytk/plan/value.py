@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploytk.artifact import KvPolicy
-from deploytk.gpus import Gpu
-from deploytk.vram import Vram
+from deploytk.hardware.catalogue import Gpu
+from deploytk.plan.memory import Vram
 
 ServingEngine = Literal["turbomind", "pytorch", "cpu"]
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from deploytk.base.errors import EndpointError, UsageError
+from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle, is_bundle, read_bundle
 from deploytk.bundle.links import link_or_copy
-from deploytk.errors import EndpointError, UsageError
-from deploytk.gpus import find_gpu
+from deploytk.hardware.catalogue import find_gpu
 from deploytk.preflight.probe import Start, start_app
 from deploytk.preflight.requirements import ask_pip, check_packages, check_requirements
 from deploytk.preflight.source import check_source
 from deploytk.preflight.value import OPENXLAB, Finding, Platform, Preflight
-from deploytk.progress import Progress
-from deploytk.targets.openxlab.app_repository import write_app
+from deploytk.publish.targets.openxlab.app_repository import write_app
 
 _RAM_SHARE = 0.9  # the rest is the system's
 

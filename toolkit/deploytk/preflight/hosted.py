@@ -6,9 +6,9 @@ import time
 
 import httpx
 
-from deploytk.errors import EndpointError, TryAgainError
-from deploytk.preview import Endpoint, attach
-from deploytk.progress import Progress
+from deploytk.base.errors import EndpointError, TryAgainError
+from deploytk.base.progress import Progress
+from deploytk.serve.local import Endpoint, attach
 
 _ASK_WITHIN_S = 10.0
 _PAUSE_S = 5.0

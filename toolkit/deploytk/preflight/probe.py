@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 
-from deploytk.atomic import locked
-from deploytk.errors import TryAgainError
+from deploytk.base.errors import TryAgainError
+from deploytk.base.files import locked
+from deploytk.base.processes import is_free, running, tail
 from deploytk.preflight.value import Platform
-from deploytk.processes import is_free, running, tail
 
 _ASK_WITHIN_S = 3.0
 _POLL_S = 0.1

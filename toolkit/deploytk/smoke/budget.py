@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from deploytk.errors import UsageError
-from deploytk.gpus import MIB
+from deploytk.base.errors import UsageError
+from deploytk.hardware.catalogue import MIB
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from deploytk.errors import EndpointError
+from deploytk.base.errors import EndpointError
 
 _CONNECT_WITHIN_S = 10.0
 _LARGEST_ANSWER_BYTES = 2**26

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploytk.gpus import MIB
+from deploytk.hardware.catalogue import MIB
 
 _LARGEST_LOG_BYTES = 2**26
 _BUDGET = re.compile(r"Object cache budget: ([\d.]+) MB from free ([\d.]+) MB and ratio ([\d.]+)")

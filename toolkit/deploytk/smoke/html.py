@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from deploytk.gpus import MIB
+from deploytk.base.json import shown
+from deploytk.hardware.catalogue import MIB
 from deploytk.smoke.memory import VramReport
 from deploytk.smoke.report import Report
 from deploytk.smoke.statistics import Summary
-from deploytk.values import shown
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1c1c1e }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deploytk.gpu import GpuMemory, PeakSampler
-from deploytk.gpus import MIB
+from deploytk.hardware.catalogue import MIB
+from deploytk.hardware.nvml import GpuMemory, PeakSampler
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.engine_log import EngineLog
 from deploytk.smoke.record import Record

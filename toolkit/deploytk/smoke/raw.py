@@ -6,12 +6,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-from deploytk.atomic import write_text
-from deploytk.errors import UsageError
+from deploytk.base.errors import UsageError
+from deploytk.base.files import write_text
+from deploytk.base.json import plain
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.judge import Evidence
 from deploytk.smoke.record import Record
-from deploytk.values import plain
 
 SCHEMA = "deploytk.requests/1"
 

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from deploytk.atomic import write_text
-from deploytk.errors import UsageError
-from deploytk.gpus import MIB
+from deploytk.base.errors import UsageError
+from deploytk.base.files import write_text
+from deploytk.base.json import plain, shown
+from deploytk.hardware.catalogue import MIB
 from deploytk.smoke.html import html
 from deploytk.smoke.judge import judge
 from deploytk.smoke.memory import VramReport
 from deploytk.smoke.raw import read_raw
 from deploytk.smoke.report import Report
 from deploytk.smoke.statistics import Summary
-from deploytk.values import plain, shown
 
 
 def write_report(report: Report, path: Path) -> None:

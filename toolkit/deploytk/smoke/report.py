@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from deploytk.gpu import GpuMemory
+from deploytk.hardware.nvml import GpuMemory
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.counters import Counters

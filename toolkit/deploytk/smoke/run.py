@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 
 from deploytk import __version__
 from deploytk.artifact import Artifact, read_artifact
+from deploytk.base.errors import EndpointError
+from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import MANIFEST, Golden, golden_in, is_bundle, read_bundle
-from deploytk.errors import EndpointError
-from deploytk.gpu import GpuMemory, PeakSampler, read_memory
-from deploytk.preview import Endpoint, ServeOptions, open_endpoint
-from deploytk.progress import Progress, Silent
+from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
+from deploytk.plan.memory import weights_bytes
+from deploytk.serve.local import Endpoint, ServeOptions, open_endpoint
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.engine_log import EngineLog, parse_engine_log, read_engine_log
@@ -39,7 +40,6 @@ from deploytk.smoke.memory import (
 from deploytk.smoke.raw import write_raw
 from deploytk.smoke.report import ClientIdentity, Identity, Report
 from deploytk.smoke.workload import Workload
-from deploytk.vram import weights_bytes
 
 _RELEASE_WITHIN_S = 30.0
 _OTHER_SHARE = 1.5  # of the first start's, for the two-point method

@@ -9,7 +9,7 @@ from typing import Any
 
 from deploytk.artifact import Artifact
 from deploytk.artifact.text_formats import read_json
-from deploytk.errors import WeightsError
+from deploytk.base.errors import WeightsError
 from deploytk.weights.names import LLAMA, Family
 
 # Written anew, under both the name that transformers 5 reads and the older one.

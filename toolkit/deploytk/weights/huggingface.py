@@ -10,7 +10,7 @@ import numpy as np
 
 from deploytk.artifact import Artifact
 from deploytk.artifact.safetensors_header import TensorEntry, read_header
-from deploytk.errors import WeightsError
+from deploytk.base.errors import WeightsError
 from deploytk.weights import internlm2
 from deploytk.weights.linears import GROUP, dequantize
 from deploytk.weights.names import LLAMA

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from deploytk.errors import WeightsError
+from deploytk.base.errors import WeightsError
 from deploytk.weights import matrices, nibbles
 from deploytk.weights.value import Array, Dtype, Source, Tensor
 

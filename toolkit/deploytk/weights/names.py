@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deploytk.artifact import Artifact
-from deploytk.errors import WeightsError
+from deploytk.base.errors import WeightsError
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from deploytk.artifact import Artifact
-from deploytk.errors import WeightsError
+from deploytk.base.errors import WeightsError
 from deploytk.weights import internlm2, matrices
 from deploytk.weights.config import Original, build_config, read_original
 from deploytk.weights.linears import GROUP, Files, Linear, copied, resized

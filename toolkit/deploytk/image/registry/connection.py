@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import httpx
 
 from deploytk import __version__
-from deploytk.errors import ImageError, TryAgainError
+from deploytk.base.errors import ImageError, TryAgainError
 from deploytk.image.reference import Reference
 from deploytk.image.registry.logins import PASSWORD_VARIABLE, USER_VARIABLE, Login
 

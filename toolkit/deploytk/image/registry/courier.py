@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from deploytk.errors import DeployError, ImageError, TryAgainError
+from deploytk.base.errors import DeployError, ImageError, TryAgainError
+from deploytk.base.progress import Advance
 from deploytk.image.registry.errand import Errand, send_blobs
 from deploytk.image.registry.upload import Sent
 from deploytk.image.value import Layer
-from deploytk.progress import Advance
 
 _END_WITHIN_S = 60.0  # how long an orphan may take for the rest of its chunk
 _REPORT_EVERY_BYTES = 2**22

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
+from deploytk.base.progress import Advance
 from deploytk.image.reference import Reference
 from deploytk.image.registry.connection import Connection, Patience
 from deploytk.image.registry.logins import Login
 from deploytk.image.registry.sessions import Homes
 from deploytk.image.registry.upload import Sent, mount_blob, push_blob
 from deploytk.image.value import Layer
-from deploytk.progress import Advance
 
 AT_ONCE = 3
 

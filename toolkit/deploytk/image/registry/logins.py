@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploytk.errors import ImageError
+from deploytk.base.errors import ImageError
 
 USER_VARIABLE, PASSWORD_VARIABLE = "DEPLOYTK_REGISTRY_USER", "DEPLOYTK_REGISTRY_PASSWORD"
 

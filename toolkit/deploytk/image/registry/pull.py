@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from deploytk.atomic import disk_errors, locked
-from deploytk.digests import cache_directory
-from deploytk.errors import ImageError
+from deploytk.base.digests import cache_directory
+from deploytk.base.errors import ImageError
+from deploytk.base.files import disk_errors, locked
 from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, read_file
 from deploytk.image.reference import Reference, parse_reference
 from deploytk.image.registry.connection import MOMENTARY, Connection, describe

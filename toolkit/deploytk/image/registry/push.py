@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
-from deploytk.errors import ImageError
+from deploytk.base.errors import ImageError
+from deploytk.base.progress import Advance, Progress
 from deploytk.image.config import CONFIG_TYPE, MANIFEST_TYPE
 from deploytk.image.reference import parse_reference
 from deploytk.image.registry.connection import Connection, Patience
@@ -17,7 +18,6 @@ from deploytk.image.registry.logins import find_login
 from deploytk.image.registry.sessions import Homes
 from deploytk.image.registry.upload import CHUNK_BYTES, Sent, is_there, takes_chunks
 from deploytk.image.value import ImagePlan, Layer, SentLayer
-from deploytk.progress import Advance, Progress
 
 _IN_ONE_GO = "{} takes layers only in one go: one that is cut off is sent anew"
 _Send = Callable[[Errand, Advance, Callable[[], bool]], Sent]

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploytk.digests import cache_directory
-from deploytk.errors import TryAgainError
+from deploytk.base.digests import cache_directory
+from deploytk.base.errors import TryAgainError
 from deploytk.image.reference import Reference
 
 _WAIT_S = 90.0  # a killed push may still be sending the end of a chunk

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import httpx
 
-from deploytk.errors import ImageError
+from deploytk.base.errors import ImageError
+from deploytk.base.progress import Advance
 from deploytk.image.registry.connection import Connection, describe
 from deploytk.image.registry.sessions import Session
 from deploytk.image.value import Layer, Read
-from deploytk.progress import Advance
 
 CHUNK_BYTES = 64 * 2**20
 

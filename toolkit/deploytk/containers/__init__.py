@@ -1,6 +1,0 @@
-"""Owner of the Docker SDK: the daemon, its builder, its images and containers."""
-
-from deploytk.containers.connection import connected, daemon_version
-from deploytk.containers.daemon import Build, Daemon, RunOptions, StoredImage
-
-__all__ = ["Build", "Daemon", "RunOptions", "StoredImage", "connected", "daemon_version"]

@@ -1,0 +1,58 @@
+"""GPUs by name or size, from gpus.yaml."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from deploytk.base.errors import UsageError
+from deploytk.base.yaml import load_yaml
+
+MIB = 2**20
+_UNITS = {"g": 2**30, "gib": 2**30, "gb": 2**30, "m": MIB, "mib": MIB, "mb": MIB}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    name: str
+    total_bytes: int  # what the driver reports as total, one GPU
+    reserved_bytes: int  # what the driver keeps of that
+    compute_capability: str | None  # "8.0"; None when only a size is known
+
+    @property
+    def capability(self) -> float | None:
+        return float(self.compute_capability) if self.compute_capability else None
+
+
+def find_gpu(text: str) -> Gpu:
+    """The GPU of that name (spaces, dashes and case do not matter), or one of that size: 24G, 24GiB, 24576MiB.
+
+    GB is read as GiB: vendors print 24 GB on a card whose driver reports 24 GiB. Raises UsageError for others.
+    """
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)", text.strip().lower())
+    if size:
+        return Gpu(text.strip(), int(float(size[1]) * _UNITS[size[2]]), 0, None)
+    known = _known()
+    if _plain(text) in known:
+        return known[_plain(text)]
+    names = sorted({gpu.name for gpu in known.values()})
+    near = {known[key].name for key in difflib.get_close_matches(_plain(text), known, n=3, cutoff=0.5)}
+    raise UsageError(
+        f"no GPU {text!r} is known", hint=f"take {' or '.join(sorted(near) or names)}, or a size such as 24G"
+    )
+
+
+@cache
+def _known() -> dict[str, Gpu]:
+    gpus: dict[str, Gpu] = {}
+    for name, row in load_yaml(Path(__file__).with_name("gpus.yaml")).items():
+        gpu = Gpu(name, row["total"] * MIB, row.get("reserved", 0) * MIB, row["capability"])
+        gpus |= {_plain(alias): gpu for alias in (name, *row.get("aliases", ()))}
+    return gpus
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+|^nvidia", "", name.lower())

@@ -1,0 +1,274 @@
+"""What a model takes of a GPU's memory, before it is deployed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from deploytk import lmdeploy
+from deploytk.artifact import Artifact, KvPolicy
+from deploytk.hardware.catalogue import MIB, Gpu
+
+_LARGEST_SHARE = 0.95  # of free memory for the KV pool: the rest is for what warm-up takes after it
+_SAFETY = 0.97  # free memory is predicted, and a pool one block too small refuses the session it was made for
+_NEGLIGIBLE = 0.02  # of all parameters: biases and norms stay below, and are counted by themselves
+_PAGE_BYTES = 32 * MIB  # LMDeploy from 0.15.0 on, src/turbomind/memory/object.cc
+_LARGEST_SLAB_BYTES = 2**30
+_SLAB_FILLED = 0.95
+_KV_BITS = {"none": 16, "int8": 8, "int4": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Vram:
+    """Predicted VRAM of one GPU, in bytes, once the server answers."""
+
+    weights_bytes: int
+    kv_pool_bytes: int
+    overhead_bytes: int
+    total_bytes: int
+    loading_peak_bytes: int  # the most while it loads
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What a running server takes besides weights and KV pool, in bytes; measured, see lmdeploy/overhead.yaml."""
+
+    ready_bytes: int
+    before_pool_bytes: int
+    peak_bytes: int  # above ready, while loading
+    gpu: str  # where it was measured
+    source: str
+
+
+def find_overhead(version: str, weight_bits: int, gpu: Gpu | None) -> Overhead:
+    """The measured row for that LMDeploy version and weight format, of that GPU or else of another."""
+    rows = [
+        row
+        for row in lmdeploy.overhead_rows()
+        if lmdeploy.age(row["first"]) <= lmdeploy.age(version) <= lmdeploy.age(row["last"])
+        and row["weights"] == (4 if weight_bits == 4 else 16)
+    ]
+    row = next((row for row in rows if gpu and gpu.name.startswith(row["gpu"])), rows[0])
+    ready, before_pool, peak = (row[key] * MIB for key in ("ready", "before_pool", "peak"))
+    return Overhead(ready, before_pool, peak, row["gpu"], " ".join(row["source"].split()))
+
+
+def weights_bytes(artifact: Artifact, version: str, ranks: int) -> int:
+    """Bytes of the weights on one of `ranks` GPUs, as TurboMind stores them.
+
+    W4 in groups of g takes 0.5 + 4/g bytes per parameter, scale and zero fused to a half2. Embedding and head
+    stay fp16; tied ones are stored twice; before 0.6.0 every rank has them whole.
+    Source: LMDeploy src/turbomind/models/linear_weight.cc, lmdeploy/turbomind/models/llama.py.
+    """
+    a = artifact
+    rotated = (a.heads + 2 * stored_kv_heads(a, ranks)) * a.head_dim
+    attention = a.hidden_size * rotated + a.heads * a.head_dim * a.hidden_size
+    linear = attention + _feed_forward_parameters(a)
+    biases = (rotated + a.hidden_size) * 2 if a.attention_bias else 0
+    norms = 2 * a.hidden_size * 2
+    vocabulary = 2 * a.vocab_size * a.hidden_size * 2
+    if lmdeploy.age(version) >= lmdeploy.age("0.6.0"):
+        vocabulary //= ranks
+    per_layer = linear * bytes_per_parameter(a) / ranks + biases + norms
+    return int(a.layers * per_layer) + vocabulary + a.hidden_size * 2 + 2 * _other_parameters(a)
+
+
+def _feed_forward_parameters(artifact: Artifact) -> int:
+    """Of one layer; a mixture of experts is recognised by its parameters, which the dense formula cannot reach."""
+    a = artifact
+    dense = 3 * a.hidden_size * a.intermediate_size
+    attention = a.hidden_size * (2 * a.heads + 2 * a.kv_heads) * a.head_dim
+    embeddings = (1 if a.tied_embeddings else 2) * a.vocab_size * a.hidden_size
+    rest = (a.parameters - embeddings) // a.layers - attention
+    return rest if rest > 1.5 * dense else dense
+
+
+def _other_parameters(artifact: Artifact) -> int:
+    """Of parts beside the language model, such as a vision tower: on every GPU, never quantized."""
+    a = artifact
+    attention = a.hidden_size * (2 * a.heads + 2 * a.kv_heads) * a.head_dim
+    embeddings = (1 if a.tied_embeddings else 2) * a.vocab_size * a.hidden_size
+    other = a.parameters - embeddings - a.layers * (attention + _feed_forward_parameters(a))
+    return other if other > _NEGLIGIBLE * a.parameters else 0
+
+
+def bytes_per_parameter(artifact: Artifact) -> float:
+    """Of a linear layer on the GPU."""
+    if artifact.weight_format in ("awq", "gptq", "compressed-tensors"):
+        return artifact.weight_bits / 8 + 4 / (artifact.group_size or 128)
+    if artifact.weight_format == "fp8":
+        return 1 + 4 / 128**2
+    if artifact.weight_format == "mxfp4":
+        return 0.5 + 1 / 32
+    return 1.0 if artifact.weight_format == "smooth_quant" else 2.0
+
+
+def stored_kv_heads(artifact: Artifact, ranks: int) -> int:
+    """Key/value heads over all GPUs: repeated until every GPU has one."""
+    return max(artifact.kv_heads, ranks)
+
+
+def kv_bytes_per_token(artifact: Artifact, kv_policy: KvPolicy, version: str, ranks: int) -> int:
+    """Bytes that one token's keys and values take on one GPU, over all layers.
+
+    From 0.4.0 a quantized cache also stores a 16-bit scale and a 16-bit zero point per head and token, for keys
+    and for values; the static int8 of 0.3.0 and before has one scale per layer.
+    Source: LMDeploy src/turbomind/kernels/attention/block.h, `layer_size`; SequenceManager.cc of v0.2.0.
+    """
+    values = artifact.head_dim * _KV_BITS[kv_policy] // 8
+    is_static = lmdeploy.age(version) <= lmdeploy.age("0.3.0")
+    parameters = 0 if kv_policy == "none" or is_static else 4
+    heads = stored_kv_heads(artifact, ranks) // ranks
+    return artifact.layers * heads * 2 * (values + parameters)
+
+
+def session_blocks(session_len: int, version: str) -> int:
+    """Blocks of the KV cache that one session of `session_len` tokens takes.
+
+    From 0.15.0 on a request is refused when its next token finds no block, so every session gets one to spare.
+    """
+    spare = 1 if lmdeploy.age(version) >= lmdeploy.age("0.15.0") else 0
+    return -(-session_len // lmdeploy.block_tokens(version)) + spare
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUnit:
+    """What a KV pool is handed out in: so many bytes that hold so many blocks, after some bytes for alignment."""
+
+    bytes: int
+    blocks: int
+    alignment_bytes: int
+
+    def pool_bytes(self, blocks: int) -> int:
+        """The smallest pool with that many blocks."""
+        return self.alignment_bytes + -(-blocks // self.blocks) * self.bytes
+
+    def blocks_in(self, pool_bytes: int) -> int:
+        return max(0, pool_bytes - self.alignment_bytes) // self.bytes * self.blocks
+
+
+def pool_unit(block_bytes: int, version: str) -> PoolUnit:
+    """How LMDeploy `version` divides its pool.
+
+    From 0.15.0 on in slabs: a power of two from 32 MiB on that blocks fill to 95 %, at most 1 GiB. A pool smaller
+    than one slab holds nothing, and its server never becomes ready: seen on a GPU with int8 and 0.18.0.
+    Source: LMDeploy v0.16.0 src/turbomind/memory/object.cc and slab.h, `SlabAllocator`.
+    """
+    if lmdeploy.age(version) < lmdeploy.age("0.15.0"):
+        return PoolUnit(block_bytes, 1, 0)
+    slab = _PAGE_BYTES
+    while slab < block_bytes:
+        slab *= 2
+    while slab // block_bytes * block_bytes < _SLAB_FILLED * slab and slab < _LARGEST_SLAB_BYTES:
+        slab *= 2
+    return PoolUnit(slab, slab // block_bytes, _PAGE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One GPU's memory as one model in one LMDeploy version uses it."""
+
+    gpu: Gpu | None
+    version: str
+    weights_bytes: int
+    token_bytes: int
+    overhead: Overhead
+
+    @classmethod
+    def of(cls, artifact: Artifact, version: str, ranks: int, kv_policy: KvPolicy, gpu: Gpu | None) -> Memory:
+        return cls(
+            gpu,
+            version,
+            weights_bytes(artifact, version, ranks),
+            kv_bytes_per_token(artifact, kv_policy, version, ranks),
+            find_overhead(version, artifact.weight_bits, gpu),
+        )
+
+    @property
+    def block_tokens(self) -> int:
+        return lmdeploy.block_tokens(self.version)
+
+    @property
+    def block_bytes(self) -> int:
+        return self.block_tokens * self.token_bytes
+
+    @property
+    def free_bytes(self) -> int | None:
+        """What is free when the pool is sized."""
+        if self.gpu is None:
+            return None
+        return self.gpu.total_bytes - self.gpu.reserved_bytes - self.weights_bytes - self.overhead.before_pool_bytes
+
+    @property
+    def room_bytes(self) -> int | None:
+        """What the pool may take at most."""
+        return None if self.available_bytes is None else max(0, self.available_bytes)
+
+    @property
+    def available_bytes(self) -> int | None:
+        """The same, below zero by what the weights alone lack."""
+        if self.gpu is None or self.free_bytes is None:
+            return None
+        after_pool = self.overhead.ready_bytes - self.overhead.before_pool_bytes
+        loading = self.gpu.total_bytes - self.gpu.reserved_bytes - self.weights_bytes - self.overhead.ready_bytes
+        if loading < self.overhead.peak_bytes:
+            return loading - self.overhead.peak_bytes
+        return min(int(self.free_bytes * _LARGEST_SHARE * _SAFETY), self.free_bytes - after_pool)
+
+    @property
+    def unit(self) -> PoolUnit:
+        return pool_unit(self.block_bytes, self.version)
+
+    def needed_bytes(self, session_len: int, batch: int) -> int:
+        return self.unit.pool_bytes(batch * session_blocks(session_len, self.version))
+
+    def capacity_tokens(self, pool_bytes: int) -> int:
+        """Tokens that a pool of that size holds."""
+        return self.unit.blocks_in(pool_bytes) * self.block_tokens
+
+    def share(self, session_len: int, batch: int) -> float:
+        """`cache_max_entry_count` for those sessions; the version's default when no GPU is known."""
+        meaning = lmdeploy.pool_meaning(self.version)
+        if meaning == "sequences":
+            return float(batch)
+        if self.gpu is None or not self.room_bytes:
+            return lmdeploy.default_pool(self.version)
+        whole = self.gpu.total_bytes if meaning == "of_total" else int((self.free_bytes or 0) * _SAFETY)
+        return min(_rounded_up(self.needed_bytes(session_len, batch) / whole), _LARGEST_SHARE)
+
+    def pool_bytes(self, share: float, session_len: int, batch: int) -> int:
+        """What that share takes; without a GPU, what the sessions need."""
+        meaning = lmdeploy.pool_meaning(self.version)
+        if self.gpu is None or meaning == "sequences":
+            return self.needed_bytes(session_len, batch)
+        return int(share * (self.gpu.total_bytes if meaning == "of_total" else max(0, self.free_bytes or 0)))
+
+    def predict(self, pool_bytes: int) -> Vram:
+        total = self.weights_bytes + pool_bytes + self.overhead.ready_bytes
+        peak = max(total, self.weights_bytes + pool_bytes + self.overhead.ready_bytes + self.overhead.peak_bytes)
+        return Vram(self.weights_bytes, pool_bytes, self.overhead.ready_bytes, total, peak)
+
+    def fits(self, share: float, session_len: int, batch: int, pool_bytes: int) -> bool | None:
+        if self.room_bytes is None:
+            return None
+        needed = self.needed_bytes(session_len, batch)
+        return needed <= self.room_bytes and needed <= pool_bytes and share > 0
+
+    def largest_session_len(self, limit: int, batch: int) -> int | None:
+        """The longest session, in whole blocks, of which `batch` fit; at most `limit`, 0 when none fits."""
+        if self.room_bytes is None:
+            return None
+        blocks = self.unit.blocks_in(self.room_bytes) // batch
+        spare = session_blocks(1, self.version) - 1
+        return max(0, min((blocks - spare) * self.block_tokens, limit))
+
+    def largest_batch(self, session_len: int) -> int | None:
+        if self.room_bytes is None:
+            return None
+        return self.unit.blocks_in(self.room_bytes) // session_blocks(session_len, self.version)
+
+
+def _rounded_up(share: float) -> float:
+    """Two significant digits at least, and four decimals where that is more."""
+    digits = max(4, 1 - math.floor(math.log10(share)))
+    return float(math.ceil(share * 10**digits) / 10**digits)

@@ -1,0 +1,81 @@
+"""Where on which hub, and with whose token."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from deploytk.base.credentials import ask_token
+from deploytk.base.errors import ReleaseError, UsageError
+
+OFFICIAL = "https://huggingface.co"
+
+# Source: huggingface_hub, utils/_validators.py, validate_repo_id; the owner is there always.
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A server that speaks Hugging Face's protocol."""
+
+    endpoint: str
+    token: str = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.endpoint).netloc
+
+    @property
+    def is_official(self) -> bool:
+        return self.endpoint == OFFICIAL
+
+    @property
+    def is_loopback(self) -> bool:
+        return urlsplit(self.endpoint).hostname in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def tokens_page(self) -> str:
+        return f"{self.endpoint}/settings/tokens"
+
+    def redact(self, text: str) -> str:
+        return text.replace(self.token, "***")
+
+
+def find_hub() -> Hub:
+    """The hub of HF_ENDPOINT, with the token of HF_TOKEN, of `hf auth login`, or of a hidden prompt on a terminal."""
+    endpoint = (os.environ.get("HF_ENDPOINT") or OFFICIAL).rstrip("/")
+    address = urlsplit(endpoint)
+    if address.scheme not in ("http", "https") or not address.hostname or address.username or address.password:
+        raise UsageError(
+            "HF_ENDPOINT is no address of a hub", hint=f"unset it, or write it like {OFFICIAL}, without a token"
+        )
+    return Hub(endpoint, _token(address.netloc))
+
+
+def _token(host: str) -> str:
+    import huggingface_hub
+
+    token = os.environ.get("HF_TOKEN", "").strip() or huggingface_hub.get_token() or ask_token(host)
+    if not token:
+        raise ReleaseError(
+            f"there is no access token for {host}",
+            hint="set HF_TOKEN to one that may write, or run: hf auth login",
+        )
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ReleaseError("HF_TOKEN holds no access token", hint="copy it again: letters and digits, no spaces")
+    return token
+
+
+def check_repo(repo: str) -> str:
+    """`repo` when a hub can have such a name; raises UsageError else."""
+    parts = repo.split("/")
+    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts) or "--" in repo or ".." in repo:
+        raise UsageError(
+            f"{repo!r} is no repository's name",
+            hint="write OWNER/NAME: letters, digits, '-', '_' and '.', at most 96, no '--' or '..'",
+        )
+    if repo.endswith((".git", ".ipynb")):
+        raise UsageError(f"{repo!r} is refused by hubs for its end", hint="choose a name without .git or .ipynb")
+    return repo

@@ -1,0 +1,208 @@
+"""A repository of the hub: opened, compared, brought to what a bundle says by one commit, verified."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationDelete
+
+from deploytk.base.digests import hash_file
+from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.bundle import MANIFEST, Bundle
+from deploytk.publish.release import Change
+from deploytk.publish.targets.huggingface.client import Client, Head, MovedError, RemoteFile
+from deploytk.publish.targets.huggingface.uploads import addition
+
+_HUBS_OWN = {".gitattributes"}  # made with the repository; the hub knows best which files are large
+_ATTEMPTS = 8  # while others commit, or answers are lost: half a minute with the pauses between
+_LONGEST_PAUSE_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    name: str
+    kind: str  # "model" or "space"
+    head: Head
+    is_new: bool  # just created: it holds nothing but what the hub puts there
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file as the repository shall have it."""
+
+    source: Path
+    size: int
+    sha256: str
+
+    def is_same(self, there: RemoteFile) -> bool:
+        if there.size != self.size:
+            return False
+        return there.sha256 == self.sha256 if there.sha256 else there.blob == self._blob()
+
+    def _blob(self) -> str:
+        content = self.source.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    commit: str
+    changes: tuple[Change, ...]  # what had to be done
+    sent_files: int
+    sent_bytes: int
+
+
+def open_repository(client: Client, name: str, kind: str, *, is_private: bool, **space: Any) -> Repository:
+    """The repository, created if need be; raises ReleaseError when it is more visible than asked for."""
+    head, is_new = client.create(name, kind, is_private=is_private, **space)
+    if is_private and not head.is_private:
+        raise ReleaseError(
+            f"{name} is visible to everybody; nothing was sent",
+            hint="add --public if that is meant, or make the repository private on its settings page",
+        )
+    return Repository(name, kind, head, is_new)
+
+
+def wanted_files(bundle: Bundle) -> dict[str, LocalFile]:
+    manifest = bundle.path / MANIFEST
+    files = {file.path: LocalFile(bundle.path / file.path, file.size, file.sha256) for file in bundle.files}
+    return files | {MANIFEST: LocalFile(manifest, manifest.stat().st_size, hash_file(manifest))}
+
+
+def changes_of(wanted: Mapping[str, LocalFile], remote: Mapping[str, RemoteFile]) -> tuple[Change, ...]:
+    changes = []
+    for path, file in wanted.items():
+        there = remote.get(path)
+        if there and file.is_same(there):
+            changes.append(Change(path, "same", 0))
+        else:
+            changes.append(Change(path, "changed" if there else "new", file.size))
+    changes += [Change(path, "deleted", 0) for path in remote if path not in wanted and path not in _HUBS_OWN]
+    return tuple(sorted(changes, key=lambda change: change.path))
+
+
+def bring(client: Client, repository: Repository, wanted: Mapping[str, LocalFile], message: str) -> Outcome:
+    """Make the repository what `wanted` says, by one commit.
+
+    After a lost answer or somebody else's commit it looks again: what landed is not committed twice.
+    """
+    stats = {path: _stat(file.source) for path, file in wanted.items()}
+    try:
+        return _bring(client, repository, wanted, stats, message)
+    except OSError as error:
+        _refuse_changed(wanted, stats, error)
+        raise ReleaseError(
+            f"{error.filename} cannot be read: {error.strerror}", hint="see that it can, then run again"
+        ) from error
+
+
+def _bring(
+    client: Client,
+    repository: Repository,
+    wanted: Mapping[str, LocalFile],
+    stats: Mapping[str, tuple[int, ...]],
+    message: str,
+) -> Outcome:
+    name, kind = repository.name, repository.kind
+    first: tuple[Change, ...] | None = None
+    head: Head | None = repository.head
+    files = size = 0
+    pause = 0.5
+    for _ in range(_ATTEMPTS):
+        if first is not None:
+            head = client.head(name, kind)
+        if head is None:
+            raise ReleaseError(f"{name} is gone from {client.hub.host}", hint="somebody removed it; run again")
+        is_empty = repository.is_new and first is None
+        changes = changes_of(wanted, {} if is_empty else client.listing(name, kind=kind))
+        first = first or changes
+        if all(change.status == "same" for change in changes):
+            return Outcome(head.commit or "", first, files, size)
+        try:
+            sent = _send(client, repository, wanted, changes)
+            _refuse_changed(wanted, stats, None)
+            files, size = files + len(sent.large), size + sum(wanted[path].size for path in sent.large)
+            commit = client.commit(name, sent.operations, head, message, kind)
+        except MovedError as error:
+            time.sleep(max(error.wait_s, pause))
+            pause = min(2 * pause, client.patience_s, _LONGEST_PAUSE_S)
+            continue
+        except (ReleaseError, TryAgainError) as error:
+            _refuse_changed(wanted, stats, error)
+            raise
+        files, size = files + len(sent.small), size + sum(wanted[path].size for path in sent.small)
+        _verify(client, repository, wanted)
+        _refuse_changed(wanted, stats, None, "was committed")
+        return Outcome(commit, first, files, size)
+    raise TryAgainError(
+        f"{client.hub.host} does not take the commit, or others keep committing to {name}", hint="run again later"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    operations: Sequence[Any]
+    large: tuple[str, ...]  # files whose content went out apart from the commit
+    small: tuple[str, ...]  # files that go within the commit
+
+
+def _send(
+    client: Client,
+    repository: Repository,
+    wanted: Mapping[str, LocalFile],
+    changes: Sequence[Change],
+) -> _Sent:
+    """Upload what the hub keeps apart from git; the content of equal files goes once."""
+    paths = [change.path for change in changes if change.status in ("new", "changed")]
+    if "README.md" in paths:
+        client.check_card(wanted["README.md"].source.read_text(encoding="utf-8"), repository.kind)
+    is_xet = client.choose_storage(repository.name, repository.kind)
+    with client.progress.task("sending", sum(wanted[path].size for path in paths)) as advance:
+        additions = [addition(path, wanted[path].source, wanted[path].sha256, advance) for path in paths]
+        unique = {wanted[made.path_in_repo].sha256: made for made in reversed(additions)}
+        client.send(repository.name, list(unique.values()), repository.kind)
+    is_large = {made.path_in_repo: made._upload_mode == "lfs" for made in unique.values()}
+    large = tuple(m.path_in_repo for m in unique.values() if is_large[m.path_in_repo] and (m.is_sent or is_xet))
+    small = tuple(path for path in paths if not is_large.get(path, True))
+    deletions = [CommitOperationDelete(change.path) for change in changes if change.status == "deleted"]
+    return _Sent([*additions, *deletions], large, small)
+
+
+def _stat(path: Path) -> tuple[int, ...]:
+    """Empty where there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _refuse_changed(
+    wanted: Mapping[str, LocalFile],
+    stats: Mapping[str, tuple[int, ...]],
+    cause: BaseException | None,
+    when: str = "was sent; nothing is visible of it",
+) -> None:
+    """Raises ReleaseError when a file is no longer what was hashed: the hub would keep it under a wrong digest."""
+    for path, file in wanted.items():
+        now = _stat(file.source)
+        if not now or now != stats[path]:
+            raise ReleaseError(
+                f"{path} changed while it {when}",
+                hint="package the model again when nothing writes to it, then publish",
+            ) from cause
+
+
+def _verify(client: Client, repository: Repository, wanted: Mapping[str, LocalFile]) -> None:
+    """Raises ReleaseError unless the newest listing is exactly `wanted`."""
+    for change in changes_of(wanted, client.listing(repository.name, kind=repository.kind)):
+        if change.status != "same":
+            raise ReleaseError(
+                f"{client.hub.host} shows {change.path} otherwise than it was committed ({change.status})",
+                hint="run again; if it stays so, somebody else commits to the repository",
+            )

@@ -1,0 +1,134 @@
+"""The files of a Space: the app without the model, and what brings the model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import yaml
+
+from deploytk import lmdeploy
+from deploytk.base.errors import UsageError
+from deploytk.base.shipped import shipped
+from deploytk.bundle import MANIFEST, Bundle
+from deploytk.publish.release import AppSdk
+from deploytk.publish.targets.huggingface.hardware import needs_gpu, suggested_hardware
+
+_FETCH = """
+# The model comes while the Space is built: it starts with everything there.
+USER root
+RUN --mount=type=secret,id=HF_TOKEN,mode=0444 HF_TOKEN="$(cat /run/secrets/HF_TOKEN 2>/dev/null || true)" \\
+    python fetch_model.py
+USER 10001:10001
+"""
+_LAST_FOR_PYTHON_3_10, _BASE_FOR_IT = "0.7.3", "nvidia/cuda:12.4.1-base-ubuntu22.04"
+_FIRST_BESIDE_GRADIO = "0.10.0"  # earlier ones want other versions of what Gradio 6 needs
+_GRADIO_PYTHON = "3.12"
+_PRELOADED_AT_MOST = 100  # files; a longer list is no list for a front matter
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where the model is published."""
+
+    endpoint: str
+    repo: str
+    revision: str  # "" before it is known
+    is_private: bool
+
+
+def space_files(bundle: Bundle, source: ModelSource, sdk: AppSdk) -> dict[str, bytes]:
+    """Path -> content; raises UsageError when the engine of the plan cannot run under that SDK."""
+    texts = {
+        file.path: (bundle.path / file.path).read_bytes()
+        for file in bundle.files
+        if file.kind == "app" and not file.path.startswith(".")
+    }
+    texts[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
+    texts["fetch_model.py"] = (shipped("templates") / "huggingface" / "fetch_model.py").read_bytes()
+    place = {"endpoint": source.endpoint, "repo": source.repo, "revision": source.revision}
+    texts["model_source.json"] = (json.dumps(place, indent=1) + "\n").encode()
+    if sdk == "docker":
+        front: dict[str, Any] = {"sdk": "docker", "app_port": _app(bundle)["port"]}
+        texts["Dockerfile"] = _dockerfile(bundle, texts["Dockerfile"].decode()).encode()
+    else:
+        front = {"sdk": "gradio", "sdk_version": _gradio_version(), "python_version": _GRADIO_PYTHON}
+        front |= {"app_file": "app.py", **_preloaded(bundle, source)}
+        texts["requirements.txt"] = _requirements(bundle, texts["requirements.txt"].decode()).encode()
+        del texts["Dockerfile"]
+    texts["README.md"] = _readme(bundle, source.repo, front).encode()
+    return texts
+
+
+def _dockerfile(bundle: Bundle, text: str) -> str:
+    """The bundle's own, with the planned LMDeploy: a Space is built without arguments."""
+    version = _plan(bundle)["lmdeploy"]
+    if version:
+        text = re.sub(r"^ARG LMDEPLOY_VERSION=.*$", f"ARG LMDEPLOY_VERSION={version}", text, flags=re.MULTILINE)
+        if lmdeploy.age(str(version)) <= lmdeploy.age(_LAST_FOR_PYTHON_3_10):
+            text = re.sub(r"^ARG BASE_IMAGE=.*$", f"ARG BASE_IMAGE={_BASE_FOR_IT}", text, flags=re.MULTILINE)
+    return f"{text.rstrip()}\n{_FETCH}"
+
+
+def _requirements(bundle: Bundle, text: str) -> str:
+    """The app's own and the engine's: under Gradio's SDK both share one environment."""
+    version = _plan(bundle)["lmdeploy"]
+    if version is None:
+        return f"{text.rstrip()}\ndeploytk[cpu]\n"
+    if lmdeploy.age(str(version)) < lmdeploy.age(_FIRST_BESIDE_GRADIO):
+        hint = "take --app-sdk docker, or modernize the model first"
+        raise UsageError(f"LMDeploy {version} cannot share an environment with Gradio 6", hint=hint)
+    return f"{text.rstrip()}\nlmdeploy=={version}\n"
+
+
+def _preloaded(bundle: Bundle, source: ModelSource) -> dict[str, list[str]]:
+    """What the hub puts into the Space's cache while it builds it; it cannot read private repositories then.
+
+    What it does not bring, the app fetches itself when it starts.
+    """
+    names = [file.path for file in bundle.files if file.kind in ("weights", "model")]
+    # Names and commas separate: a name with either cannot be told.
+    if source.is_private or len(names) > _PRELOADED_AT_MOST or any(re.search(r"[\s,]", name) for name in names):
+        return {}
+    return {"preload_from_hub": [f"{source.repo} {','.join(names)} {source.revision}"]}
+
+
+def _gradio_version() -> str:
+    """The one that images are locked to."""
+    lock = (shipped("images") / "requirements" / "app.txt").read_text(encoding="utf-8")
+    found = re.search(r"^gradio==(\S+)", lock, re.MULTILINE)
+    assert found  # noqa: S101 (a test holds it)
+    return found[1]
+
+
+def _readme(bundle: Bundle, model: str, front: Mapping[str, Any]) -> str:
+    """Source: hub-docs, docs/hub/spaces-config-reference.md."""
+    card = cast(Mapping[str, Any], bundle.manifest["card"])
+    facts = {
+        "title": _app(bundle)["title"],
+        "emoji": "💬",
+        "colorFrom": "blue",
+        "colorTo": "green",
+        **front,
+        "license": card.get("license") or "unknown",
+        "models": [model],
+        "startup_duration_timeout": "1h",
+        "tags": ["deploytk", "lmdeploy"],
+    }
+    if needs_gpu(bundle):
+        facts["suggested_hardware"] = suggested_hardware(bundle)
+    head = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=10**6)
+    return (
+        f"---\n{head}---\n\nServes [{model}](https://huggingface.co/{model}) as a chat page and an OpenAI-style API.\n"
+    )
+
+
+def _app(bundle: Bundle) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], bundle.manifest["app"])
+
+
+def _plan(bundle: Bundle) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], bundle.manifest["plan"])

@@ -1,0 +1,123 @@
+"""Waits for a Space, and tells apart what keeps it from running."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import deque
+
+import httpx
+
+from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.progress import Progress
+from deploytk.publish.targets.huggingface.client import Client
+
+_BUSY = re.compile(
+    r"scheduling failure|unable to schedule|not enough (?:hardware )?capacity|no capacity", re.IGNORECASE
+)
+_FAILED = ("BUILD_ERROR", "CONFIG_ERROR", "RUNTIME_ERROR", "NO_APP_FILE", "DELETING")
+_ASLEEP = ("PAUSED", "STOPPED", "SLEEPING")
+_LOG_LINES = 15
+_LOG_WITHIN_S = 10.0
+_RESTART_EVERY_S = 60.0
+
+
+class Waiting:
+    """Asks the hub how a Space is, and the app itself once the hub says that it runs."""
+
+    def __init__(self, client: Client, name: str, commit: str, host: str, *, is_changed: bool) -> None:
+        self._client, self._name, self._commit, self._host = client, name, commit, host
+        self._progress: Progress = client.progress
+        self._is_ours = not is_changed  # whether what the hub says is about this commit
+        self._restarted_at: float | None = None
+        self._last = ""
+
+    def wait(self, limit_s: float, poll_s: float) -> None:
+        started = time.monotonic()
+        while True:
+            state = self._look()
+            if state == "ready":
+                return
+            if state != self._last:
+                self._progress.note(f"the Space is {state}")
+                self._last = state
+            left = limit_s - (time.monotonic() - started)
+            if left <= 0:
+                raise self._too_long(state, limit_s)
+            time.sleep(min(poll_s, left))
+
+    def _look(self) -> str:
+        """building, starting, loading, waiting for hardware or ready; raises ReleaseError when it failed."""
+        runtime = self._client.ask(lambda: self._client.api.get_space_runtime(self._name), self._name)
+        stage, sha = str(runtime.stage), runtime.raw.get("sha")
+        # Right after the commit the hub still shows the stage of the one before.
+        self._is_ours |= sha == self._commit or (sha is None and "BUILDING" in stage)
+        if not self._is_ours or (sha is not None and sha != self._commit):
+            return "building"
+        said = " ".join(str(runtime.raw.get("errorMessage") or "").split())
+        if _BUSY.search(said):
+            self._restart()
+            return "waiting for hardware"
+        if stage in _FAILED:
+            which = "build" if stage in ("BUILD_ERROR", "CONFIG_ERROR", "NO_APP_FILE") else "run"
+            raise ReleaseError(
+                f"the Space {self._name} failed: {stage} {said}".rstrip() + f"\n{self._log(which)}",
+                hint="the lines above are the end of its log",
+            )
+        if stage in _ASLEEP:
+            self._restart()
+            return "starting"
+        if stage != "RUNNING":
+            return "building" if "BUILDING" in stage else "starting"
+        return self._probe()
+
+    def _restart(self) -> None:
+        now = time.monotonic()
+        if self._restarted_at is None or now - self._restarted_at > _RESTART_EVERY_S:
+            self._restarted_at = now
+            self._client.ask(lambda: self._client.api.restart_space(self._name), self._name)
+
+    def _probe(self) -> str:
+        hub = self._client.hub
+        headers = {"Authorization": f"Bearer {hub.token}"}
+        try:
+            answer = httpx.get(f"{self._host}/ready", headers=headers, timeout=10, trust_env=not hub.is_loopback)
+            facts = answer.json()
+            state, detail = str(facts["state"]), str(facts.get("detail", ""))
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return "starting"
+        if state == "failed":
+            raise ReleaseError(
+                f"the app of the Space {self._name} failed: {detail}\n{self._log('run')}",
+                hint="the lines above are the end of its log",
+            )
+        return "ready" if state == "ready" else "loading the model"
+
+    def _log(self, which: str) -> str:
+        hub = self._client.hub
+        lines: deque[str] = deque(maxlen=_LOG_LINES)
+        until = time.monotonic() + _LOG_WITHIN_S
+        url = f"{hub.endpoint}/api/spaces/{self._name}/logs/{which}"
+        headers = {"Authorization": f"Bearer {hub.token}"}
+        try:
+            with httpx.stream("GET", url, headers=headers, timeout=5, trust_env=not hub.is_loopback) as answer:
+                for line in answer.iter_lines():  # it goes on for as long as the Space runs
+                    if line.startswith("data:"):
+                        lines.append(str(json.loads(line[5:])["data"]).rstrip()[:300])
+                    if time.monotonic() > until:
+                        break
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            pass
+        return "\n".join(f"  {hub.redact(line)}" for line in lines) or "  (no log)"
+
+    def _too_long(self, state: str, limit_s: float) -> TryAgainError:
+        if state == "waiting for hardware":
+            return TryAgainError(
+                f"the hub has no hardware free for the Space {self._name}, after {limit_s:.0f} s",
+                hint="run the same command again later, or with another --app-hardware; meanwhile: deploytk serve",
+            )
+        return TryAgainError(
+            f"the Space {self._name} is still {state} after {limit_s:.0f} s",
+            hint="run the same command again, with a longer --wait",
+        )

@@ -1,0 +1,221 @@
+"""A hub in a directory: content-addressed objects, and a tree of links to them per revision.
+
+    HUB/objects/ab/cdef...            a file, named by its SHA-256
+    HUB/repos/NAME/revisions/REV/     the bundle at that revision, hard links to objects
+    HUB/repos/NAME/current            a link to the newest revision
+
+A revision is the SHA-256 of the bundle's deploytk.json, which names the digest of every other file. Whatever is
+written appears by one rename, under a lock on the whole hub; names that end in .partial are what a kill left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from deploytk.base.digests import hash_file, hash_files
+from deploytk.base.errors import BundleError, ReleaseError
+from deploytk.base.files import disk_errors, locked, sync_directory
+from deploytk.base.progress import Advance, Progress
+from deploytk.bundle import MANIFEST, Bundle, read_bundle
+from deploytk.bundle.links import clone_or_copy, link_or_copy
+from deploytk.publish.release import Change, PublishOptions, Release, ReleasePlan, compare
+
+_THREADS = 2
+_VERIFIED_BY = "reading every sent object back, and all others since they last changed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    hub: Path
+    name: str
+
+    @property
+    def root(self) -> Path:
+        return self.hub / "repos" / self.name
+
+    @property
+    def current(self) -> Path:
+        return self.root / "current"
+
+    def revision(self, revision: str) -> Path:
+        return self.root / "revisions" / revision
+
+    def object(self, sha256: str) -> Path:
+        return self.hub / "objects" / sha256[:2] / sha256[2:]
+
+
+class Local:
+    name = "local"
+
+    def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
+        repository = _repository(bundle, options)
+        changes = _changes(bundle, repository)
+        size = sum(change.bytes for change in changes)
+        permissions = "may write" if _is_writable(repository.hub) else "may not write here"
+        return ReleasePlan(self.name, str(repository.root), None, changes, size, permissions)
+
+    def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
+        """Copy what is new, read it back, then show the new revision in one step.
+
+        Objects that are there already are never sent again; damaged ones are replaced. Raises TryAgainError
+        while another publisher holds the hub.
+        """
+        repository = _repository(bundle, options)
+        wanted = _wanted(bundle)
+        with disk_errors(repository.hub, ReleaseError):
+            (repository.hub / "objects").mkdir(parents=True, exist_ok=True)
+            with locked(repository.hub / ".lock", str(repository.hub)):
+                _clear_interrupted(repository.hub)
+                changes = _changes(bundle, repository)
+                sent = _send(bundle, repository, wanted, progress)
+                _show(repository, wanted, progress)
+        tree = repository.revision(wanted[MANIFEST])
+        return Release(
+            target=self.name,
+            repo=str(repository.root),
+            revision=wanted[MANIFEST],
+            url=tree.resolve().as_uri(),
+            uploaded_files=len(sent),
+            uploaded_bytes=sum(sent.values()),
+            unchanged_files=sum(change.status == "same" and change.path not in sent for change in changes),
+            verified=True,
+            verified_by=_VERIFIED_BY,
+            steps_left=(),
+        )
+
+
+def _repository(bundle: Bundle, options: PublishOptions) -> _Repository:
+    hub = Path(options.repo) if options.repo else platformdirs.user_data_path("deploytk") / "hub"
+    with disk_errors(hub, ReleaseError):
+        if hub.exists() and not hub.is_dir():
+            raise ReleaseError(f"{hub} is not a directory", hint="name the hub's directory with --repo")
+        if hub.is_dir() and any(entry.name not in ("objects", "repos", ".lock") for entry in hub.iterdir()):
+            hint = "name a new directory, or a hub's, with --repo"
+            raise ReleaseError(f"{hub} is not empty and not a hub", hint=hint)
+    return _Repository(hub, bundle.name)
+
+
+def _clear_interrupted(hub: Path) -> None:
+    """Remove what a publisher that was killed had begun; whole objects stay, so nothing is sent twice."""
+    for pattern in ("objects/*/.*.partial", "repos/*/.*.partial", "repos/*/revisions/.*.partial"):
+        for leftover in hub.glob(pattern):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+def _wanted(bundle: Bundle) -> dict[str, str]:
+    """Path -> SHA-256 of every file that the revision has, the manifest included."""
+    return {file.path: file.sha256 for file in bundle.files} | {MANIFEST: hash_file(bundle.path / MANIFEST)}
+
+
+def _changes(bundle: Bundle, repository: _Repository) -> tuple[Change, ...]:
+    remote: dict[str, str] = {}
+    if repository.current.is_dir():
+        try:
+            remote = _wanted(read_bundle(repository.current))
+        except BundleError:
+            remote = {}  # damaged: everything is checked anyway
+    return compare(bundle, remote, hash_file(bundle.path / MANIFEST))
+
+
+def _is_writable(hub: Path) -> bool:
+    nearest = next(place for place in (hub.absolute(), *hub.absolute().parents) if place.exists())
+    return os.access(nearest, os.W_OK)
+
+
+def _send(bundle: Bundle, repository: _Repository, wanted: dict[str, str], progress: Progress) -> dict[str, int]:
+    """Copy the objects that are missing or damaged and read them back; returns their sizes by path."""
+    paths = {sha256: path for path, sha256 in reversed(wanted.items())}  # equal files are one object
+    there = [place for place in map(repository.object, paths) if place.is_file()]
+    digests = hash_files(there, "checking", progress)
+    missing = [sha256 for sha256 in paths if digests.get(repository.object(sha256)) != sha256]
+    damaged = {_inode(repository.object(sha256)): sha256 for sha256 in missing if repository.object(sha256) in digests}
+    sizes = {paths[sha256]: (bundle.path / paths[sha256]).stat().st_size for sha256 in missing}
+    with progress.task("sending", 2 * sum(sizes.values())) as advance, ThreadPoolExecutor(_THREADS) as threads:
+        sending = [
+            threads.submit(_send_object, bundle.path / paths[sha256], repository.object(sha256), sha256, advance)
+            for sha256 in missing
+        ]
+        try:
+            for done in as_completed(sending):
+                done.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+    if damaged:
+        _replace_links(repository, damaged)
+    return sizes
+
+
+def _send_object(source: Path, place: Path, sha256: str, advance: Advance) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f".{place.name}.partial")
+    try:
+        clone_or_copy(source, partial, advance)
+        if hash_file(partial, advance) != sha256:
+            raise ReleaseError(f"{source} changed while it was sent", hint="package the model again, then publish")
+        partial.chmod(0o444)
+        partial.replace(place)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_directory(place.parent)
+
+
+def _replace_links(repository: _Repository, damaged: Mapping[tuple[int, int], str]) -> None:
+    """Point every revision that shows a damaged object to the one that replaced it."""
+    for path in repository.hub.glob("repos/*/revisions/*/**/*"):
+        sha256 = damaged.get(_inode(path)) if path.is_file() else None
+        if sha256:
+            _replace_link(repository.object(sha256), path)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _replace_link(source: Path, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    link_or_copy(source, partial)
+    partial.replace(path)
+
+
+def _show(repository: _Repository, wanted: dict[str, str], progress: Progress) -> None:
+    """Lay out the revision's tree and point `current` at it, each in one step."""
+    revision = wanted[MANIFEST]
+    tree = repository.revision(revision)
+    if tree.is_dir():
+        _repair(repository, tree, wanted, progress)
+    else:
+        partial = tree.with_name(f".{revision}.partial")
+        for path, sha256 in wanted.items():
+            link_or_copy(repository.object(sha256), partial / path)
+        for directory in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+            sync_directory(directory)
+        partial.rename(tree)
+        sync_directory(tree.parent)
+    link = repository.root / ".current.partial"
+    link.symlink_to(Path("revisions") / revision)
+    link.replace(repository.current)
+    sync_directory(repository.root)
+
+
+def _repair(repository: _Repository, tree: Path, wanted: dict[str, str], progress: Progress) -> None:
+    """Make a tree that is there what it should be; a file that is right is not touched."""
+    there = {str(path.relative_to(tree)): path for path in tree.rglob("*") if not path.is_dir() or path.is_symlink()}
+    for path in there.keys() - wanted.keys():
+        there[path].unlink()
+    digests = hash_files([there[path] for path in wanted if path in there], "verifying", progress)
+    for path, sha256 in wanted.items():
+        if path not in there or digests[there[path]] != sha256:
+            _replace_link(repository.object(sha256), tree / path)

@@ -1,0 +1,170 @@
+"""The app on ModelScope: a Studio of the repository's name, uploaded, deployed and waited for.
+
+The names of a Studio's states are not documented in the client: they are told apart by the words in them, and what is
+not known counts as not running yet.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from modelscope_hub import HubApi, errors
+
+from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.progress import Progress
+from deploytk.bundle import Bundle
+from deploytk.publish.release import AppPlan, Change, PublishOptions
+from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
+from deploytk.publish.targets.openxlab.app_repository import app_changes, app_files
+
+TOKEN_VARIABLE = "MODELSCOPE_APP_TOKEN"  # noqa: S105 (its name)
+"""A token that may read; the Studio gets it as a secret, to fetch a private model."""
+
+_TYPE = "studio"
+_PRIVATE = 1
+_SECRETS = ("DEPLOYTK_MODEL_USERNAME", "DEPLOYTK_MODEL_TOKEN")
+_POLL_S = 5.0
+_LOG_LINES = 15
+_RUNNING = re.compile(r"running|运行中", re.IGNORECASE)
+_FAILED = re.compile(r"fail|error|crash|异常|失败", re.IGNORECASE)
+
+
+def publish_studio(
+    api: HubApi, repo: str, bundle: Bundle, options: PublishOptions, progress: Progress
+) -> tuple[str, ...]:
+    """Create or update the Studio, wait until it runs, and say what is left to a person.
+
+    Raises ReleaseError with the end of its log when it fails, TryAgainError when it does not run in time.
+    """
+    _ensure(api, repo, bundle, options, progress)
+    has_token = _give_token(api, repo)
+    if _upload(api, repo, bundle, progress) or not _RUNNING.search(_status(api, repo)):
+        progress.note(f"deploying the Studio {repo}")
+        api.deploy_repo(repo, _TYPE)
+    _wait(api, repo, options.wait_s, progress)
+    page = f"{site(api)}/studios/{repo}"
+    plan = cast(dict[str, Any], bundle.manifest["plan"])
+    gib = plan["vram"]["total_bytes"] / 2**30
+    steps = [f"see that {page} has a GPU with {gib:.1f} GiB of memory or more"]
+    if options.is_private and not has_token:
+        steps.append(f"the model is private: set {TOKEN_VARIABLE} to a token that may read, and run again")
+    address = usual_address(site(api), repo)
+    if options.is_private or not address:
+        steps.append(f"test it: deploytk smoke ADDRESS, with the address of the app that {page} shows")
+    else:
+        steps.append(f"test it: deploytk smoke {address} (if that is not its address, {page} shows it)")
+    return tuple(steps)
+
+
+def _ensure(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions, progress: Progress) -> None:
+    try:
+        api.get_repo(repo, _TYPE)
+    except errors.NotExistError:
+        progress.note(f"the Studio {repo} is not there: creating it")
+        card = cast(dict[str, Any], bundle.manifest["card"])
+        visibility = "private" if options.is_private else "public"
+        api.create_repo(repo, _TYPE, visibility=visibility, license=card.get("license"), sdk_type="gradio")
+
+
+def _give_token(api: HubApi, repo: str) -> bool:
+    token = os.environ.get(TOKEN_VARIABLE)
+    if not token:
+        return False
+    there = {str(secret.get("key", secret.get("name", ""))) for secret in api.list_secrets(repo, _TYPE)}
+    for key, value in zip(_SECRETS, ("oauth2", token), strict=True):
+        (api.update_secret if key in there else api.add_secret)(repo, key, value, _TYPE)
+    return True
+
+
+def usual_address(site: str, repo: str) -> str | None:
+    """Where a public Studio answers, as known from those that are there: the hub's interface does not tell."""
+    if urlsplit(site).hostname not in ("modelscope.cn", "www.modelscope.cn"):
+        return None
+    return f"https://{re.sub('[^a-z0-9]+', '-', repo.lower())}.ms.show"
+
+
+def plan_studio(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions) -> AppPlan:
+    """What `publish_studio` would do to the Studio; nothing is changed."""
+    try:
+        found = api.get_repo(repo, _TYPE)
+        changes = _changes(api, repo, _files(api, repo, bundle))
+        is_private = bool(found.private) if found.visibility is None else int(found.visibility) == _PRIVATE
+    except errors.NotExistError:
+        changes = app_changes(_files(api, repo, bundle), {})
+        is_private = options.is_private
+    return AppPlan(
+        place=f"{site(api)}/studios/{repo}",
+        sdk="gradio",
+        hardware=None,
+        is_private=is_private,
+        secrets=_SECRETS if os.environ.get(TOKEN_VARIABLE) else (),
+        changes=changes,
+        upload_bytes=sum(change.bytes for change in changes),
+    )
+
+
+def _files(api: HubApi, repo: str, bundle: Bundle) -> dict[str, bytes]:
+    return app_files(bundle, f"{site(api)}/{repo}.git", "master")
+
+
+def _changes(api: HubApi, repo: str, wanted: dict[str, bytes]) -> tuple[Change, ...]:
+    listing = [file for file in api.list_repo_files(repo, _TYPE) if not file.is_dir]
+    there = {file.path: file.sha256 or "" for file in listing if file.path in wanted or not of_the_hub(file.path)}
+    return app_changes(wanted, there)
+
+
+def _upload(api: HubApi, repo: str, bundle: Bundle, progress: Progress) -> bool:
+    """Make the Studio's files those of the app; whether anything had to change."""
+    wanted = _files(api, repo, bundle)
+    changes = _changes(api, repo, wanted)
+    odd = [change.path for change in changes if change.status in ("new", "changed")]
+    gone = [change.path for change in changes if change.status == "deleted"]
+    with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
+        paths = {name: Path(directory) / name for name in odd}
+        for name, path in paths.items():
+            path.write_bytes(wanted[name])
+        send_files(api, repo, _TYPE, paths, "Update the app", progress)
+    if gone:
+        api.delete_files(repo, _TYPE, gone)
+    return bool(odd or gone)
+
+
+def _status(api: HubApi, repo: str) -> str:
+    runtime = api.get_repo(repo, _TYPE).runtime or {}
+    return str(runtime.get("status") or "unknown")
+
+
+def _wait(api: HubApi, repo: str, limit_s: float, progress: Progress) -> None:
+    started = time.monotonic()
+    last = ""
+    while True:
+        status = _status(api, repo)
+        if status != last:
+            progress.note(f"the Studio is {status}")
+            last = status
+        if _RUNNING.search(status):
+            return
+        if _FAILED.search(status):
+            raise ReleaseError(
+                f"the Studio {repo} is {status}\n{_log(api, repo)}", hint="the lines above are the end of its log"
+            )
+        left = limit_s - (time.monotonic() - started)
+        if left <= 0:
+            raise TryAgainError(
+                f"the Studio {repo} is still {status} after {limit_s:.0f} s",
+                hint="run the same command again later, with a longer --wait; pre-flight shows whether it can start",
+            )
+        time.sleep(min(_POLL_S, left))
+
+
+def _log(api: HubApi, repo: str) -> str:
+    found = api.get_repo_logs(repo, _TYPE, log_type="run", page_size=_LOG_LINES)
+    lines = found.get("logs") or []
+    texts = [str(line.get("content", line.get("message", line)) if isinstance(line, dict) else line) for line in lines]
+    return "\n".join(f"  {text[:300]}" for text in texts[-_LOG_LINES:]) or "  (no log)"

@@ -1,0 +1,85 @@
+"""A container registry: the bundle's image, layer by layer, without Docker in between; or an image that is there."""
+
+from __future__ import annotations
+
+from deploytk.base.errors import UsageError
+from deploytk.base.progress import Progress, Silent
+from deploytk.bundle import Bundle
+from deploytk.image.base import find_base
+from deploytk.image.build import build_image
+from deploytk.image.config import finished, plan_image
+from deploytk.image.reference import parse_reference
+from deploytk.image.registry import missing_layers, push_image
+from deploytk.image.runtime import runtime_base
+from deploytk.image.value import BuildOptions, ImagePlan, SentLayer
+from deploytk.publish.release import Change, PublishOptions, Release, ReleasePlan
+
+
+class Oci:
+    name = "oci"
+
+    def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
+        """Which layers the registry lacks; the runtime image is built for that when it is missing."""
+        build = _build_options(options)
+        return _preview(plan_image(bundle, runtime_base(bundle, build, Silent()), build, Silent()), build.tag)
+
+    def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
+        """Push the image: blobs side by side, the manifest last. An upload that was cut off goes on where it was."""
+        image = build_image(bundle, _build_options(options), progress)
+        return _release(image.tag, image.digest, image.layers, image.sent_bytes)
+
+
+def preview_image(image: str, options: PublishOptions) -> ReleasePlan:
+    """Which layers of the image the registry lacks."""
+    return _preview(_plan(image, Silent()), _repo(options))
+
+
+def publish_image(image: str, options: PublishOptions, progress: Progress) -> Release:
+    """Push an image of the Docker daemon, of an OCI layout or of another registry as it is, as `publish` does."""
+    repo = _repo(options)
+    plan = _plan(image, progress)
+    layers, sent_bytes = push_image(plan, repo, progress)
+    return _release(repo, plan.digest, layers, sent_bytes)
+
+
+def _plan(image: str, progress: Progress) -> ImagePlan:
+    base = find_base(image, progress, keep=True)
+    return finished(base.layers, base.config)
+
+
+def _preview(plan: ImagePlan, tag: str) -> ReleasePlan:
+    absent = {layer.digest for layer in missing_layers(plan, tag)[0]}
+    changes = tuple(
+        Change(layer.digest, "new", layer.size) if layer.digest in absent else Change(layer.digest, "same", 0)
+        for layer in plan.layers
+    )
+    size = sum(change.bytes for change in changes)
+    return ReleasePlan(Oci.name, tag, None, changes, size, "known when the registry is asked to write")
+
+
+def _release(tag: str, digest: str, layers: tuple[SentLayer, ...], sent_bytes: int) -> Release:
+    reference = parse_reference(tag)
+    sent = sum(not layer.reused for layer in layers)
+    return Release(
+        target=Oci.name,
+        repo=tag,
+        revision=digest,
+        url=f"{reference.host}/{reference.repository}@{digest}",
+        uploaded_files=sent,
+        uploaded_bytes=sent_bytes,
+        unchanged_files=len(layers) - sent,
+        verified=True,
+        verified_by="asking for the manifest and every layer by digest",
+        steps_left=(f"docker run --gpus all -p 127.0.0.1:7860:7860 {tag}",),
+    )
+
+
+def _repo(options: PublishOptions) -> str:
+    if not options.repo:
+        raise UsageError("the target oci needs --repo HOST/NAME:TAG", hint="for example --repo ghcr.io/me/my-model:1")
+    parse_reference(options.repo)
+    return options.repo
+
+
+def _build_options(options: PublishOptions) -> BuildOptions:
+    return BuildOptions(tag=_repo(options), output="registry", base=options.base)

@@ -1,0 +1,1 @@
+"""Stage 7: bundle, image, model or URL -> Endpoint."""

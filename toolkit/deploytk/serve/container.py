@@ -1,0 +1,115 @@
+"""Runs an image as it would run in production: no root, nothing writable but /tmp, no capabilities."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from deploytk.base.errors import DeployError, EndpointError, ImageError
+from deploytk.base.progress import Progress
+from deploytk.bundle import MANIFEST
+from deploytk.image.config import LABELS
+from deploytk.image.docker import RunOptions, connected
+
+_TAIL_LINES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A container that answers."""
+
+    container: str
+    url: str
+    manifest: bytes  # the bundle's deploytk.json
+    is_running: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the container is to be reached, and how long it may take."""
+
+    host: str
+    port: int
+    ready_within_s: float
+    environment: Mapping[str, str]
+
+
+def is_image(reference: str) -> bool:
+    """Whether the Docker daemon has an image of that name; False where there is no daemon."""
+    try:
+        with connected() as daemon:
+            return daemon.image(reference) is not None
+    except ImageError:
+        return False
+
+
+@contextmanager
+def running_image(
+    reference: str, place: Place, is_ready: Callable[[str], bool], progress: Progress
+) -> Iterator[Running]:
+    """A container of `reference`, once `is_ready` says so of its URL; removed at the end, however that comes.
+
+    Its output goes to `progress`. Raises EndpointError with the end of it when the container ends or time runs out.
+    """
+    with connected() as daemon:
+        config = daemon.config(reference)
+        if ((config.get("Config") or {}).get("Labels") or {}).get(f"{LABELS}weights") == "mount":
+            hint = "WEIGHTS=BUNDLE docker compose -f BUNDLE.compose.yaml up, or build it with its weights"
+            raise EndpointError(f"{reference} has no weights: they are to be mounted", hint=hint)
+        container_port = _port(config)
+        has_gpu = daemon.has_gpus()
+        # On the host's network the container listens where it was asked to, and nowhere else.
+        shares = daemon.shares_network()
+        listens = {"HOST": place.host, "PORT": str(place.port)} if shares else {"PORT": str(container_port)}
+        environment = {**place.environment, **listens}
+        container = daemon.run(
+            reference, RunOptions(place.host, place.port, container_port, environment, has_gpu=has_gpu)
+        )
+        try:
+            progress.note(f"container {container[:12]} of {reference}{', with the GPUs' if has_gpu else ''}")
+            lines: list[str] = []
+            threading.Thread(target=_follow, args=(container, lines, progress), daemon=True).start()
+            url = f"http://{place.host}:{daemon.published_port(container, container_port, place.port)}"
+            deadline = time.monotonic() + place.ready_within_s
+            while not is_ready(url):
+                is_alive, exit_code, _ = daemon.state(container)
+                if not is_alive:
+                    time.sleep(0.2)  # for the last lines
+                    raise _failed(f"the container ended with code {exit_code} before it was ready", lines)
+                if time.monotonic() > deadline:
+                    raise _failed(f"the container was not ready within {place.ready_within_s:.0f} s", lines)
+                time.sleep(0.1)
+            manifest = daemon.file(container, f"/bundle/{MANIFEST}")
+            yield Running(container, url, manifest, lambda: daemon.state(container)[0])
+        finally:
+            daemon.remove(container)
+
+
+def _port(config: Mapping[str, object]) -> int:
+    """The port that the image exposes; 7860 where it names none."""
+    settings = config.get("Config")
+    exposed = settings.get("ExposedPorts") if isinstance(settings, dict) else None
+    return next((int(str(port).partition("/")[0]) for port in exposed or ()), 7860)
+
+
+def _follow(container: str, lines: list[str], progress: Progress) -> None:
+    """Pass on what the container prints, on a connection of its own."""
+    rest = b""
+    try:
+        with connected() as daemon:
+            for chunk in daemon.logs(container, follow=True):
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    text = line.decode("utf-8", "replace").rstrip()
+                    lines.append(text)
+                    progress.note(f"  {text[:300]}")
+    except DeployError:  # it was removed
+        return
+
+
+def _failed(what: str, lines: list[str]) -> EndpointError:
+    end = "\n".join(f"  {line[:300]}" for line in lines[-_TAIL_LINES:]) or "  (no output)"
+    return EndpointError(f"{what}\n{end}", hint="the lines above are the end of what it printed")

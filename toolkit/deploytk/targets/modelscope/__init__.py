@@ -1,5 +1,0 @@
-"""ModelScope: the model repository, and its Studio as the app."""
-
-from deploytk.targets.modelscope.target import ModelScope
-
-__all__ = ["ModelScope"]

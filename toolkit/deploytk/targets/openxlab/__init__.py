@@ -1,5 +1,0 @@
-"""OpenXLab: the model by git and git-lfs, the app as a repository of its own, both verified."""
-
-from deploytk.targets.openxlab.target import OpenXLab
-
-__all__ = ["OpenXLab"]
