@@ -12,6 +12,16 @@ from deploytk.artifact import Artifact, ModelFile, Rope
 def internlm_7b(*, is_w4: bool = False, architecture: str = "InternLMForCausalLM", has_bias: bool = True) -> Artifact:
     """InternLM-Chat-7B as a Hugging Face directory: 7 321 948 160 parameters, bias on all four projections."""
     weight_format = "awq" if is_w4 else "none"
+    awq = lmdeploy.QuantizationFacts(method="awq", bits=4, group_size=128, version="gemm")
+    facts = lmdeploy.ModelFacts(
+        architecture=architecture,
+        layers=32,
+        hidden_size=4096,
+        heads=32,
+        kv_heads=32,
+        head_dim=128,
+        quantization=awq if is_w4 else lmdeploy.NOT_QUANTIZED,
+    )
     return Artifact(
         root=Path("internlm-chat-7b"),
         layout="huggingface",
@@ -39,7 +49,8 @@ def internlm_7b(*, is_w4: bool = False, architecture: str = "InternLMForCausalLM
         kv_policy="none",
         tensor_parallel=1,
         chat_template="hf",
-        lmdeploy=lmdeploy.versions_for_huggingface(architecture, weight_format),
+        lmdeploy=lmdeploy.support(facts),
+        facts=facts,
         config={},
         files=(),
         problems=(),
@@ -57,5 +68,6 @@ def internlm_workspace(*, is_w4: bool, version: str = "0.1.0") -> Artifact:
         made_by=era.label,
         chat_template="internlm-chat-7b",
         lmdeploy=lmdeploy.versions_for_workspace(era),
+        facts=None,
         files=scales,
     )

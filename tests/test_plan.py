@@ -375,7 +375,10 @@ def test_wishes_without_sense_are_refused(wish: PlanRequest, message: str) -> No
 
 
 def test_the_pytorch_engine_is_refused_where_it_cannot() -> None:
-    gptq = dataclasses.replace(_llama_7b(is_w4=True), weight_format="gptq")
+    llama = _llama_7b(is_w4=True)
+    assert llama.facts
+    facts = dataclasses.replace(llama.facts, quantization=lmdeploy.QuantizationFacts(method="gptq", bits=4))
+    gptq = dataclasses.replace(llama, weight_format="gptq", facts=facts)
 
     with pytest.raises(PlanError, match="the PyTorch engine does not serve"):
         plan_serving(gptq, PlanRequest(serving_engine="pytorch"))

@@ -8,6 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deploytk import lmdeploy
+from deploytk.artifact.facts import (
+    quantization_facts,
+    sliding_window,
+    stated_quantization,
+    tensors_quantization,
+    text_architecture,
+)
 from deploytk.artifact.quantization import NOT_QUANTIZED, Quantization, read_quantization
 from deploytk.artifact.safetensors_header import TensorEntry
 from deploytk.artifact.shards import Shards, read_shards
@@ -42,10 +49,30 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
     stated = read_quantization(path, top)
     quantization = stated or _unstated(shards) or NOT_QUANTIZED
     architecture = _architecture(top, path)
-    versions = lmdeploy.versions_for_huggingface(architecture, quantization.weight_format)
     heads = _first(config, "num_attention_heads", "n_head")
     hidden = _first(config, "hidden_size", "n_embd")
     head_dim = config.whole("head_dim", _first(config, "kv_channels", default=max(1, hidden // heads)))
+    kv_heads = _first(config, "num_key_value_heads", "multi_query_group_num", default=heads)
+    layers = _first(config, "num_hidden_layers", "n_layer", "num_layers")
+    of_weights = stated_quantization(top)
+    facts = lmdeploy.ModelFacts(
+        architecture=architecture,
+        text_architecture=text_architecture(top),
+        layers=layers,
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        states_head_dim=config.has("head_dim"),
+        states_kv_heads=config.has("num_key_value_heads"),
+        sliding_window=sliding_window(config),
+        has_vision=isinstance(top.get("vision_config"), dict),
+        model_version=str(top["version"]) if isinstance(top.get("version"), (str, int, float)) else None,
+        has_turbomind="turbomind" in top,
+        quantization=quantization_facts(Reader(path, of_weights))
+        if isinstance(of_weights, dict)
+        else tensors_quantization(quantization.weight_format, quantization.bits, quantization.group_size),
+    )
     tokenizer = read_tokenizer(root)
     artifact = Artifact(
         root=root,
@@ -59,11 +86,11 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
         group_size=quantization.group_size,
         weights_bytes=sum(shards.files.values()),
         parameters=shards.parameters,
-        layers=_first(config, "num_hidden_layers", "n_layer", "num_layers"),
+        layers=layers,
         hidden_size=hidden,
         intermediate_size=_intermediate_size(config, architecture),
         heads=heads,
-        kv_heads=_first(config, "num_key_value_heads", "multi_query_group_num", default=heads),
+        kv_heads=kv_heads,
         head_dim=head_dim,
         vocab_size=_first(config, "vocab_size", "padded_vocab_size"),
         tied_embeddings=_is_tied(config, shards),
@@ -74,7 +101,8 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
         kv_policy="none",
         tensor_parallel=1,
         chat_template="hf" if tokenizer.has_chat_template else None,
-        lmdeploy=versions,
+        lmdeploy=lmdeploy.support(facts),
+        facts=facts,
         config=top,
         files=_belonging(entries, shards),
         problems=(*shards.problems, *tokenizer.problems, *quantization.problems),

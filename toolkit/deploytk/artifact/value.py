@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploytk.base.errors import ArtifactError
-from deploytk.lmdeploy import VersionRange
+from deploytk.lmdeploy import ModelFacts, VersionRange
 
 Layout = Literal["workspace", "huggingface"]
 WeightFormat = Literal["none", "awq", "gptq", "fp8", "mxfp4", "compressed-tensors", "smooth_quant"]
@@ -72,6 +72,7 @@ class Artifact:
     tensor_parallel: int
     chat_template: str | None  # a legacy template's name, "hf" for the tokenizer's own, None when there is none
     lmdeploy: VersionRange  # what can serve it
+    facts: ModelFacts | None  # of a Hugging Face directory: what decides that, for another choice of engines
     config: dict[str, object]  # the parsed config file, for what has no field here
     files: tuple[ModelFile, ...]  # what belongs to the model, sorted by path; leftovers are not in it
     problems: tuple[Problem, ...]

@@ -119,6 +119,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         tensor_parallel=shape.ranks,
         chat_template=chat_template,
         lmdeploy=versions,
+        facts=None,
         config=config.values,
         files=files,
         problems=problems,

@@ -41,7 +41,7 @@ def manifest_of(
 ) -> dict[str, object]:
     """What goes into `deploytk.json`: no time, no machine, so that the same input gives the same bytes."""
     facts = cast(dict[str, object], plain(artifact))
-    model = {key: value for key, value in facts.items() if key not in ("root", "config", "files", "problems")}
+    model = {key: value for key, value in facts.items() if key not in ("root", "config", "facts", "files", "problems")}
     golden = [{"prompt": g.prompt, "answer": g.answer, "raw": g.is_raw} for g in options.golden]
     return {
         "format": FORMAT,

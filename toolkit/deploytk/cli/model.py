@@ -37,7 +37,7 @@ def inspect(model: ModelDir, as_json: AsJson = False) -> None:
     from deploytk.artifact import read_artifact
 
     artifact = read_artifact(model)
-    show(artifact, as_json, "show_artifact", leave_out=("config",))
+    show(artifact, as_json, "show_artifact", leave_out=("config", "facts"))
     artifact.require_usable()
 
 

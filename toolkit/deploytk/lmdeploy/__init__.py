@@ -5,6 +5,7 @@ Sources: LMDeploy's own tags (`turbomind/supported_models.py`, `pytorch/models/m
 """
 
 from deploytk.lmdeploy.architectures import ARCHITECTURES, WEIGHT_FORMATS, compatibility, versions_for_huggingface
+from deploytk.lmdeploy.facts import NOT_QUANTIZED, ModelFacts, QuantizationFacts
 from deploytk.lmdeploy.flags import (
     PoolMeaning,
     block_tokens,
@@ -16,6 +17,7 @@ from deploytk.lmdeploy.flags import (
     smallest_capability_for_4_bits,
 )
 from deploytk.lmdeploy.overhead import overhead_rows
+from deploytk.lmdeploy.support import support
 from deploytk.lmdeploy.versions import AFTER_WORKSPACES, NEWEST, VERSIONS, LmdeployEngine, VersionRange, age
 from deploytk.lmdeploy.workspaces import (
     WORKSPACE_ERAS,
@@ -29,11 +31,14 @@ __all__ = [
     "AFTER_WORKSPACES",
     "ARCHITECTURES",
     "NEWEST",
+    "NOT_QUANTIZED",
     "VERSIONS",
     "WEIGHT_FORMATS",
     "WORKSPACE_ERAS",
     "LmdeployEngine",
+    "ModelFacts",
     "PoolMeaning",
+    "QuantizationFacts",
     "VersionRange",
     "WorkspaceEra",
     "age",
@@ -48,6 +53,7 @@ __all__ = [
     "recognise_era",
     "smallest_capability_for_4_bits",
     "stored_kv_policy",
+    "support",
     "versions_for_huggingface",
     "versions_for_workspace",
 ]

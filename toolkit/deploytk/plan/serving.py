@@ -75,8 +75,8 @@ def _engine(artifact: Artifact, request: PlanRequest) -> tuple[str, lmdeploy.Lmd
         raise PlanError("the PyTorch engine does not read workspaces", hint="leave --engine out")
     if request.serving_engine == "turbomind" and engine == "pytorch":
         raise PlanError(f"TurboMind does not serve {artifact.root}", hint="leave --engine out: the PyTorch engine does")
-    if request.serving_engine == "pytorch":
-        versions = lmdeploy.versions_for_huggingface(artifact.architecture, artifact.weight_format, ("pytorch",))
+    if request.serving_engine == "pytorch" and artifact.facts:
+        versions = lmdeploy.support(artifact.facts, ("pytorch",))
         if versions.pin is None:
             raise PlanError(f"the PyTorch engine does not serve {artifact.root}", hint="leave --engine out")
         return versions.pin, "pytorch"

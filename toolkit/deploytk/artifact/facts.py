@@ -1,0 +1,84 @@
+"""config.json -> what LMDeploy decides by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploytk.artifact.text_formats import Reader
+from deploytk.lmdeploy import NOT_QUANTIZED, QuantizationFacts
+
+_PARTS = ("text_config", "llm_config")
+
+
+def stated_quantization(config: dict[str, Any]) -> object:
+    """`quantization_config` at the top of a configuration or in its language model; None when there is none."""
+    parts = [config, *(config[key] for key in _PARTS if isinstance(config.get(key), dict))]
+    return next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
+
+
+def text_architecture(config: dict[str, Any]) -> str | None:
+    """The architecture of the language model inside another model, where the configuration names it."""
+    inner: dict[str, Any] = next((config[key] for key in _PARTS if isinstance(config.get(key), dict)), {})
+    names = inner.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+
+
+def sliding_window(config: Reader) -> int | None:
+    """Tokens that a layer looks back, None where no layer is limited so."""
+    is_off = config.values.get("use_sliding_window") is False
+    return None if is_off or not config.has("sliding_window") else config.whole("sliding_window")
+
+
+def quantization_facts(config: Reader) -> QuantizationFacts:
+    """What a `quantization_config` says; nothing is judged here."""
+    weights, activations, group_format = _group_0(config)
+    block = config.values.get("weight_block_size")
+    return QuantizationFacts(
+        method=config.name("quant_method").lower() or "unnamed",
+        bits=_whole(weights, "num_bits") if weights else _whole(config.values, "bits"),
+        group_size=_whole(weights or config.values, "group_size"),
+        version=_lower(config.values, "version"),
+        desc_act=_flag(config.values, "desc_act"),
+        symmetric=_flag(weights, "symmetric") if weights else _flag(config.values, "sym"),
+        zeros="v2" if _lower(config.values, "checkpoint_format") == "gptq_v2" else None,
+        group_0_format=group_format,
+        value_type=_lower(weights, "type"),
+        strategy=_lower(weights, "strategy"),
+        actorder=_lower(weights, "actorder"),
+        quantizes_activations=bool(activations),
+        activation_scheme=_lower(config.values, "activation_scheme"),
+        block=tuple(block) if isinstance(block, list) and all(type(size) is int for size in block) else None,
+        quant_dtype=_lower(config.values, "quant_dtype"),
+    )
+
+
+def tensors_quantization(weight_format: str, bits: int, group_size: int | None) -> QuantizationFacts:
+    """The same where the tensors alone tell."""
+    if weight_format == "none":
+        return NOT_QUANTIZED
+    return QuantizationFacts(method=weight_format, is_stated=False, bits=bits, group_size=group_size)
+
+
+def _group_0(config: Reader) -> tuple[dict[str, Any], object, str | None]:
+    """Weights, activations and format of the one group of compressed-tensors that TurboMind reads."""
+    groups = config.values.get("config_groups")
+    group = groups.get("group_0", next(iter(groups.values()), None)) if isinstance(groups, dict) else None
+    if not isinstance(group, dict):
+        return {}, None, None
+    weights = group.get("weights")
+    return weights if isinstance(weights, dict) else {}, group.get("input_activations"), _lower(group, "format")
+
+
+def _lower(values: dict[str, Any], key: str) -> str | None:
+    value = values.get(key)
+    return value.lower() if isinstance(value, str) else None
+
+
+def _whole(values: dict[str, Any], key: str) -> int | None:
+    value = values.get(key)
+    return value if type(value) is int else None
+
+
+def _flag(values: dict[str, Any], key: str) -> bool | None:
+    value = values.get(key)
+    return value if isinstance(value, bool) else None
