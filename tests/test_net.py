@@ -1,0 +1,171 @@
+"""The one getter: bounded in time and size, nothing unpacked, no way to elsewhere, keys where they belong."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Callable
+
+import pytest
+from lying_server import Asked, Script, lying, plain
+
+from deploytk.base.net import Key, Origin, ask, is_loopback, parse_json
+
+Send = Callable[[bytes], None]
+
+
+def _always(data: bytes) -> Script:
+    return lambda _, send: send(data)
+
+
+def _drip(_: Asked, send: Send) -> None:
+    send(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        send(b"x")
+        time.sleep(0.05)
+
+
+def _drip_head(_: Asked, send: Send) -> None:
+    send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        send(b"X: y\r\n")
+        time.sleep(0.05)
+
+
+def _flood(_: Asked, send: Send) -> None:
+    send(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        send(bytes(2**16))
+
+
+def test_a_whole_answer_comes_as_it_is() -> None:
+    with lying(_always(plain(b'{"a": 1}', "201 Made"))) as url:
+        answer = ask(url, 5)
+
+    assert (answer.status, answer.json(), answer.is_whole) == (201, {"a": 1}, True)
+
+
+def test_a_body_is_posted_as_json() -> None:
+    seen: list[Asked] = []
+    with lying(lambda asked, send: (seen.append(asked), send(plain(b"{}")))[1]) as url:
+        ask(f"{url}/v1/x", 5, body={"model": "é"})
+
+    assert (seen[0].method, seen[0].path, parse_json(seen[0].body)) == ("POST", "/v1/x", {"model": "é"})
+
+
+@pytest.mark.parametrize("script", [_drip, _drip_head], ids=["body", "head"])
+def test_one_byte_after_the_other_ends_at_the_limit_for_everything(script: Script) -> None:
+    with lying(script) as url, pytest.raises(ConnectionError, match="no whole answer within"):
+        ask(url, 0.5)
+
+
+def test_an_endless_answer_ends_at_the_limit_of_its_size() -> None:
+    with lying(_flood) as url, pytest.raises(ConnectionError, match="larger than 1000000 bytes"):
+        ask(url, 20, largest_bytes=1_000_000)
+
+
+def test_a_packed_answer_is_refused_and_not_unpacked() -> None:
+    bomb = gzip.compress(bytes(2**24))
+    packed = plain(bomb, headers="Content-Encoding: gzip\r\n")
+    with lying(_always(packed)) as url, pytest.raises(ConnectionError, match="packed"):
+        ask(url, 5)
+
+
+def test_no_packed_answer_is_asked_for() -> None:
+    with lying(lambda asked, send: send(plain(asked.head))) as url:
+        assert b"\r\naccept-encoding: identity" in ask(url, 5).body.lower()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "broke off"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfew", "broke off"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://example.org/\r\n\r\n", "another server"),
+        (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n", "no address of a server"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n", "."),
+        (b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n", "circle"),
+    ],
+)
+def test_what_is_no_answer_says_why(data: bytes, reason: str) -> None:
+    with lying(_always(data)) as url, pytest.raises(ConnectionError, match=reason):
+        ask(url, 5)
+
+
+def test_a_redirect_to_another_port_of_the_same_host_is_elsewhere() -> None:
+    reached: list[Asked] = []
+    with lying(lambda asked, send: (reached.append(asked), send(plain(b"{}")))[1]) as other:
+        redirect = plain(b"", "307 There", f"Location: {other}/ready\r\n")
+        with lying(_always(redirect)) as url, pytest.raises(ConnectionError, match="another server"):
+            ask(url, 5, key=Key.bound_to(url, "secret"))
+
+    assert reached == []
+
+
+def test_a_redirect_within_the_server_is_followed() -> None:
+    def script(asked: Asked, send: Send) -> None:
+        send(plain(b"", "302 There", "Location: /there\r\n") if asked.path == "/" else plain(asked.path.encode()))
+
+    with lying(script) as url:
+        assert ask(f"{url}/", 5).body == b"/there"
+
+
+def test_nobody_there_is_said() -> None:
+    with pytest.raises(ConnectionError, match="no connection"):
+        ask("http://127.0.0.1:9", 5)
+
+
+@pytest.mark.parametrize("script", [_drip, _flood], ids=["slow", "much"])
+def test_the_start_of_an_endless_answer_can_be_enough(script: Script) -> None:
+    with lying(script) as url:
+        answer = ask(url, 0.5, takes_start=True, largest_bytes=5)
+
+    assert 0 < len(answer.body) <= 5
+    assert not answer.is_whole
+
+
+@pytest.mark.parametrize(
+    "other", ["https://a.example/", "http://a.example:81/", "http://b.example/", "http://a.example.evil/"]
+)
+def test_a_key_goes_to_its_scheme_host_and_port_alone(other: str) -> None:
+    key = Key.bound_to("http://a.example/v1", "secret")
+
+    assert key.headers("http://A.example:80/x") == {"Authorization": "Bearer secret"}
+    assert key.headers(other) == {}
+    assert "secret" not in repr(key)
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\nb", "a\r\nHost: x", "ключ", "a\x00"])
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(token: str) -> None:
+    with pytest.raises(ValueError, match="printable ASCII") as caught:
+        Key.bound_to("http://a.example", token)
+
+    assert not token or token not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "a.example", "http://", "http://a:b/", "ftp://a.example", "http://["]
+)
+def test_what_is_no_address_of_a_web_server_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        Origin.of(url)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"NaN", b"[Infinity]", b"1e999", b"-1e999", b"1" * 5000, b"[" * 100_000, b"\xff", b"{", b"", b"\xef\xbb\xbf{}"],
+)
+def test_what_is_no_json_is_a_value_error(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True),
+     ("localhost.example", False), ("127.0.0.1.example", False), ("10.0.0.1", False), ("0.0.0.0", False), ("", False)],
+)  # fmt: skip
+def test_loopback_is_this_machine(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected

@@ -1,0 +1,200 @@
+"""Asks a server that nobody vouches for: bounded in time and size, nothing unpacked, no redirect to elsewhere.
+
+Everything that deploytk asks of an app, an engine or a hub's page goes through `ask`; a credential goes with it
+only as a `Key`, which is bound to the scheme, host and port that it was given for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import ipaddress
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+LARGEST_ANSWER_BYTES = 2**20
+_MOST_REDIRECTS = 3
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who is talked to: what a credential is bound to, and where a redirect may lead."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Raises ValueError when `url` is none of a web server."""
+        parts = urlsplit(url)
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+            raise ValueError(f"{url} is no address of a server")
+        port = parts.port
+        return cls(parts.scheme, parts.hostname, _DEFAULT_PORTS[parts.scheme] if port is None else port)
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A bearer token and the only origin that ever sees it."""
+
+    origin: Origin
+    token: str = dataclasses.field(repr=False)
+
+    def __post_init__(self) -> None:
+        # Whatever refused it later would say what it refused.
+        if not self.token or not all("!" <= character <= "~" for character in self.token):
+            raise ValueError("a key has printable ASCII characters alone, and no spaces")
+
+    @classmethod
+    def bound_to(cls, url: str, token: str) -> Key:
+        """Raises ValueError when `url` is none of a web server, or `token` none that a header can hold."""
+        return cls(Origin.of(url), token)
+
+    def headers(self, url: str) -> dict[str, str]:
+        """What a request to `url` carries: nothing, when it goes to another scheme, host or port."""
+        return {"Authorization": f"Bearer {self.token}"} if Origin.of(url) == self.origin else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: bytes
+    is_whole: bool = True  # False only where the start of an answer was enough
+
+    def json(self) -> object:
+        """The JSON in the body; raises ValueError for anything else, NaN and numbers without end included."""
+        return parse_json(self.body)
+
+
+def ask(
+    url: str,
+    within_s: float,
+    *,
+    body: Mapping[str, object] | None = None,
+    key: Key | None = None,
+    largest_bytes: int = LARGEST_ANSWER_BYTES,
+    takes_start: bool = False,
+) -> Answer:
+    """What the server at `url` answers to a GET, or to a POST of `body` as JSON.
+
+    `within_s` is for everything together, from the name's look-up to the last byte. Raises ConnectionError, which says
+    why, when no whole answer of at most `largest_bytes` comes in that time; with `takes_start`, what came until then is
+    the answer. Redirects are followed within the origin alone.
+    """
+    return asyncio.run(_Errand(url, body, key, largest_bytes, takes_start).run(within_s))
+
+
+@dataclass(slots=True)
+class _Errand:
+    url: str
+    body: Mapping[str, object] | None
+    key: Key | None
+    largest_bytes: int
+    takes_start: bool
+    status: int = 0  # of the answer that is being read
+    start: bytearray = dataclasses.field(default_factory=bytearray)  # what came of it
+
+    async def run(self, within_s: float) -> Answer:
+        try:
+            return await asyncio.wait_for(self._answer(), within_s)
+        except asyncio.TimeoutError as error:
+            if self.takes_start and self.status:
+                return Answer(self.status, bytes(self.start), is_whole=False)
+            raise ConnectionError(f"no whole answer within {within_s:g} s") from error
+        # ImportError: a SOCKS proxy of the environment needs a package of its own.
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
+            raise ConnectionError(_reason(error)) from error
+
+    async def _answer(self) -> Answer:
+        url, origin = self.url, Origin.of(self.url)
+        # A proxy of the environment does not know this machine's loopback.
+        client = httpx.AsyncClient(timeout=None, verify=trusted(), trust_env=not origin.is_loopback)  # noqa: S113
+        async with client:
+            for _ in range(_MOST_REDIRECTS + 1):
+                answer, location = await self._once(client, url)
+                if not location:
+                    return answer
+                url = urljoin(url, location)
+                if Origin.of(url) != origin:
+                    raise ConnectionError("it sends us to another server")
+        raise ConnectionError("it sends us in a circle")
+
+    async def _once(self, client: httpx.AsyncClient, url: str) -> tuple[Answer, str]:
+        headers = {"Accept-Encoding": "identity", **(self.key.headers(url) if self.key else {})}
+        method = "GET" if self.body is None else "POST"
+        async with client.stream(method, url, headers=headers, json=self.body) as response:
+            location = response.headers.get("location", "") if response.is_redirect else ""
+            if location:
+                return Answer(response.status_code, b""), location
+            if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+                raise ConnectionError("its answer is packed, which nobody asked for")
+            self.status = response.status_code
+            return await self._read(response), ""
+
+    async def _read(self, response: httpx.Response) -> Answer:
+        self.start.clear()
+        async for piece in response.aiter_raw():
+            self.start += piece
+            if len(self.start) > self.largest_bytes and self.takes_start:
+                return Answer(self.status, bytes(self.start[: self.largest_bytes]), is_whole=False)
+            if len(self.start) > self.largest_bytes:
+                raise ConnectionError(f"its answer is larger than {self.largest_bytes} bytes")
+        return Answer(self.status, bytes(self.start))
+
+
+def _reason(error: Exception) -> str:
+    kinds: dict[type[Exception], str] = {
+        httpx.ConnectError: "no connection",
+        httpx.RemoteProtocolError: "it does not speak HTTP, or broke off",
+    }
+    return kinds.get(type(error)) or str(error) or type(error).__name__
+
+
+def parse_json(content: bytes | str) -> object:
+    """The value of a JSON text; raises ValueError for anything else, NaN, infinity and bottomless nesting included."""
+    try:
+        text = content if isinstance(content, str) else content.decode()
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse(name: str) -> object:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value:
+        raise ValueError("a number without end")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address without port, is this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@cache
+def trusted() -> ssl.SSLContext:
+    """Whom TLS believes: the system, SSL_CERT_FILE, and the list that comes with httpx. Making it takes a while."""
+    context = httpx.create_ssl_context()
+    context.load_default_certs()
+    return context
