@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, Protocol
 
+from deploytk.base.terminal import console, printable
+
 Advance = Callable[[int], None]
 """Called with the bytes (or steps) done since the last call; safe to call from several threads."""
 
@@ -62,7 +64,7 @@ class Lines:
             self.note(f"{label}: done in {time.monotonic() - started:.0f} s")
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Bars:
@@ -70,18 +72,17 @@ class Bars:
 
     @contextmanager
     def task(self, label: str, total: int, unit: Unit = "bytes") -> Iterator[Advance]:
-        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
         amounts = DownloadColumn(binary_units=True) if unit == "bytes" else MofNCompleteColumn()
-        columns = (TextColumn("{task.description}"), BarColumn(), amounts, TimeRemainingColumn())
-        with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=total)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), amounts, TimeRemainingColumn())
+        with RichProgress(*columns, console=console(is_stderr=True), transient=True) as bar:
+            task = bar.add_task(printable(label), total=total)
             yield lambda amount: bar.advance(task, amount)
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def terminal_progress() -> Progress:

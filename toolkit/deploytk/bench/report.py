@@ -6,12 +6,11 @@ import csv
 import dataclasses
 import importlib.util
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from deploytk.base.files import write_text
-from deploytk.base.json import plain, shown
+from deploytk.base.json import plain, shown, to_json
 from deploytk.base.progress import Progress
 from deploytk.bench.recommend import Row
 from deploytk.bench.table import Result
@@ -22,7 +21,7 @@ SCHEMA = "deploytk.bench/1"
 def write_results(result: Result, out: Path, progress: Progress) -> None:
     """results.json, results.csv, report.md and, with matplotlib, plots/*.svg below `out`."""
     fields = {"schema": SCHEMA, **{name: value for name, value in _fields(result).items() if name != "path"}}
-    write_text(out / "results.json", json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
+    write_text(out / "results.json", to_json(fields, indent=1) + "\n")
     write_text(out / "results.csv", _csv(result.rows))
     plots: list[str] = []
     if not result.rows:

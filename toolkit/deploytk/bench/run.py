@@ -14,7 +14,7 @@ from typing import Literal, cast
 from deploytk import __version__
 from deploytk.base.errors import EndpointError, UsageError
 from deploytk.base.files import disk_errors, locked, write_text
-from deploytk.base.json import plain
+from deploytk.base.json import plain, to_json
 from deploytk.base.progress import Progress
 from deploytk.bench.cells import cell_path
 from deploytk.bench.engines import running_engine
@@ -181,7 +181,7 @@ def _claim(out: Path, deployments: Sequence[Deployment], here: GpuMemory | None)
         machine["models"] = models | digests
     elif any(entry.name != ".lock" for entry in out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no results", hint="choose a new directory with -o")
-    write_text(path, json.dumps(machine, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, to_json(machine, indent=1) + "\n")
 
 
 def _digest(deployment: Deployment) -> str:

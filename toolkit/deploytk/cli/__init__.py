@@ -12,6 +12,7 @@ from deploytk import __version__
 from deploytk.base.errors import DeployError
 from deploytk.base.progress import Silent, terminal_progress
 from deploytk.base.settings import check_commands, find_settings, load_settings
+from deploytk.base.terminal import printable
 from deploytk.cli import image, machine, measure, model, preview, release
 from deploytk.cli.session import Session
 
@@ -59,5 +60,5 @@ def main() -> None:
     try:
         app()
     except DeployError as error:
-        typer.echo(f"error: {error}\n hint: {error.hint}", err=True)
+        typer.echo(printable(f"error: {error}\n hint: {error.hint}"), err=True)
         sys.exit(error.exit_code)

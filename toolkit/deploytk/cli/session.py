@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import cast
 
 import typer
 
-from deploytk.base.json import plain
+from deploytk.base.json import plain, to_json
 from deploytk.base.progress import Progress, Silent
 from deploytk.base.settings import Settings
 
@@ -28,4 +27,4 @@ def show(value: object, as_json: bool, show: str, leave_out: tuple[str, ...] = (
         return
     fields = cast(dict[str, object], plain(value))
     kept = {name: item for name, item in fields.items() if name not in leave_out}
-    typer.echo(json.dumps(kept, ensure_ascii=False, indent=2))
+    typer.echo(to_json(kept, indent=2))

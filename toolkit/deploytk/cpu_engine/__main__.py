@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from deploytk.base.errors import DeployError
+from deploytk.base.terminal import printable
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
         artifact = read_artifact(options.model)
         loaded = load_model(artifact, options.device)
     except DeployError as error:
-        print(f"error: {error}\n hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        print(printable(f"error: {error}\n hint: {error.hint}"), file=sys.stderr)  # noqa: T201
         return error.exit_code
     session_len = min(options.session_len or artifact.session_len, artifact.session_len)
     name = options.model_name or artifact.root.resolve().name

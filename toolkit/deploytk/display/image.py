@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from deploytk.display.rows import console, show_rows
+from deploytk.base.terminal import console
+from deploytk.display.rows import show_rows
 from deploytk.hardware.catalogue import MIB
 
 if TYPE_CHECKING:

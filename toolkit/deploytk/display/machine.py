@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from deploytk.base.terminal import console
 from deploytk.display.measure import show_report
-from deploytk.display.rows import console, plain_line, show_rows
+from deploytk.display.rows import plain_line, show_rows
 
 if TYPE_CHECKING:
     from deploytk.demo import Demo

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from deploytk.display.rows import console, show_rows
+from deploytk.base.terminal import console
+from deploytk.display.rows import show_rows
 
 if TYPE_CHECKING:
     from deploytk.bench import Comparison, Result
@@ -32,7 +33,7 @@ def show_bench(result: Result) -> None:
 
     from deploytk.bench.report import markdown
 
-    console().print(Markdown(markdown(result)))
+    console().print(Markdown(markdown(result), hyperlinks=False))
 
 
 def show_comparison(comparison: Comparison) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from deploytk.base.json import plain
-from deploytk.display.rows import amount, console, mib, plain_line, shell, show_notes, show_rows
+from deploytk.base.terminal import console
+from deploytk.display.rows import amount, mib, plain_line, shell, show_notes, show_rows
 
 if TYPE_CHECKING:
     from deploytk.artifact import Artifact

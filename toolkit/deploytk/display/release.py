@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from deploytk.display.rows import console, mib, print_whole, show_notes, show_rows
+from deploytk.base.terminal import console
+from deploytk.display.rows import mib, print_whole, show_notes, show_rows
 
 if TYPE_CHECKING:
     from deploytk.preflight import Preflight

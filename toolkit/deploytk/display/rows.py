@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from deploytk.base.terminal import console
 
 
 def show_rows(rows: Iterable[tuple[str, str]]) -> None:
@@ -43,10 +44,6 @@ def shell(argv: Iterable[str]) -> str:
     from shlex import join
 
     return join(argv)
-
-
-def console() -> Console:
-    return Console(highlight=False)
 
 
 def amount(name: str, item: Any) -> str:

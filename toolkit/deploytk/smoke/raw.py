@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deploytk.base.errors import UsageError
 from deploytk.base.files import write_text
-from deploytk.base.json import plain
+from deploytk.base.json import plain, to_json
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.judge import Evidence
 from deploytk.smoke.record import Record
@@ -21,7 +21,7 @@ def write_raw(evidence: Evidence, budget: Budget, path: Path) -> None:
     facts = {name: value for name, value in _fields(evidence).items() if name != "records"}
     head = {"schema": SCHEMA, "evidence": plain(facts), "budget": plain(budget)}
     lines = [head, *(plain(record) for record in evidence.records)]
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(path, "".join(to_json(line) + "\n" for line in lines))
 
 
 def read_raw(path: Path) -> tuple[Evidence, Budget]:
@@ -29,7 +29,7 @@ def read_raw(path: Path) -> tuple[Evidence, Budget]:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip())
         if head["schema"] != SCHEMA:
             raise ValueError(f"its schema is {head['schema']!r}")
         records = TypeAdapter(tuple[Record, ...]).validate_python(lines)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 from deploytk.base.errors import UsageError
 from deploytk.base.files import write_text
-from deploytk.base.json import plain, shown
+from deploytk.base.json import shown, to_json
 from deploytk.hardware.catalogue import MIB
 from deploytk.smoke.html import html
 from deploytk.smoke.judge import judge
@@ -154,7 +153,7 @@ def _printable(text: str) -> str:
 
 
 def _json(report: Report) -> str:
-    return json.dumps(plain(report), ensure_ascii=False, indent=2) + "\n"
+    return to_json(report, indent=2) + "\n"
 
 
 def _html(report: Report) -> str:
