@@ -437,7 +437,7 @@ def test_a_misspelt_variable_names_file_and_line(tmp_path: Path, text: str, name
     [
         ("READEM.md.j2", b"", r"READEM\.md\.j2 replaces no template"),
         ("app/ap.py", b"", r"ap\.py replaces no file of the app"),
-        ("app/app.py", b"\xff\xfe", r"app\.py cannot be read"),
+        ("app/server.py", b"\xff\xfe", r"server\.py cannot be read"),
         ("README.md.j2", b"\xff\xfe", r"README\.md\.j2"),
     ],
 )

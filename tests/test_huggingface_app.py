@@ -115,7 +115,7 @@ def test_a_private_model_is_not_preloaded_but_fetched(hub: Hub, bundle: Bundle) 
 
     space = _space(hub)
     assert "preload_from_hub" not in _front(space["README.md"])
-    assert "fetch_model.py" in space
+    assert "deploytk_app/fetch_model.py" in space
     assert hub.load("spaces", APP)["secrets"] == {"HF_TOKEN": READER}  # type: ignore[index]
 
 

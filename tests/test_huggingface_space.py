@@ -53,7 +53,7 @@ def test_the_space_is_the_app_and_says_where_the_model_is(hub: Hub, bundle: Bund
     state = hub.load("spaces", APP) or {}
     assert len(hub.commits(APP, "spaces")) == 2
     assert "model.safetensors" not in files
-    assert {"app.py", "Dockerfile", "fetch_model.py", "deploytk.json", "requirements.txt"} <= files.keys()
+    assert {"app.py", "Dockerfile", "deploytk_app/fetch_model.py", "deploytk.json", "requirements.txt"} <= files.keys()
     assert source == {"endpoint": hub.url, "repo": "me/tiny", "revision": release.revision}
     assert yaml.safe_load(readme.split("---")[1])["suggested_hardware"] == "t4-small"
     assert (state["sdk"], state["hardware"], state["private"]) == ("docker", "t4-small", True)
@@ -69,7 +69,7 @@ def test_a_space_is_built_with_the_planned_lmdeploy_and_fetches_last(hub: Hub, t
     planned = bundle.manifest["plan"]["lmdeploy"]  # type: ignore[index]
     assert f"ARG LMDEPLOY_VERSION={planned}\n" in dockerfile
     assert "ARG BASE_IMAGE=nvidia/cuda:12.4.1-base-ubuntu22.04\n" in dockerfile
-    assert dockerfile.endswith("python fetch_model.py\nUSER 10001:10001\n")
+    assert dockerfile.endswith("python -I deploytk_app/fetch_model.py\nUSER 10001:10001\n")
 
 
 def test_secrets_come_from_the_environment_and_are_in_no_file(hub: Hub, bundle: Bundle) -> None:
@@ -197,13 +197,14 @@ def _space(hub: Hub, bundle: Bundle, out: Path) -> Path:
     _publish(bundle)
     out.mkdir()
     for path, file in hub.commits(APP, "spaces")[-1]["files"].items():
+        (out / path).parent.mkdir(exist_ok=True)
         (out / path).write_bytes(hub.content(file))
     return out
 
 
 def _fetch(space: Path, token: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "fetch_model.py"],
+        [sys.executable, "-I", "deploytk_app/fetch_model.py"],
         cwd=space,
         env={"HF_TOKEN": token, "DEPLOYTK_FETCH_PAUSE_S": "0.01"},
         capture_output=True,

@@ -264,7 +264,7 @@ def test_an_image_that_fetches_its_weights_knows_from_where(bundle: Bundle, base
         known = card.extractfile("bundle/model_source.json")
         assert known
         assert json.load(known) == {"endpoint": "https://hub.example", "repo": "me/tiny", "revision": "abc123"}
-        assert "bundle/fetch_model.py" in card.getnames()
+        assert "bundle/deploytk_app/fetch_model.py" in card.getnames()
     assert "weights" not in {layer.kind for layer in plan.layers}
     assert (weights.issym(), weights.linkname) == (True, "/weights/model.safetensors")
     assert (place.isdir(), place.uid) == (True, 10001)

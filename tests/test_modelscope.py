@@ -290,7 +290,7 @@ def test_the_studio_is_private_has_the_app_and_is_waited_for(
     studio = hub.studios[REPO]
     assert (studio.visibility, studio.deployed, studio.statuses) == (1, 1, ["Running"])
     assert studio.secrets == {"DEPLOYTK_MODEL_USERNAME": "oauth2", "DEPLOYTK_MODEL_TOKEN": "ms-may-read"}
-    assert {"app.py", "fetch_model.py", "deploytk.json", "requirements.txt"} <= studio.files.keys()
+    assert {"app.py", "deploytk_app/fetch_model.py", "deploytk.json", "requirements.txt"} <= studio.files.keys()
     assert "ms-may-read" not in str(studio.files)
     assert json.loads(studio.files["model_source.json"])["url"] == f"{hub.url}/{REPO}.git"
     assert "0.8 GiB of memory" in release.steps_left[0]

@@ -131,10 +131,10 @@ def test_what_the_bundle_has_no_more_is_deleted(git_hub: GitServer, bundle: Bund
     _publish(api)
 
     assert {change.path for change in plan.changes if change.status == "deleted"} == {
-        "chat_loading.html",
-        "chat_page.py",
+        "deploytk_app/loading.html",
+        "deploytk_app/page.py",
     }
-    assert "chat_page.py" not in _tree(git_hub)
+    assert "deploytk_app/page.py" not in _tree(git_hub)
 
 
 def test_the_plan_shows_what_publishing_would_do(git_hub: GitServer, bundle: Bundle) -> None:

@@ -42,7 +42,12 @@ def _publish(bundle: Bundle, remote: str | None = None) -> Release:
 def _fetch(app: Path, token: str = READER[1]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OPENXLAB_USERNAME": "me", "OPENXLAB_GIT_TOKEN": token, "HOME": "/nonexistent"}
     return subprocess.run(
-        [sys.executable, "fetch_model.py"], cwd=app, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-I", "deploytk_app/fetch_model.py"],
+        cwd=app,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -72,7 +77,7 @@ def test_the_plan_shows_what_the_app_will_be(git_hub: GitServer, bundle: Bundle)
     assert before
     assert after
     assert {change.status for change in before.changes} == {"new"}
-    assert before.upload_bytes == sum(path.stat().st_size for path in app_place(bundle).iterdir())
+    assert before.upload_bytes == sum(path.stat().st_size for path in app_place(bundle).rglob("*.*"))
     assert {change.status for change in after.changes} == {"same"}
     assert (after.place, after.secrets) == (str(app_place(bundle)), ("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN"))
 
@@ -80,8 +85,8 @@ def test_the_plan_shows_what_the_app_will_be(git_hub: GitServer, bundle: Bundle)
 def test_the_app_repository_holds_all_but_the_model(git_hub: GitServer, bundle: Bundle) -> None:
     _publish(bundle)
 
-    files = {path.name for path in app_place(bundle).iterdir()}
-    assert {"app.py", "fetch_model.py", "deploytk.json", "deploytk_app.py", "chat.html", "README.md"} <= files
+    files = {str(path.relative_to(app_place(bundle))) for path in app_place(bundle).rglob("*")}
+    assert {"app.py", "deploytk_app/fetch_model.py", "deploytk.json", "deploytk_app/chat.html", "README.md"} <= files
     assert not {"triton_models", "Dockerfile"} & files
     assert (app_place(bundle) / "packages.txt").read_text() == "git\ngit-lfs\n"
     assert (app_place(bundle) / "requirements.txt").read_text() == "lmdeploy==0.4.2\nuvicorn==0.30.6\n"
@@ -151,7 +156,7 @@ def test_it_fetches_only_what_is_missing_or_damaged(git_hub: GitServer, bundle: 
 def test_an_object_that_the_server_lost_is_named(git_hub: GitServer, bundle: Bundle, tmp_path: Path) -> None:
     _publish(bundle)
     app = app_place(bundle)
-    fetch = app / "fetch_model.py"
+    fetch = app / "deploytk_app" / "fetch_model.py"
     fetch.write_text(fetch.read_text().replace("PAUSE_S = 5.0", "PAUSE_S = 0.0"))
     shutil.rmtree(tmp_path / "server" / "lfs" / "objects")
 
@@ -163,7 +168,7 @@ def test_an_object_that_the_server_lost_is_named(git_hub: GitServer, bundle: Bun
 
 def test_a_private_model_without_a_token_says_what_to_set(git_hub: GitServer, bundle: Bundle) -> None:
     _publish(bundle)
-    fetch = app_place(bundle) / "fetch_model.py"
+    fetch = app_place(bundle) / "deploytk_app" / "fetch_model.py"
     fetch.write_text(fetch.read_text().replace("PAUSE_S = 5.0", "PAUSE_S = 0.0"))
 
     done = _fetch(app_place(bundle), token="")
@@ -273,7 +278,7 @@ def test_an_app_that_still_queues_ends_the_command_with_75(git_hub: GitServer, b
 def test_an_app_that_cannot_run_is_refused_before_anything_is_sent(git_hub: GitServer, tmp_path: Path) -> None:
     template = tmp_path / "mine"
     (template / "app").mkdir(parents=True)
-    (template / "app" / "app.py").write_text("raise SystemExit('broken on purpose')\n")
+    (template / "app" / "start.py").write_text("raise SystemExit('broken on purpose')\n")
     bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", template=template))
 
     done = _command(bundle, "--app")

@@ -16,8 +16,7 @@ from apps import MODELS, STUB, free_port, is_alive, make_app, running_app, wait_
 
 from deploytk.base.errors import DeployError, EndpointError, UsageError
 from deploytk.base.progress import Silent
-from deploytk.base.shipped import shipped
-from deploytk.bundle import Golden
+from deploytk.bundle import SHIPPED_APP, Golden
 from deploytk.plan import PlanRequest
 from deploytk.serve.local import ServeOptions, attach, choose_engine, open_endpoint, wait_while_running
 
@@ -149,7 +148,7 @@ def test_a_change_of_a_template_is_noticed(lmdeploy: Path, tmp_path: Path) -> No
     template = tmp_path / "mine"
     (template / "app").mkdir(parents=True)
     with open_endpoint(str(lmdeploy), STUBBED, Silent()) as endpoint:
-        changed = subprocess.Popen(["sh", "-c", f"sleep 0.3; echo '# mine' > '{template}/app/chat_page.py'"])
+        changed = subprocess.Popen(["sh", "-c", f"sleep 0.3; echo '# mine' > '{template}/app/page.py'"])
 
         wait_while_running(endpoint, [template])
 
@@ -157,9 +156,9 @@ def test_a_change_of_a_template_is_noticed(lmdeploy: Path, tmp_path: Path) -> No
 
 
 def test_templates_of_the_user_are_served(lmdeploy: Path, tmp_path: Path) -> None:
-    own = tmp_path / "mine" / "app" / "deploytk_openapi.json"
+    own = tmp_path / "mine" / "app" / "openapi.json"
     own.parent.mkdir(parents=True)
-    shipped_text = (shipped("templates") / "app" / own.name).read_text()
+    shipped_text = (SHIPPED_APP / own.name).read_text()
     own.write_text(shipped_text.replace("OpenAI-style API of a deploytk bundle", "My API"))
     options = ServeOptions(engine="turbomind", template=tmp_path / "mine", ready_within_s=30)
 

@@ -1,6 +1,6 @@
 """Brings the model's files from the hub, while a Space is built or when a container starts, and checks every one.
 
-    HF_TOKEN=... python fetch_model.py
+    HF_TOKEN=... python -I deploytk_app/fetch_model.py
 
 model_source.json says from where, deploytk.json what: path, size and SHA-256. A file that is right is not fetched
 again, one that was cut off goes on where it was. Links are followed: to a volume, say. Needs nothing but Python.
@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).absolute().parents[1]
 ATTEMPTS = 6
 BLOCK = 2**20
 

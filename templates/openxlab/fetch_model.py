@@ -1,6 +1,6 @@
 """Brings the model's files from their git repository and checks each against deploytk.json.
 
-    python fetch_model.py
+    python -I deploytk_app/fetch_model.py
 
 Only what is missing or damaged is fetched; an interrupted fetch goes on. The environment may give:
     DEPLOYTK_MODEL_REPO              another repository than the one in model_source.json
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).absolute().parents[1]
 CLONE = HERE / ".model.git"
 ATTEMPTS = 5
 PAUSE_S = 5.0

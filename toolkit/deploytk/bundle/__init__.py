@@ -3,12 +3,26 @@
 from deploytk.bundle.golden import bundle_place, golden_in, read_golden
 from deploytk.bundle.manifest import bundle_digest, is_bundle, read_bundle, verify_bundle
 from deploytk.bundle.measured import measured_in, read_measured
-from deploytk.bundle.render import export_templates, render_bundle
-from deploytk.bundle.value import CHART, MANIFEST, Bundle, BundleFile, BundleOptions, Chart, Golden, Measured
+from deploytk.bundle.render import SHIPPED_APP, export_templates, render_bundle
+from deploytk.bundle.value import (
+    CHART,
+    MANIFEST,
+    ROOM,
+    START,
+    Bundle,
+    BundleFile,
+    BundleOptions,
+    Chart,
+    Golden,
+    Measured,
+)
 
 __all__ = [
     "CHART",
     "MANIFEST",
+    "ROOM",
+    "SHIPPED_APP",
+    "START",
     "Bundle",
     "BundleFile",
     "BundleOptions",

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from deploytk import app
 from deploytk.artifact import Artifact
 from deploytk.base.digests import hash_files
 from deploytk.base.errors import BundleError, UsageError
@@ -27,10 +28,13 @@ from deploytk.bundle.manifest import (
     verify_bundle,
 )
 from deploytk.bundle.own_card import LICENSE, REPOSITORY, with_own_facts
-from deploytk.bundle.value import CHART, MANIFEST, AppKind, Bundle, BundleFile, BundleOptions, FileKind
+from deploytk.bundle.value import CHART, MANIFEST, ROOM, START, Bundle, BundleFile, BundleOptions, FileKind
 from deploytk.plan import ServingPlan
 
+SHIPPED_APP = Path(app.__file__).parent
+
 _CONFIG_INI = "triton_models/weights/config.ini"
+_OF_THE_PAGE = ("page.py", "loading.html")
 
 
 def render_bundle(
@@ -154,25 +158,22 @@ def _text(source: Path) -> str:
 
 
 def _app_files(options: BundleOptions) -> Iterator[tuple[str, Path]]:
-    """The app's files, user templates before shipped ones; of the requirements those of its kind."""
-    shipped_app = shipped("templates") / "app"
+    """Path -> source of the app's files, user templates before shipped ones; of the requirements those of its kind."""
     own = options.template / "app" if options.template and (options.template / "app").is_dir() else None
     for mine in sorted(own.iterdir()) if own else ():
-        if not (shipped_app / mine.name).exists() and not mine.name.startswith((".", "__pycache__")):
+        if not (SHIPPED_APP / mine.name).exists() and not mine.name.startswith((".", "__pycache__")):
             raise BundleError(f"{mine} replaces no file of the app", hint="remove it, or correct its name")
-    for source in sorted(shipped_app.iterdir()):
+    for source in sorted(SHIPPED_APP.iterdir()):
         if not source.is_file() or source.name.startswith("."):
             continue
         chosen = own / source.name if own and (own / source.name).is_file() else source
         if source.name.startswith("requirements-"):
             if source.name == f"requirements-{options.app}.txt":
                 yield "requirements.txt", chosen
-        elif _is_wanted(source.name, options.app):
-            yield source.name, chosen
-
-
-def _is_wanted(name: str, kind: AppKind) -> bool:
-    return kind == "gradio" or not name.startswith("chat_")
+        elif source.name == "start.py":
+            yield START, chosen
+        elif options.app == "gradio" or source.name not in _OF_THE_PAGE:
+            yield f"{ROOM}/{source.name}", chosen
 
 
 def _dockerfile(plan: ServingPlan) -> str:
@@ -259,8 +260,6 @@ def export_templates(out: Path) -> list[str]:
     with disk_errors(out, BundleError):
         if out.exists() and any(out.iterdir()):
             raise BundleError(f"{out} is not empty", hint="choose a new directory")
-        for name in ("card", "app"):
-            target = out if name == "card" else out / name
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(shipped("templates") / name, target, dirs_exist_ok=True, ignore=ignored)
+        for source, target in ((shipped("templates") / "card", out), (SHIPPED_APP, out / "app")):
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())

@@ -11,6 +11,12 @@ FORMAT = 1
 
 MANIFEST = "deploytk.json"
 
+START = "app.py"
+"""What hubs start."""
+
+ROOM = "deploytk_app"
+"""The directory of the app in a bundle: nothing of a model is ever in it."""
+
 FileKind = Literal["weights", "model", "app", "card"]
 AppKind = Literal["gradio", "api"]
 

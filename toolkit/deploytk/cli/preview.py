@@ -31,12 +31,13 @@ def serve(
 ) -> None:
     """Run the very app that would be published, here; Ctrl-C stops it."""
     from deploytk.base.shipped import shipped
+    from deploytk.bundle import SHIPPED_APP
     from deploytk.display import show_endpoint
     from deploytk.serve.local import ServeOptions, open_endpoint, wait_while_running
 
     request = plan_request(gpu, session_len, max_batch_size, kv, None, "auto")
     options = ServeOptions(engine=engine, host=host, port=port, app=app_kind, request=request, template=template)
-    watched = ([template] if template else [shipped("templates")]) if reload else []
+    watched = ([template] if template else [shipped("templates"), SHIPPED_APP]) if reload else []
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             with open_endpoint(source, options, Session.progress) as endpoint:

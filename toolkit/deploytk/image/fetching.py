@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from deploytk.base.errors import UsageError
 from deploytk.base.shipped import shipped
-from deploytk.bundle import Bundle
+from deploytk.bundle import ROOM, Bundle
 from deploytk.image.layers import ROOT
 from deploytk.image.tar import Content, Link, OwnDirectory
 from deploytk.image.value import USER, WEIGHTS_PLACE, WeightsSource
@@ -20,7 +20,7 @@ def fetching_files(bundle: Bundle, source: WeightsSource | None) -> dict[str, Co
         raise UsageError(f"the weights of {bundle.path} cannot be fetched from anywhere yet", hint=hint)
     weights = [file.path for file in bundle.files if file.kind == "weights"]
     return {
-        f"{ROOT}/fetch_model.py": (shipped("templates") / "huggingface" / "fetch_model.py").read_bytes(),
+        f"{ROOT}/{ROOM}/fetch_model.py": (shipped("templates") / "huggingface" / "fetch_model.py").read_bytes(),
         f"{ROOT}/model_source.json": (json.dumps(asdict(source), indent=1) + "\n").encode(),
         **{f"{ROOT}/{path}": Link(f"{WEIGHTS_PLACE}/{path}") for path in weights},
         WEIGHTS_PLACE.lstrip("/"): OwnDirectory(USER),

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from deploytk.bundle import ROOM
 from deploytk.preflight.value import Code, Finding, Platform
 
 # What a command line (in a shell text or an argument list) means for the start.
@@ -25,7 +26,7 @@ _DOWNLOADERS = {"openxlab.model", "modelscope", "huggingface_hub", "modelscope_h
 def check_source(app: Path, start: Path, platform: Platform) -> list[Finding]:
     """What the start file and the modules beside it do at start, as far as their text tells."""
     findings: list[Finding] = []
-    for path in [start, *sorted(path for path in app.glob("*.py") if path != start)]:
+    for path in [start, *sorted(path for path in (*app.glob("*.py"), *app.glob(f"{ROOM}/*.py")) if path != start)]:
         text = path.read_text(encoding="utf-8", errors="replace")
         try:
             tree = ast.parse(text, feature_version=platform.python)

@@ -13,7 +13,7 @@ import yaml
 from deploytk import lmdeploy
 from deploytk.base.errors import UsageError
 from deploytk.base.shipped import shipped
-from deploytk.bundle import MANIFEST, Bundle
+from deploytk.bundle import MANIFEST, ROOM, START, Bundle
 from deploytk.publish.release import AppSdk
 from deploytk.publish.targets.huggingface.hardware import needs_gpu, suggested_hardware
 
@@ -21,7 +21,7 @@ _FETCH = """
 # The model comes while the Space is built: it starts with everything there.
 USER root
 RUN --mount=type=secret,id=HF_TOKEN,mode=0444 HF_TOKEN="$(cat /run/secrets/HF_TOKEN 2>/dev/null || true)" \\
-    python fetch_model.py
+    python -I deploytk_app/fetch_model.py
 USER 10001:10001
 """
 _LAST_FOR_PYTHON_3_10, _BASE_FOR_IT = "0.7.3", "nvidia/cuda:12.4.1-base-ubuntu22.04"
@@ -48,7 +48,7 @@ def space_files(bundle: Bundle, source: ModelSource, sdk: AppSdk) -> dict[str, b
         if file.kind == "app" and not file.path.startswith(".")
     }
     texts[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
-    texts["fetch_model.py"] = (shipped("templates") / "huggingface" / "fetch_model.py").read_bytes()
+    texts[f"{ROOM}/fetch_model.py"] = (shipped("templates") / "huggingface" / "fetch_model.py").read_bytes()
     place = {"endpoint": source.endpoint, "repo": source.repo, "revision": source.revision}
     texts["model_source.json"] = (json.dumps(place, indent=1) + "\n").encode()
     if sdk == "docker":
@@ -56,7 +56,7 @@ def space_files(bundle: Bundle, source: ModelSource, sdk: AppSdk) -> dict[str, b
         texts["Dockerfile"] = _dockerfile(bundle, texts["Dockerfile"].decode()).encode()
     else:
         front = {"sdk": "gradio", "sdk_version": _gradio_version(), "python_version": _GRADIO_PYTHON}
-        front |= {"app_file": "app.py", **_preloaded(bundle, source)}
+        front |= {"app_file": START, **_preloaded(bundle, source)}
         texts["requirements.txt"] = _requirements(bundle, texts["requirements.txt"].decode()).encode()
         del texts["Dockerfile"]
     texts["README.md"] = _readme(bundle, source.repo, front).encode()

@@ -128,6 +128,7 @@ def _upload(api: HubApi, repo: str, bundle: Bundle, progress: Progress) -> bool:
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
         paths = {name: Path(directory) / name for name in odd}
         for name, path in paths.items():
+            path.parent.mkdir(exist_ok=True)
             path.write_bytes(wanted[name])
         send_files(api, repo, _TYPE, paths, "Update the app", progress)
     if gone:

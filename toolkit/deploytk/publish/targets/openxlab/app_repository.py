@@ -18,7 +18,7 @@ from deploytk.base.errors import ReleaseError, UsageError
 from deploytk.base.files import disk_errors, staged_directory
 from deploytk.base.processes import die_with_parent
 from deploytk.base.shipped import shipped
-from deploytk.bundle import MANIFEST, Bundle
+from deploytk.bundle import MANIFEST, ROOM, Bundle
 from deploytk.publish.release import AppPlan, Change, changes_between
 from deploytk.publish.targets.openxlab.place import SITE, Place
 
@@ -28,7 +28,9 @@ LMDEPLOY = "0.10.2"
 
 _LIMIT_S = 300.0
 _DATE = "2024-01-01T00:00:00+0000"
-_LEFT_OUT = ("Dockerfile", "app.py", "chat_page.py", "requirements.txt")
+_LEFT_OUT = ("Dockerfile", f"{ROOM}/page.py", "requirements.txt")
+_AT_ROOT = ("packages.txt",)
+_OF_THE_PAGE = ("page.py", "chat.html")
 _ENVIRONMENT = {"GIT_AUTHOR_NAME": "deploytk", "GIT_AUTHOR_EMAIL": "deploytk@localhost", "GIT_AUTHOR_DATE": _DATE,
                 "GIT_COMMITTER_NAME": "deploytk", "GIT_COMMITTER_EMAIL": "deploytk@localhost",
                 "GIT_COMMITTER_DATE": _DATE, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}  # fmt: skip
@@ -48,6 +50,7 @@ def write_app(bundle: Bundle, out: Path, url: str, revision: str) -> Path:
         raise ReleaseError(f"{out} is there and is no app repository", hint="move it away, then run again")
     with disk_errors(out, ReleaseError), staged_directory(out, resumable=False) as staging:
         for path, content in app_files(bundle, url, revision).items():
+            (staging / path).parent.mkdir(exist_ok=True)
             (staging / path).write_bytes(content)
     return out
 
@@ -56,13 +59,14 @@ def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
     """The whole app repository, path -> content, which fetches `revision` of the model repository `url`."""
     kind = cast(dict[str, Any], bundle.manifest["app"])["kind"]
     template = shipped("templates") / "openxlab"
-    texts = {source.name: source.read_bytes() for source in template.iterdir() if source.is_file()}
-    if kind == "api":
-        texts = {name: text for name, text in texts.items() if not name.startswith("chat")}
+    texts = {
+        source.name if source.name in _AT_ROOT else f"{ROOM}/{source.name}": source.read_bytes()
+        for source in template.iterdir()
+        if source.is_file() and not (kind == "api" and source.name in _OF_THE_PAGE)
+    }
     for file in bundle.files:
         if file.kind in ("app", "card") and file.path not in _LEFT_OUT:
             texts[file.path] = (bundle.path / file.path).read_bytes()
-    texts["deploytk_app.py"] = (bundle.path / "app.py").read_bytes()
     texts[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
     texts["requirements.txt"] = f"lmdeploy=={hosted_lmdeploy(bundle)}\n{UVICORN}\n".encode()
     texts["model_source.json"] = (json.dumps({"url": url, "revision": revision}, indent=1) + "\n").encode()
@@ -79,7 +83,7 @@ def app_changes(wanted: Mapping[str, bytes], there: Mapping[str, str]) -> tuple[
 def plan_app(bundle: Bundle, url: str, revision: str, remote: str | None, *, is_private: bool) -> AppPlan:
     """What `write_app` would write, against what it wrote before, and what a person would give the app."""
     out = app_place(bundle)
-    there = {path.name: hash_file(path) for path in out.iterdir() if path.is_file()} if out.is_dir() else {}
+    there = {str(path.relative_to(out)): hash_file(path) for path in out.rglob("*") if path.is_file()}
     changes = app_changes(app_files(bundle, url, revision), there)
     return AppPlan(
         place=f"{out}, pushed to {remote}" if remote else str(out),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).resolve().parent / "chat.html"
+PAGE = Path(__file__).parent / "chat.html"
 
 
 def make_page(manifest: dict[str, Any], gateway: Any) -> Any:
