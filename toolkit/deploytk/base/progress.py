@@ -67,6 +67,20 @@ class Lines:
         print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
+class Verbose:
+    """A line at the start and at the end of every task."""
+
+    @contextmanager
+    def task(self, label: str, total: int, unit: Unit = "bytes") -> Iterator[Advance]:
+        started = time.monotonic()
+        self.note(f"{label}: {_amount(total, unit)}")
+        yield lambda _: None
+        self.note(f"{label}: done in {time.monotonic() - started:.1f} s")
+
+    def note(self, text: str) -> None:
+        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+
+
 class Bars:
     """A moving bar per task, for terminals."""
 

@@ -3,7 +3,7 @@
 from deploytk.bundle.golden import bundle_place, golden_in, read_golden
 from deploytk.bundle.manifest import bundle_digest, is_bundle, read_bundle, verify_bundle
 from deploytk.bundle.measured import measured_in, read_measured
-from deploytk.bundle.render import SHIPPED_APP, export_templates, render_bundle
+from deploytk.bundle.render import SHIPPED_APP, Exported, export_templates, render_bundle
 from deploytk.bundle.value import (
     CHART,
     MANIFEST,
@@ -27,6 +27,7 @@ __all__ = [
     "BundleFile",
     "BundleOptions",
     "Chart",
+    "Exported",
     "Golden",
     "Measured",
     "bundle_digest",

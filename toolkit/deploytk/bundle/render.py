@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploytk import app
@@ -255,11 +255,19 @@ def _generated_kind(path: str) -> FileKind:
     return "card" if path.endswith(".md") or path == CHART else "app"
 
 
-def export_templates(out: Path) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Templates that were written to be changed."""
+
+    path: Path
+    files: tuple[str, ...]  # below path
+
+
+def export_templates(out: Path) -> Exported:
     """Write the shipped card and app templates to `out`, to be changed and given to --template."""
     with disk_errors(out, BundleError):
         if out.exists() and any(out.iterdir()):
             raise BundleError(f"{out} is not empty", hint="choose a new directory")
         for source, target in ((shipped("templates") / "card", out), (SHIPPED_APP, out / "app")):
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    return Exported(out, tuple(sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())))

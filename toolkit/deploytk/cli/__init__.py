@@ -10,10 +10,25 @@ import typer
 
 from deploytk import __version__
 from deploytk.base.errors import DeployError
-from deploytk.base.progress import Silent, terminal_progress
 from deploytk.base.settings import check_commands, find_settings, load_settings
 from deploytk.base.terminal import printable
-from deploytk.cli import image, machine, measure, model, preview, release
+from deploytk.cli import (
+    bench,
+    build,
+    demo,
+    doctor,
+    inspect,
+    modernize,
+    package,
+    plan,
+    preflight,
+    publish,
+    report,
+    serve,
+    smoke,
+    template,
+)
+from deploytk.cli.command import Command, Quiet, Verbose
 from deploytk.cli.session import Session
 
 app = typer.Typer(
@@ -26,10 +41,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
-# In the order in which somebody meets them.
-for stage in (model, preview, image, release, measure, machine):
-    app.add_typer(stage.commands)
-app.add_typer(model.templates, name="template")
+COMMANDS: tuple[Command, ...] = (  # in the order in which somebody meets them
+    inspect.inspect,
+    plan.plan,
+    modernize.modernize,
+    package.package,
+    serve.serve,
+    build.build,
+    preflight.preflight,
+    publish.publish,
+    smoke.smoke,
+    bench.bench,
+    report.report,
+    doctor.doctor,
+    demo.demo,
+)
+for one in COMMANDS:
+    one.add_to(app)
+app.add_typer(template.commands, name="template")
 
 
 def _print_version(is_asked: bool) -> None:
@@ -41,13 +70,13 @@ def _print_version(is_asked: bool) -> None:
 @app.callback()
 def _start(
     context: typer.Context,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     version: Annotated[  # noqa: ARG001 (its callback does the work)
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    Session.progress = Silent() if quiet else terminal_progress()
-    Session.settings = load_settings(find_settings(sys.argv[1:]))
+    Session.start(load_settings(find_settings(sys.argv[1:])), quiet=quiet, verbose=verbose)
     commands = getattr(context.command, "commands", {})
     known = {name: {option.name for option in command.params} for name, command in commands.items()}
     context.default_map = dict(check_commands(Session.settings, known))

@@ -1,47 +1,100 @@
-"""Options that several commands have, and the texts in them as values."""
+"""Options that several commands have, one by one and in groups, and the texts in them as values.
+
+A group is a frozen dataclass: a command has a parameter of its type, and every field is an option of the command.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from deploytk.base.errors import UsageError
+from deploytk.cli.session import unused
+
+if TYPE_CHECKING:
+    from deploytk.bundle import BundleOptions
+    from deploytk.plan import PlanRequest
 
 AppKind = Literal["gradio", "api"]
+EngineChoice = Literal["auto", "turbomind", "cpu"]
 
 ModelDir = Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory: HF layout or workspace.")]
 ModelOrBundle = Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A model directory or a bundle.")]
 ModelBundleOrImage = Annotated[
     str, typer.Argument(metavar="MODEL|BUNDLE|IMAGE", help="A model directory, a bundle, or a container image.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the value as JSON on stdout, nothing else.")]
-GpuOption = Annotated[
-    str | None, typer.Option("--gpu", metavar="NAME|SIZE", help="The GPU to plan for: A100-80G, 'RTX 4090', 24G.")
-]
-SessionLen = Annotated[
-    int | None,
-    typer.Option("--session-len", min=1, help="Tokens per conversation, prompt and answer; up to 8192 by default."),
-]
-MaxBatch = Annotated[
-    int | None, typer.Option("--max-batch-size", min=1, help="Conversations at once; up to 8 by default.")
-]
-Kv = Annotated[Literal["none", "int8", "int4"] | None, typer.Option("--kv", help="How the KV cache is quantized.")]
-TensorParallel = Annotated[int | None, typer.Option("--tp", min=1, help="GPUs that share the model.")]
-Engine = Annotated[
-    Literal["auto", "turbomind", "cpu"], typer.Option("--engine", help="auto: TurboMind when a GPU is there.")
-]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the deployment; the directory's by default.")]
-BaseModel = Annotated[str | None, typer.Option("--base-model", metavar="OWNER/NAME", help="What was quantized.")]
-License = Annotated[str | None, typer.Option("--license", help="Licence of the weights, as hubs write it: apache-2.0.")]
+Engine = Annotated[EngineChoice, typer.Option("--engine", help="auto: TurboMind when a GPU is there.")]
+App = Annotated[AppKind, typer.Option("--app", help="The app that is generated: chat page and API, or API alone.")]
 Golden = Annotated[
     Path | None, typer.Option("--golden", exists=True, dir_okay=False, help="JSON list of {prompt, answer}.")
 ]
 Template = Annotated[
     Path | None, typer.Option("--template", exists=True, file_okay=False, help="Your templates, by shipped name.")
 ]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json, .md, .html or .xml (JUnit)"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """How the model is to be served; None means: choose."""
+
+    gpu: Annotated[
+        str | None, typer.Option(metavar="NAME|SIZE", help="The GPU to plan for: A100-80G, 'RTX 4090', 24G.")
+    ] = None
+    session_len: Annotated[
+        int | None, typer.Option(min=1, help="Tokens per conversation, prompt and answer; up to 8192 by default.")
+    ] = None
+    max_batch_size: Annotated[int | None, typer.Option(min=1, help="Conversations at once; up to 8 by default.")] = None
+    kv: Annotated[Literal["none", "int8", "int4"] | None, typer.Option(help="How the KV cache is quantized.")] = None
+    tp: Annotated[int | None, typer.Option(min=1, help="GPUs that share the model.")] = None
+
+    def request(self, engine: EngineChoice = "auto") -> PlanRequest:
+        from deploytk.plan import PlanRequest
+
+        return PlanRequest(
+            gpu=self.gpu,
+            session_len=self.session_len,
+            max_batch_size=self.max_batch_size,
+            kv_policy=self.kv,
+            tensor_parallel=self.tp,
+            serving_engine=None if engine == "auto" else engine,
+        )
+
+    def on_cpu(self) -> Planning:
+        """What the CPU engine can follow; raises UsageError for more on the command line."""
+        because = "the CPU engine uses no GPU, has one conversation at a time and never quantizes the cache"
+        unused("gpu", "max_batch_size", "kv", "tp", because=because, hint="leave it out, or --engine cpu")
+        return Planning(session_len=self.session_len)
+
+
+@dataclass(frozen=True, slots=True)
+class Packaging:
+    """What the card and the manifest of a bundle say beside what the model and its plan do."""
+
+    name: Annotated[str | None, typer.Option(help="Name of the deployment; the directory's by default.")] = None
+    base_model: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="What was quantized.")] = None
+    license: Annotated[str | None, typer.Option(help="Licence of the weights, as hubs write it: apache-2.0.")] = None
+    golden: Golden = None
+    template: Template = None
+
+    def options(self, source: Path, app: AppKind) -> BundleOptions:
+        from deploytk.bundle import BundleOptions, read_golden
+
+        return BundleOptions(
+            name=self.name or source.resolve().name,
+            license=self.license,
+            base_model=self.base_model,
+            app=app,
+            golden=read_golden(self.golden) if self.golden else (),
+            template=self.template,
+        )
 
 
 def list_of(text: str | None) -> tuple[str, ...] | None:

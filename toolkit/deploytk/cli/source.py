@@ -1,4 +1,4 @@
-"""What MODEL|BUNDLE and the options about it become: a plan's request, a bundle."""
+"""What SOURCE is, what it becomes with the options about it, and which options have nothing to act on."""
 
 from __future__ import annotations
 
@@ -6,57 +6,38 @@ import dataclasses
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from deploytk.base.errors import UsageError
 from deploytk.base.json import plain
-from deploytk.cli.options import AppKind
-from deploytk.cli.session import Session
+from deploytk.cli.options import EngineChoice, Packaging, Planning
+from deploytk.cli.session import Session, unused
 
 if TYPE_CHECKING:
     from deploytk.bundle import Bundle, BundleOptions, Measured
     from deploytk.plan import PlanRequest
+    from deploytk.serve.local import SourceKind
+
+_AS_IT_IS = {"url": "a running server", "image": "an image", "bundle": "a bundle"}
 
 
-def plan_request(
-    gpu: str | None,
-    session_len: int | None,
-    max_batch_size: int | None,
-    kv: Literal["none", "int8", "int4"] | None,
-    tp: int | None,
-    engine: Literal["auto", "turbomind", "cpu"],
-) -> PlanRequest:
-    from deploytk.plan import PlanRequest
+def source_kind(source: str) -> SourceKind:
+    from deploytk.serve.local import source_kind as kind_of
 
-    return PlanRequest(
-        gpu=gpu,
-        session_len=session_len,
-        max_batch_size=max_batch_size,
-        kv_policy=kv,
-        tensor_parallel=tp,
-        serving_engine=None if engine == "auto" else engine,
-    )
+    return kind_of(source)
 
 
-def bundle_options(
-    source: Path,
-    name: str | None,
-    base_model: str | None,
-    license_: str | None,
-    app_kind: AppKind,
-    golden: Path | None,
-    template: Path | None,
-) -> BundleOptions:
-    from deploytk.bundle import BundleOptions, read_golden
+def planning_for(source: str, planning: Planning, engine: EngineChoice) -> Planning:
+    """What of `planning` applies to a source that is to be served; raises UsageError for more on the command line."""
+    kind = source_kind(source)
+    if kind == "model":
+        from deploytk.serve.local import choose_engine
 
-    return BundleOptions(
-        name=name or source.resolve().name,
-        license=license_,
-        base_model=base_model,
-        app=app_kind,
-        golden=read_golden(golden) if golden else (),
-        template=template,
-    )
+        return planning.on_cpu() if choose_engine(engine) == "cpu" else planning
+    because = f"{source} is {_AS_IT_IS[kind]}, with a plan of its own"
+    unused(Planning, because=because)
+    if kind != "bundle":
+        unused("engine", because=because)
+    return Planning()
 
 
 def measured_figures(report: Path, model: Path) -> Measured:
@@ -78,7 +59,7 @@ def measured_figures(report: Path, model: Path) -> Measured:
     from deploytk.bench.card_chart import chart_of_bench, chart_of_report
 
     if report.is_dir():
-        chart = chart_of_bench(read_result(report, None, "throughput"), name)
+        chart = chart_of_bench(read_result(report, gpu=None, objective="throughput"), name)
     else:
         chart = chart_of_report(json.loads(report.read_text(encoding="utf-8")))
     return dataclasses.replace(measured, chart=chart)
@@ -99,16 +80,12 @@ def bundle_of(source: Path, request: PlanRequest, options: BundleOptions) -> Bun
     from deploytk.bundle import bundle_place, is_bundle, read_bundle
 
     if is_bundle(source):
-        refuse_options(source, "a bundle", request, options)
+        refuse_packaging(f"{source} is a bundle")
         return read_bundle(source)
     return package_model(source, request, options, bundle_place(source, options.name))
 
 
-def refuse_options(source: Path, what: str, request: PlanRequest, options: BundleOptions) -> None:
-    """Raises UsageError when options would change what is `what` already."""
-    from deploytk.bundle import BundleOptions
-    from deploytk.plan import PlanRequest
-
-    if request != PlanRequest() or options != BundleOptions(name=source.resolve().name):
-        hint = "leave the options about card, app and plan out, or package the model again with them"
-        raise UsageError(f"{source} is {what} already and is published as it is", hint=hint)
+def refuse_packaging(what: str) -> None:
+    """Raises UsageError for options that would change what is packaged already."""
+    hint = "leave it out, or package the model again with it"
+    unused(Planning, Packaging, "app", "app_kind", "engine", because=f"{what} already, taken as it is", hint=hint)

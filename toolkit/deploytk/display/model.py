@@ -12,7 +12,7 @@ from deploytk.display.rows import amount, mib, plain_line, shell, show_notes, sh
 
 if TYPE_CHECKING:
     from deploytk.artifact import Artifact
-    from deploytk.bundle import Bundle
+    from deploytk.bundle import Bundle, Exported
     from deploytk.plan import ServingPlan
 
 _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
@@ -92,3 +92,8 @@ def show_bundle(bundle: Bundle) -> None:
     console().print("\nNext:", style="dim")
     plain_line(f"deploytk serve {bundle.path}")
     plain_line(f"deploytk publish {bundle.path} --target local --plan")
+
+
+def show_exported(exported: Exported) -> None:
+    for path in exported.files:
+        plain_line(str(exported.path / path))

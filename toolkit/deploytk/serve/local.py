@@ -27,6 +27,7 @@ from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle, BundleOptions, Golden, golden_in, is_bundle, read_bundle, render_bundle
 from deploytk.plan import PlanRequest, plan_serving
 
+SourceKind = Literal["url", "image", "bundle", "model"]
 EngineChoice = Literal["auto", "turbomind", "cpu"]
 _ASK_WITHIN_S = 5.0
 _IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._/:-]*(@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}")
@@ -67,11 +68,11 @@ def open_endpoint(source: str, options: ServeOptions, progress: Progress) -> Ite
     What is started is the very app that is published, on this machine. Raises EndpointError, with the end of the
     log, when it is not ready in time; at the end of the context nothing of it is left running.
     """
-    if source.startswith(("http://", "https://")):
+    kind = source_kind(source)
+    if kind == "url":
         yield _attach_when_ready(source.rstrip("/"), options.attach_within_s)
         return
-    path = Path(source.removeprefix("file://"))
-    if not path.exists() and _is_image(source):
+    if kind == "image":
         with _running_container(source, options, progress) as endpoint:
             yield endpoint
         return
@@ -81,8 +82,22 @@ def open_endpoint(source: str, options: ServeOptions, progress: Progress) -> Ite
             raise UsageError("the chat page needs gradio", hint="pip install 'deploytk[ui]', or serve with --app api")
         progress.note(f"engine: {engine}{_why(engine, options.engine)}")
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deploytk-")))
-        bundle = _bundle(path, engine, options, work, progress)
+        bundle = _bundle(_path(source), engine, options, work, progress)
         yield stack.enter_context(_running_app(bundle, engine, options, work, progress))
+
+
+def source_kind(source: str) -> SourceKind:
+    """What `source` is; a model directory when it is nothing else."""
+    if source.startswith(("http://", "https://")):
+        return "url"
+    path = _path(source)
+    if not os.path.exists(path) and _is_image(source):  # noqa: PTH110 (Path.exists raises for a name that is too long)
+        return "image"
+    return "bundle" if is_bundle(path) else "model"
+
+
+def _path(source: str) -> Path:
+    return Path(source.removeprefix("file://"))
 
 
 def _is_image(source: str) -> bool:

@@ -1,0 +1,88 @@
+"""The command that measures a matrix of deployments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+from deploytk.base.errors import UsageError
+from deploytk.cli.command import command
+from deploytk.cli.options import list_of
+from deploytk.cli.session import Session, show, unused
+
+if TYPE_CHECKING:
+    from deploytk.bench import Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """What is measured with what; the same names as in a file of --matrix, which they beat."""
+
+    matrix: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TOML with the dimensions, by the options' names.")
+    ] = None
+    engines: Annotated[
+        str | None, typer.Option(metavar="LIST", help="turbomind, pytorch, huggingface, cpu; with commas between.")
+    ] = None
+    kv: Annotated[str | None, typer.Option(metavar="LIST", help="KV caches: none, int8, int4.")] = None
+    concurrency: Annotated[str | None, typer.Option(metavar="LIST", help="Requests at once.")] = None
+    input_tokens: Annotated[str | None, typer.Option(metavar="LIST", help="Tokens per prompt.")] = None
+    output_tokens: Annotated[str | None, typer.Option(metavar="LIST", help="Tokens per answer, exactly.")] = None
+    repetitions: Annotated[int | None, typer.Option(min=1, help="Rounds over the whole matrix.")] = None
+    session_len: Annotated[int | None, typer.Option(min=1, help="Tokens per conversation, prompt and answer.")] = None
+
+    def chosen(self) -> Matrix:
+        from deploytk.bench import make_matrix, read_matrix
+
+        lists = ("engines", "kv", "concurrency", "input_tokens", "output_tokens")
+        given: dict[str, object] = {name: list_of(getattr(self, name)) for name in lists}
+        given |= {"repetitions": self.repetitions, "session_len": self.session_len}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return make_matrix((read_matrix(self.matrix) if self.matrix else {}) | chosen)
+
+
+@command("deploytk bench ./fp16 ./awq --kv none,int8 --concurrency 1,8,32 -o ./results")
+def bench(
+    dimensions: Dimensions,
+    models: Annotated[
+        list[Path] | None, typer.Argument(metavar="MODEL...", help="Model directories to compare.")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="NAME|SIZE", help="The GPU to recommend for; the one here by default.")
+    ] = None,
+    objective: Annotated[
+        Literal["throughput", "latency"], typer.Option(help="What the recommendation is to be good at.")
+    ] = "throughput",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go, and are resumed from.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="A B", help="Measure nothing; judge directory B against A: 0 not worse, 3 worse, 4 unclear."
+        ),
+    ] = None,
+) -> None:
+    """Measure engines x weights x KV caches x loads, and recommend one. Run again to resume."""
+    if compare:
+        unused("models", Dimensions, "gpu", "objective", "output", because="--compare measures nothing")
+        _compare(*compare)
+    from deploytk.bench import BenchOptions, run_bench
+
+    if not models or output is None:
+        raise UsageError("bench needs models and a directory for results", hint="deploytk bench MODEL -o DIR")
+    result = run_bench(models, BenchOptions(dimensions.chosen(), gpu, objective), output, Session.progress)
+    show(result, "show_bench")
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _compare(before: Path, after: Path) -> NoReturn:
+    from deploytk.bench import compare
+
+    comparison = compare(before, after)
+    show(comparison, "show_comparison")
+    raise typer.Exit(comparison.exit_code)

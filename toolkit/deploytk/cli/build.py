@@ -1,0 +1,124 @@
+"""The command that builds a container image."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from deploytk.cli.command import command
+from deploytk.cli.options import App, Engine, ModelOrBundle, Packaging, Planning, pairs_of
+from deploytk.cli.session import Session, show, unused
+from deploytk.cli.source import bundle_of
+
+if TYPE_CHECKING:
+    from deploytk.bundle import Bundle
+    from deploytk.image.value import BuildOptions, WeightsSource
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where the image goes, and under which name."""
+
+    tag: Annotated[str, typer.Option("--tag", "-t", metavar="TAG", help="NAME:TAG, or HOST/NAME:TAG for a registry.")]
+    output: Annotated[str, typer.Option(metavar="daemon|registry|oci:DIR", help="Where the image goes.")] = "daemon"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the bundle is put on, and how that is made where it is missing."""
+
+    base: Annotated[
+        str | None, typer.Option(metavar="IMAGE|oci:DIR", help="A runtime image to use as it is; built by default.")
+    ] = None
+    variant: Annotated[
+        Literal["official", "pip"], typer.Option(help="On LMDeploy's own image, or LMDeploy by pip on NVIDIA's.")
+    ] = "official"
+    build_arg: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the Dockerfile, such as BASE_IMAGE=...")
+    ] = None
+    ca_cert: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Trusted while installing; PIP_CERT, SSL_CERT_FILE by default."),
+    ] = None
+    wheels: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Wheels that pip takes before the index.")
+    ] = None
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no index: --wheels has everything.")] = False
+    host_network: Annotated[
+        bool, typer.Option("--host-network", help="Install over this machine's network: for a proxy or mirror on it.")
+    ] = False
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Refuse a runtime other than that of BUNDLE.lock.json, as in a release.")
+    ] = False
+
+    def refuse_unused(self) -> None:
+        if self.base:
+            making = ("variant", "build_arg", "ca_cert", "wheels", "offline", "host_network")
+            unused(*making, because=f"{self.base} is used as it is", hint="leave it out, or --base")
+        if self.wheels is None:
+            unused("offline", because="without --wheels there is nothing to install from", hint="add --wheels DIR")
+
+    def arguments(self) -> dict[str, str]:
+        """Of the Dockerfile: the mirrors of deploytk.toml, and what was given."""
+        mirrors = Session.settings.mirrors
+        found = {"PIP_INDEX_URL": mirrors.address("pip"), "APT_MIRROR": mirrors.address("apt")}
+        return {name: value for name, value in found.items() if value} | pairs_of(self.build_arg or [])
+
+
+@command("deploytk build ./bundle -t my-model:1      or:  -t HOST/ME/my-model:1 --output registry")
+def build(
+    source: ModelOrBundle,
+    destination: Destination,
+    runtime: Runtime,
+    packaging: Packaging,
+    planning: Planning,
+    weights: Annotated[
+        Literal["layers", "mount", "download"], typer.Option(help="In the image, mounted, or fetched at start.")
+    ] = "layers",
+    app: App = "gradio",
+    engine: Engine = "auto",
+) -> None:
+    """Build a container image; weights go from disk to where it is wanted, through no builder."""
+    from deploytk.image.build import build_image
+
+    runtime.refuse_unused()
+    planning = planning.on_cpu() if engine == "cpu" else planning
+    bundle = bundle_of(source, planning.request(engine), packaging.options(source, app))
+    options = _options(destination, runtime, weights)
+    if weights == "download":
+        options = dataclasses.replace(options, weights_source=_source_of(bundle))
+    show(build_image(bundle, options, Session.progress), "show_image")
+
+
+def _options(
+    destination: Destination, runtime: Runtime, weights: Literal["layers", "mount", "download"]
+) -> BuildOptions:
+    from deploytk.image.value import BuildOptions
+
+    return BuildOptions(
+        tag=destination.tag,
+        output=destination.output,
+        weights=weights,
+        base=runtime.base,
+        ca_certificate=runtime.ca_cert,
+        wheels=runtime.wheels,
+        is_offline=runtime.offline,
+        variant=runtime.variant,
+        arguments=runtime.arguments(),
+        uses_host_network=runtime.host_network,
+        is_locked=runtime.locked,
+    )
+
+
+def _source_of(bundle: Bundle) -> WeightsSource | None:
+    from deploytk.image.value import WeightsSource
+    from deploytk.publish.release import fetchable_release
+
+    release = fetchable_release(bundle)
+    if release is None:
+        return None
+    return WeightsSource(release.url.removesuffix(f"/{release.repo}"), release.repo, release.revision)

@@ -1,0 +1,94 @@
+"""How a function becomes a command: groups of options are spread over its signature, beside those of every command."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from deploytk.cli.session import Session
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Every step on stderr, also the short ones.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the value, or the error, as JSON on stdout.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Everywhere:
+    """What every command takes."""
+
+    as_json: AsJson = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A function that is called with its options as they are in groups, and how it is called by a person."""
+
+    name: str
+    function: Callable[..., None]
+    example: str
+
+    def add_to(self, app: typer.Typer) -> None:
+        app.command(self.name, epilog=f"Example:  {self.example}")(spread(self.function))
+
+
+def command(example: str, name: str | None = None) -> Callable[[Callable[..., None]], Command]:
+    """The decorator of a command's function. Parameters whose type is a dataclass are groups: see `spread`."""
+    return lambda function: Command(name or function.__name__, function, example)
+
+
+def spread(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` as typer takes it: each field of a group is an option of its own, put together again for the call."""
+    parameters = {**inspect.signature(function, eval_str=True).parameters}
+    groups = {name: one.annotation for name, one in parameters.items() if dataclasses.is_dataclass(one.annotation)}
+    options: list[inspect.Parameter] = [_parameter("context", typer.Context)]
+    for name, one in parameters.items():
+        options += _fields(groups[name]) if name in groups else [_parameter(name, one.annotation, one.default)]
+
+    def run(context: typer.Context, **values: Any) -> None:
+        Session.begin(_given(context), _taken(Everywhere, values))
+        function(**{name: _taken(group, values) for name, group in groups.items()}, **values)
+
+    return _with_signature(run, function, [*options, *_fields(Everywhere)])
+
+
+def _fields(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [_parameter(field.name, hints[field.name], _default(field)) for field in dataclasses.fields(group)]
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+
+
+def _parameter(name: str, annotation: object, default: object = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _taken(group: Any, values: dict[str, Any]) -> Any:
+    return group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+
+
+def _given(context: typer.Context) -> Mapping[str, str]:
+    """The parameters that the command line itself sets, by name, each as a person writes it."""
+    sources = {one: context.get_parameter_source(str(one.name)) for one in context.command.params}
+    return {
+        str(one.name): max(one.opts, key=len)
+        for one, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    }
+
+
+def _with_signature(
+    run: Callable[..., None], function: Callable[..., None], parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run

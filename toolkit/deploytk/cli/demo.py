@@ -1,0 +1,14 @@
+"""The command that goes the whole way with a shipped model."""
+
+from __future__ import annotations
+
+from deploytk.cli.command import command
+from deploytk.cli.session import Session, show
+
+
+@command("deploytk demo")
+def demo() -> None:
+    """Go the whole way with a shipped tiny model, on CPU, in a temporary directory."""
+    from deploytk.demo import run_demo
+
+    show(run_demo(Session.progress), "show_demo")

@@ -1,0 +1,28 @@
+"""The command that takes a legacy workspace back to a directory that current LMDeploy loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploytk.cli.command import command
+from deploytk.cli.session import Session, show, unused
+
+
+@command("deploytk modernize ./workspace_hfmerge -o ./internlm-chat-7b-awq")
+def modernize(
+    workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="What `lmdeploy convert` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The directory to write.")],
+    to_fp16: Annotated[bool, typer.Option("--to-fp16", help="Dequantize, for engines without 4-bit kernels.")] = False,
+) -> None:
+    """Turn a legacy workspace into an HF directory that current LMDeploy loads, bit for bit."""
+    from deploytk.artifact import read_artifact
+    from deploytk.modernize import modernize as write_huggingface
+
+    artifact = read_artifact(workspace)
+    if artifact.layout == "workspace" and not artifact.is_quantized:
+        unused("to_fp16", because=f"the weights of {workspace} are not quantized")
+    done = write_huggingface(artifact, output, to_fp16=to_fp16, progress=Session.progress)
+    show(done, "show_fields")

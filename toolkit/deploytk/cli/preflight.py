@@ -1,0 +1,49 @@
+"""The command that starts an app as a hub will."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploytk.cli.command import command
+from deploytk.cli.options import seconds_of
+from deploytk.cli.session import Session, show, unused
+
+
+@command("deploytk preflight ./bundle --gpu A10")
+def preflight(
+    source: Annotated[Path, typer.Argument(metavar="BUNDLE|APP", help="A bundle, or the directory of an app.")],
+    gpu: Annotated[
+        str | None, typer.Option(metavar="NAME|SIZE", help="The GPU of the hub's tier; OpenXLab's A10 by default.")
+    ] = None,
+    start: Annotated[str, typer.Option(metavar="FILE", help="The start file, as the hub's form names it.")] = "app.py",
+    python: Annotated[
+        Path | None, typer.Option(help="The Python that starts the app; OpenXLab has 3.9.", metavar="FILE")
+    ] = None,
+    within: Annotated[str, typer.Option(metavar="DURATION", help="Longest time until the first answer.")] = "30s",
+    network: Annotated[
+        bool, typer.Option("--network", help="Let pip resolve the requirements, on the package index.")
+    ] = False,
+) -> None:
+    """Start an app as OpenXLab will, and name what would keep it queueing: 0 it can run, 1 it cannot."""
+    from deploytk.preflight import PreflightOptions
+    from deploytk.preflight import preflight as look_at
+
+    _refuse_unused(source)
+    options = PreflightOptions(start=start, gpu=gpu, python=python, within_s=seconds_of(within), with_network=network)
+    found = look_at(source, options, Session.progress)
+    show(found, "show_preflight")
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _refuse_unused(source: Path) -> None:
+    from deploytk.bundle import is_bundle
+
+    if not source.is_dir() or is_bundle(source):
+        return
+    unused("gpu", because=f"{source} is an app without a plan, so nothing says what memory it takes")
+    if not (source / "requirements.txt").is_file():
+        unused("network", because=f"{source} has no requirements.txt to resolve")
