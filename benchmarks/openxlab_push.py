@@ -25,7 +25,7 @@ from giftless_server import TOKEN, USER, giftless_server  # noqa: E402
 
 from deploytk.base.progress import Silent  # noqa: E402
 from deploytk.bundle import Bundle, BundleFile  # noqa: E402
-from deploytk.publish.release import PublishOptions  # noqa: E402
+from deploytk.publish.options import PublishOptions  # noqa: E402
 from deploytk.publish.targets.openxlab import OpenXLab  # noqa: E402
 
 

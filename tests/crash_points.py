@@ -23,7 +23,9 @@ from bundles import make_bundle
 from deploytk.base.errors import BundleError
 from deploytk.base.progress import Silent
 from deploytk.bundle import BundleOptions, read_bundle
-from deploytk.publish.release import PublishOptions, find_target, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.release import publish_bundle
+from deploytk.publish.target import find_target
 
 _CHANGES = {"os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "fcntl.ioctl"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT

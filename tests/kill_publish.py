@@ -29,7 +29,8 @@ from kill_remotes import Remote, State, remote_of
 from deploytk.base.errors import TryAgainError
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
-from deploytk.publish.release import PublishOptions, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.release import publish_bundle
 
 _LOOK_EVERY_S = 0.002
 _BUSY = 75

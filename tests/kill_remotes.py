@@ -22,7 +22,7 @@ from git_server import WRITER as GIT_WRITER
 from hf_hub import WRITER as HF_WRITER
 from hf_hub import Hub
 
-from deploytk.publish.release import Target
+from deploytk.publish.target import Target
 from deploytk.publish.targets.huggingface import HuggingFace
 from deploytk.publish.targets.local import Local
 from deploytk.publish.targets.openxlab import OpenXLab
@@ -153,7 +153,7 @@ class _Served(Remote):
 
 class HuggingFaceRemote(_Served):
     script, objects = "hf_hub.py", "objects"
-    target = HuggingFace(5.0)
+    target = HuggingFace(patience_s=5.0)
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -194,7 +194,7 @@ class HuggingFaceRemote(_Served):
 
 class OpenXLabRemote(_Served):
     script, objects = "git_server.py", "lfs/objects"
-    target = OpenXLab(5.0)
+    target = OpenXLab(patience_s=5.0)
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

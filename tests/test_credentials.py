@@ -7,7 +7,9 @@ import pty
 import subprocess
 import sys
 
-from deploytk.base.credentials import ask_token, find_credentials
+import pytest
+
+from deploytk.base.credentials import ask_token, find_credential
 
 ASK = "from deploytk.base.credentials import ask_token; import sys; sys.exit(ask_token('a hub') != 'hf_secret')"
 
@@ -33,5 +35,11 @@ def test_nobody_is_asked_without_a_terminal() -> None:
     assert ask_token("a hub") == ""
 
 
-def test_where_tokens_come_from_is_told_without_them() -> None:
-    assert {found.target for found in find_credentials()} == {"huggingface", "openxlab", "modelscope"}
+def test_where_tokens_come_from_is_told_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOON_TOKEN", "moon-secret")
+
+    found = find_credential("moon", ("MOON_TOKEN",), hint="set MOON_TOKEN")
+
+    assert found.source == "the environment, MOON_TOKEN"
+    assert "moon-secret" not in repr(found)
+    assert find_credential("moon", ("MOON_TOKEN", "MOON_NAME"), hint="set both").source is None

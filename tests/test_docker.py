@@ -38,9 +38,11 @@ from deploytk.image.docker.load import PARTIAL, load_image
 from deploytk.image.registry import read_registry
 from deploytk.image.registry.courier import can_travel
 from deploytk.image.runtime import runtime_base
-from deploytk.image.value import BuildOptions, Image, WeightsSource
+from deploytk.image.value import BuildOptions, Image
 from deploytk.plan import PlanRequest
-from deploytk.publish.release import PublishOptions, fetchable_release, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import fetchable_source
+from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.huggingface import HuggingFace
 from deploytk.serve.container import Place, running_image
 from deploytk.serve.local import ServeOptions, open_endpoint
@@ -251,10 +253,9 @@ def test_without_weights_it_fetches_them_from_where_they_were_published(
     with hf_hub(tmp_path / "hub") as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_TOKEN", WRITER)
-        publish_bundle(cpu_bundle, HuggingFace(3.0, 0.02), PublishOptions(repo="me/tiny"), Silent())
-        release = fetchable_release(cpu_bundle)
-        assert release
-        source = WeightsSource(hub.url, release.repo, release.revision)
+        publish_bundle(cpu_bundle, HuggingFace(patience_s=3.0, poll_s=0.02), PublishOptions(repo="me/tiny"), Silent())
+        source = fetchable_source(cpu_bundle)
+        assert source
         fetching = dataclasses.replace(options, tag="fetching:1", weights="download", weights_source=source)
 
         image = build_image(cpu_bundle, fetching, Silent())

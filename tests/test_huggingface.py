@@ -17,7 +17,10 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle, BundleOptions
-from deploytk.publish.release import PublishOptions, Release, find_target, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release
+from deploytk.publish.release import publish_bundle
+from deploytk.publish.target import find_target
 from deploytk.publish.targets.huggingface import HuggingFace
 from deploytk.publish.targets.huggingface.target import check_front_matter
 
@@ -51,7 +54,7 @@ def _publish(
     progress: Progress | None = None,
 ) -> Release:
     options = PublishOptions(repo=repo, is_private=is_private)
-    return publish_bundle(bundle, HuggingFace(patience_s), options, progress or Silent())
+    return publish_bundle(bundle, HuggingFace(patience_s=patience_s), options, progress or Silent())
 
 
 def _expected(bundle: Bundle) -> dict[str, str]:

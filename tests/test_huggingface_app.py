@@ -22,13 +22,17 @@ from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
 from deploytk.display import show_release_plan
 from deploytk.plan import PlanRequest
-from deploytk.publish.release import PublishOptions, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.huggingface import HuggingFace
 from deploytk.publish.targets.huggingface.hardware import check_hardware, suggested_hardware
+from deploytk.publish.targets.huggingface.options import HuggingFaceOptions
 
 APP = "me/tiny-app"
-WANTED = PublishOptions(repo="me/tiny", with_app=True)
-PUBLIC = dataclasses.replace(WANTED, is_private=False, app_sdk="gradio")
+PRIVATE = PublishOptions(repo="me/tiny")
+PUBLIC = dataclasses.replace(PRIVATE, is_private=False)
+DOCKER = HuggingFaceOptions(app=True, wait=0)
+GRADIO = HuggingFaceOptions(app_sdk="gradio", wait=0)
 
 
 @pytest.fixture
@@ -46,8 +50,8 @@ def bundle(tmp_path: Path) -> Bundle:
     return make_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
 
 
-def _publish(bundle: Bundle, options: PublishOptions) -> None:
-    publish_bundle(bundle, HuggingFace(3.0, 0.02), options, Silent())
+def _publish(bundle: Bundle, options: PublishOptions, own: HuggingFaceOptions = DOCKER) -> None:
+    publish_bundle(bundle, HuggingFace(own, patience_s=3.0, poll_s=0.02), options, Silent())
 
 
 def _space(hub: Hub) -> dict[str, bytes]:
@@ -64,9 +68,9 @@ def _front(readme: bytes) -> dict[str, Any]:
 def test_the_plan_shows_the_space_and_changes_nothing(
     hub: Hub, bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = dataclasses.replace(WANTED, app_hardware="t4-small")
+    own = HuggingFaceOptions(app_hardware="t4-small")
 
-    plan = HuggingFace(3.0).preview(bundle, options)
+    plan = HuggingFace(own, patience_s=3.0).preview(bundle, PRIVATE)
 
     assert plan.app
     assert plan.app.place == f"{hub.url}/spaces/{APP}"
@@ -83,16 +87,16 @@ def test_the_plan_shows_the_space_and_changes_nothing(
 
 
 def test_the_plan_of_what_is_there_says_the_same(hub: Hub, bundle: Bundle) -> None:
-    _publish(bundle, WANTED)
+    _publish(bundle, PRIVATE)
 
-    plan = HuggingFace(3.0).preview(bundle, WANTED)
+    plan = HuggingFace(DOCKER, patience_s=3.0).preview(bundle, PRIVATE)
 
     assert plan.app
     assert {change.status for change in (*plan.changes, *plan.app.changes)} == {"same"}
 
 
 def test_a_space_of_gradios_sdk_has_its_model_preloaded(hub: Hub, bundle: Bundle) -> None:
-    _publish(bundle, PUBLIC)
+    _publish(bundle, PUBLIC, GRADIO)
 
     space = _space(hub)
     front = _front(space["README.md"])
@@ -111,7 +115,7 @@ def test_a_space_of_gradios_sdk_has_its_model_preloaded(hub: Hub, bundle: Bundle
 
 def test_a_private_model_is_not_preloaded_but_fetched(hub: Hub, bundle: Bundle) -> None:
     """The hub cannot preload it: the app fetches it when it starts, by the secret HF_TOKEN."""
-    _publish(bundle, dataclasses.replace(PUBLIC, is_private=True))
+    _publish(bundle, PRIVATE, GRADIO)
 
     space = _space(hub)
     assert "preload_from_hub" not in _front(space["README.md"])
@@ -123,7 +127,7 @@ def test_a_legacy_lmdeploy_cannot_run_beside_gradio(hub: Hub, tmp_path: Path) ->
     bundle = make_bundle(MODELS / "workspace-0.7.3-awq", tmp_path / "old", BundleOptions(name="tiny", license="mit"))
 
     with pytest.raises(UsageError, match=r"LMDeploy 0\.7\.3 cannot share") as caught:
-        _publish(bundle, PUBLIC)
+        _publish(bundle, PUBLIC, GRADIO)
 
     assert "--app-sdk docker" in caught.value.hint
     assert hub.commits("me/tiny")[-1]["files"].keys() <= {".gitattributes"}  # nothing was sent
@@ -131,7 +135,7 @@ def test_a_legacy_lmdeploy_cannot_run_beside_gradio(hub: Hub, tmp_path: Path) ->
 
 def test_an_unknown_hardware_is_refused_before_anything_is_sent(hub: Hub, bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="no hardware 'h100'") as caught:
-        _publish(bundle, dataclasses.replace(WANTED, app_hardware="h100"))
+        _publish(bundle, PRIVATE, HuggingFaceOptions(app_hardware="h100"))
 
     assert "a100-large" in caught.value.hint
     assert hub.load("spaces", APP) is None
@@ -143,7 +147,7 @@ def test_without_a_token_a_private_space_cannot_read_its_model(
     monkeypatch.delenv("HF_APP_TOKEN")
 
     with pytest.raises(ReleaseError, match="is private") as caught:
-        _publish(bundle, WANTED)
+        _publish(bundle, PRIVATE)
 
     assert "HF_APP_TOKEN" in caught.value.hint
 
@@ -184,7 +188,7 @@ def test_hardware_that_is_too_small_is_said(hub: Hub, bundle: Bundle) -> None:
     notes = Notes()
     large = _planned(bundle, 20.0)
 
-    plan = HuggingFace(3.0).preview(large, dataclasses.replace(WANTED, app_hardware="t4-small"))
+    plan = HuggingFace(HuggingFaceOptions(app_hardware="t4-small"), patience_s=3.0).preview(large, PRIVATE)
 
     assert plan.app
     assert plan.app.doubt == "t4-small is too small: the plan takes 20.0 GiB; take l4x1"
@@ -195,7 +199,7 @@ def test_hardware_that_is_too_small_is_said(hub: Hub, bundle: Bundle) -> None:
 def test_the_files_of_a_space_run_with_what_was_preloaded(hub: Hub, tmp_path: Path) -> None:
     request, options = PlanRequest(serving_engine="cpu"), BundleOptions(name="tiny", license="mit", app="api")
     bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle", options, request)
-    _publish(bundle, PUBLIC)
+    _publish(bundle, PUBLIC, GRADIO)
     space = tmp_path / "space"
     for path, content in _space(hub).items():
         (space / path).parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,11 @@ from huggingface_hub import constants
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle, BundleOptions
-from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release
+from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.huggingface import HuggingFace
+from deploytk.publish.targets.huggingface.options import HuggingFaceOptions
 
 APP = "me/tiny-app"
 
@@ -40,8 +43,9 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def _publish(bundle: Bundle, *, wait_s: float = 5.0, progress: Progress | None = None, **more: Any) -> Release:
-    options = PublishOptions(repo="me/tiny", with_app=True, wait_s=wait_s, **{"app_hardware": "t4-small", **more})
-    return publish_bundle(bundle, HuggingFace(3.0, 0.02), options, progress or Silent())
+    own = HuggingFaceOptions(app=True, wait=wait_s, **{"app_hardware": "t4-small", **more})
+    target = HuggingFace(own, patience_s=3.0, poll_s=0.02)
+    return publish_bundle(bundle, target, PublishOptions(repo="me/tiny"), progress or Silent())
 
 
 def test_the_space_is_the_app_and_says_where_the_model_is(hub: Hub, bundle: Bundle) -> None:

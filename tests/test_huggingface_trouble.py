@@ -23,7 +23,9 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.progress import Advance, Progress, Silent, Unit
 from deploytk.bundle import Bundle, BundleOptions, read_bundle
-from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release
+from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.huggingface import HuggingFace
 from deploytk.publish.targets.huggingface.client import Client
 from deploytk.publish.targets.huggingface.place import find_hub
@@ -131,7 +133,7 @@ class Restarts(Notes):
 
 
 def _publish(bundle: Bundle, patience_s: float = 3.0, progress: Progress | None = None) -> Release:
-    return publish_bundle(bundle, HuggingFace(patience_s), PublishOptions(repo=REPO), progress or Silent())
+    return publish_bundle(bundle, HuggingFace(patience_s=patience_s), PublishOptions(repo=REPO), progress or Silent())
 
 
 def _published(root: Path) -> dict[str, str]:
@@ -255,9 +257,9 @@ def test_a_page_in_the_place_of_the_hub_is_told_from_one(
     options = PublishOptions(repo=repo)
 
     with pytest.raises(ReleaseError, match="as a hub does") as planned:
-        HuggingFace(1).preview(bundle, options)
+        HuggingFace(patience_s=1).preview(bundle, options)
     with pytest.raises(ReleaseError, match="as a hub does") as published:
-        publish_bundle(bundle, HuggingFace(1), options, Silent())
+        publish_bundle(bundle, HuggingFace(patience_s=1), options, Silent())
     server.shutdown()
     server.server_close()
 

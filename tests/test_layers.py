@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import deploytk
+from deploytk.publish.target import installed_targets
 
 PACKAGE = Path(deploytk.__file__).parent
 
@@ -72,6 +73,57 @@ def test_one_module_owns_each_sdk() -> None:
         for module, tree in _modules()
         for sdk in {name.split(".")[0] for name in _imports(tree)} & OWNERS.keys()
         if not any(module.is_relative_to(owner) for owner in OWNERS[sdk])
+    ]
+
+    assert breaches == []
+
+
+def test_siblings_never_import_each_other() -> None:
+    targets = PACKAGE / "publish" / "targets"
+    breaches = [
+        f"{module} imports {name}"
+        for module, tree in _modules()
+        if (PACKAGE / module).is_relative_to(targets)
+        for name in _imports(tree)
+        if name.startswith("deploytk.publish.targets.")
+        if name.split(".")[3] not in (module.parts[2], "common")
+    ]
+
+    assert breaches == []
+
+
+def test_a_target_is_imported_by_its_own_folder_alone() -> None:
+    """What others want to know of it, it says itself: see About in publish/target.py."""
+    breaches = [
+        f"{module} imports {name}"
+        for module, tree in _modules()
+        if not module.is_relative_to("publish/targets")
+        for name in _imports(tree)
+        if name.startswith("deploytk.publish.targets.") and name.split(".")[3] != "common"
+    ]
+
+    assert breaches == ["demo imports deploytk.publish.targets.local"]  # it publishes into a directory
+
+
+# Where the word is none for a target: a layout of model directories, an engine of the bench, a mirror, a program.
+NO_TARGETS = {
+    "huggingface": set("artifact base bench bundle cpu_engine demo doctor modernize plan weights".split()),
+    "modelscope": {"preflight"},
+    "openxlab": {"preflight"},
+}
+
+
+def test_a_targets_name_appears_in_its_own_folder_alone() -> None:
+    names = installed_targets()
+    breaches = [
+        f"{module} says {text[:60]!r}"
+        for module, tree in _modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(text := node.value, str)
+        for name in names
+        if module.parts[:3] != ("publish", "targets", name)
+        if text == name or f"--target {name}" in text or (text.startswith(f"{name}: ") and len(text) < 200)
+        if module.parts[0] not in NO_TARGETS.get(name, ())
     ]
 
     assert breaches == []

@@ -20,7 +20,10 @@ from deploytk.base.errors import BundleError, ReleaseError, TryAgainError, Usage
 from deploytk.base.files import locked
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions, Golden, read_bundle, verify_bundle
-from deploytk.publish.release import PublishOptions, Release, find_target, plan_release, publish_bundle, record_path
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release, record_path
+from deploytk.publish.release import plan_release, publish_bundle
+from deploytk.publish.target import find_target
 
 
 @pytest.fixture

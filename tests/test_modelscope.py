@@ -15,10 +15,14 @@ from modelscope_server import READER, WRITER, ModelScopeServer, Repository, mode
 from deploytk.base.errors import ReleaseError, TryAgainError, UsageError
 from deploytk.base.progress import Silent
 from deploytk.bundle import MANIFEST, Bundle, BundleOptions
-from deploytk.publish.release import PublishOptions, Release, find_target, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release
+from deploytk.publish.release import publish_bundle
+from deploytk.publish.target import find_target
 
 pytest.importorskip("modelscope_hub")
 from deploytk.publish.targets.modelscope import ModelScope
+from deploytk.publish.targets.modelscope.options import ModelScopeOptions
 from deploytk.publish.targets.modelscope.studio import usual_address
 
 REPO = "me/tiny"
@@ -60,7 +64,7 @@ def test_a_bundle_arrives_whole_in_a_private_repository(hub: ModelScopeServer, b
 
 
 def test_it_is_found_by_its_name() -> None:
-    assert find_target("modelscope").name == "modelscope"
+    assert find_target("modelscope").about.name == "modelscope"
 
 
 def test_it_never_is_public_for_a_moment(hub: ModelScopeServer, bundle: Bundle) -> None:
@@ -275,8 +279,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _publish_app(bundle: Bundle, wait_s: float = 10.0) -> Release:
-    options = PublishOptions(repo=REPO, with_app=True, wait_s=wait_s)
-    return publish_bundle(bundle, ModelScope(), options, Silent())
+    target = ModelScope(ModelScopeOptions(app=True, wait=wait_s))
+    return publish_bundle(bundle, target, PublishOptions(repo=REPO), Silent())
 
 
 @pytest.mark.usefixtures("_quick")
@@ -335,13 +339,13 @@ def test_the_usual_address_of_a_studio() -> None:
 @pytest.mark.usefixtures("_quick")
 def test_the_plan_shows_the_studio(hub: ModelScopeServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELSCOPE_APP_TOKEN", "ms-may-read")
-    options = PublishOptions(repo=REPO, with_app=True, wait_s=10.0)
-    before = ModelScope().preview(bundle, options).app
+    target, options = ModelScope(ModelScopeOptions(app=True)), PublishOptions(repo=REPO)
+    before = target.preview(bundle, options).app
     assert hub.studios == {}
     _publish_app(bundle)
     hub.studios[REPO].files["left.txt"] = b""
 
-    after = ModelScope().preview(bundle, options).app
+    after = target.preview(bundle, options).app
 
     assert before
     assert after

@@ -21,7 +21,9 @@ from git_server import READER, WRITER, GitServer, git_server
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions, read_bundle, verify_bundle
-from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release
+from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.openxlab import OpenXLab
 from deploytk.publish.targets.openxlab.tree import git_attributes
 
@@ -40,7 +42,7 @@ def workspace(tmp_path: Path) -> Bundle:
 
 def _publish(bundle: Bundle, *, patience_s: float = 2.0, is_private: bool = True, repo: str = REPO) -> Release:
     options = PublishOptions(repo=repo, is_private=is_private)
-    return publish_bundle(bundle, OpenXLab(patience_s), options, Silent())
+    return publish_bundle(bundle, OpenXLab(patience_s=patience_s), options, Silent())
 
 
 def _git(*arguments: str, cwd: Path | None = None) -> str:
@@ -435,7 +437,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(git_hub: GitServer, bun
             return super().task(label, total)
 
     with pytest.raises(DeployError):
-        publish_bundle(bundle, OpenXLab(1.0), PublishOptions(repo=REPO), Meddler())
+        publish_bundle(bundle, OpenXLab(patience_s=1.0), PublishOptions(repo=REPO), Meddler())
 
     assert _is_empty(git_hub)
 
@@ -453,7 +455,7 @@ def test_somebody_else_pushing_meanwhile_is_not_lost(git_hub: GitServer, bundle:
                 _git("push", "-q", str(git_hub.root / f"{REPO}.git"), "main", cwd=hand_made)
             return super().task(label, total)
 
-    release = publish_bundle(other, OpenXLab(2.0), PublishOptions(repo=REPO), Rival())
+    release = publish_bundle(other, OpenXLab(patience_s=2.0), PublishOptions(repo=REPO), Rival())
 
     assert _commits(git_hub) == 2
     assert release.verified

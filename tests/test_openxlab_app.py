@@ -22,9 +22,13 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, UsageError
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
-from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release
+from deploytk.publish.release import publish_bundle
+from deploytk.publish.targets.common.app_repository import write_app
 from deploytk.publish.targets.openxlab import OpenXLab
-from deploytk.publish.targets.openxlab.app_repository import app_place, push_app, write_app
+from deploytk.publish.targets.openxlab.app import app_place, push_app
+from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 
 REPO = "me/tiny"
 
@@ -35,8 +39,8 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def _publish(bundle: Bundle, remote: str | None = None) -> Release:
-    options = PublishOptions(repo=REPO, with_app=True, app_remote=remote)
-    return publish_bundle(bundle, OpenXLab(2.0), options, Silent())
+    target = OpenXLab(OpenXLabOptions(app=True, app_remote=remote), patience_s=2.0)
+    return publish_bundle(bundle, target, PublishOptions(repo=REPO), Silent())
 
 
 def _fetch(app: Path, token: str = READER[1]) -> subprocess.CompletedProcess[str]:
@@ -67,12 +71,12 @@ def test_the_form_is_spelt_out(git_hub: GitServer, bundle: Bundle) -> None:
 
 
 def test_the_plan_shows_what_the_app_will_be(git_hub: GitServer, bundle: Bundle) -> None:
-    options = PublishOptions(repo=REPO, with_app=True)
-    before = OpenXLab(2.0).preview(bundle, options).app
+    target, options = OpenXLab(OpenXLabOptions(app=True), patience_s=2.0), PublishOptions(repo=REPO)
+    before = target.preview(bundle, options).app
     assert not app_place(bundle).exists()
     _publish(bundle)
 
-    after = OpenXLab(2.0).preview(bundle, options).app
+    after = target.preview(bundle, options).app
 
     assert before
     assert after
@@ -248,7 +252,7 @@ def test_a_remote_that_does_not_answer_is_named(bundle: Bundle, tmp_path: Path) 
     with pytest.raises(ReleaseError, match="git ls-remote failed for the app"):
         push_app(app, str(tmp_path / "nothing.git"))
     with pytest.raises(UsageError, match="holds a password"):
-        push_app(app, "https://me:secret@example.com/x.git")
+        OpenXLabOptions(app_remote="https://me:secret@example.com/x.git")
 
 
 def test_an_api_app_has_no_page(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from test_app_page import browser, opened  # noqa: F401
 
 from deploytk.bundle import BundleOptions, Golden
 from deploytk.bundle.links import link_or_copy
-from deploytk.publish.targets.openxlab.app_repository import write_app
+from deploytk.publish.targets.common.app_repository import write_app
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
 

@@ -17,8 +17,12 @@ from openxlab_api import AK, BUCKET, SK, Api, openxlab_api
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.progress import Silent
 from deploytk.bundle import MANIFEST, Bundle, BundleOptions
-from deploytk.publish.release import PublishOptions, Release, ReleasePlan, publish_bundle, record_path
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.plan import ReleasePlan
+from deploytk.publish.record import Release, record_path
+from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.openxlab import OpenXLab
+from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 from deploytk.publish.targets.openxlab.sdk import Keys, Sdk, sdk_python
 
 pytestmark = [
@@ -64,17 +68,20 @@ def bundle(tmp_path: Path) -> Bundle:
     return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
+BY_SDK = OpenXLabOptions(via="sdk")
+
+
 def _sdk(python: Path, repo: str = "me/tiny") -> Sdk:
     return Sdk(python, repo, Keys(AK, SK))
 
 
 def _plan(bundle: Bundle) -> ReleasePlan:
-    return OpenXLab().preview(bundle, PublishOptions(repo="me/tiny", via="sdk"))
+    return OpenXLab(BY_SDK).preview(bundle, PublishOptions(repo="me/tiny"))
 
 
 def _publish(bundle: Bundle, **more: object) -> Release:
-    options = PublishOptions(repo="me/tiny", via="sdk", **more)  # type: ignore[arg-type]
-    return publish_bundle(bundle, OpenXLab(), options, Silent())
+    options = PublishOptions(repo="me/tiny", **more)  # type: ignore[arg-type]
+    return publish_bundle(bundle, OpenXLab(BY_SDK), options, Silent())
 
 
 def test_the_package_itself_corrupts_an_upload_that_it_resumes(api: Api, python: Path, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from giftless_server import TOKEN, USER, Giftless, giftless_server, is_here
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions, read_bundle, verify_bundle
-from deploytk.publish.release import PublishOptions, Release, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release
+from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.openxlab import OpenXLab
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900), pytest.mark.xdist_group("giftless")]
@@ -43,7 +45,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def _publish(bundle: Bundle, patience_s: float = 3.0) -> Release:
-    return publish_bundle(bundle, OpenXLab(patience_s), PublishOptions(repo="me/tiny"), Silent())
+    return publish_bundle(bundle, OpenXLab(patience_s=patience_s), PublishOptions(repo="me/tiny"), Silent())
 
 
 def _git(*arguments: str) -> str:
@@ -111,7 +113,7 @@ def test_a_wrong_token_is_named(server: Giftless, bundle: Bundle, monkeypatch: p
 
 def test_a_repository_that_is_not_there_is_explained(server: Giftless, bundle: Bundle) -> None:
     with pytest.raises(ReleaseError, match="has no repository me/other") as caught:
-        publish_bundle(bundle, OpenXLab(1.0), PublishOptions(repo="me/other"), Silent())
+        publish_bundle(bundle, OpenXLab(patience_s=1.0), PublishOptions(repo="me/other"), Silent())
 
     assert "创建模型" in caught.value.hint
 

@@ -17,8 +17,8 @@ from deploytk.cli import app
 from deploytk.image.build import build_image
 from deploytk.image.registry import read_registry
 from deploytk.image.value import BuildOptions, Image
-from deploytk.publish.release import PublishOptions
-from deploytk.publish.targets.oci import preview_image, publish_image
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.targets.oci import Oci
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +47,9 @@ def layout(tmp_path: Path) -> Image:
 def test_from_a_layout_it_arrives_as_it_is(layout: Image, registry: Registry) -> None:
     options = PublishOptions(repo=f"{registry.host}/me/tiny:1")
 
-    planned = preview_image(layout.output, options)
-    release = publish_image(layout.output, options, Silent())
-    again = publish_image(layout.output, options, Silent())
+    planned = Oci().preview_image(layout.output, options)
+    release = Oci().publish_image(layout.output, options, Silent())
+    again = Oci().publish_image(layout.output, options, Silent())
 
     assert release.revision == layout.digest
     assert read_registry(f"{registry.host}/me/tiny:1").image_id == layout.image_id
@@ -60,9 +60,9 @@ def test_from_a_layout_it_arrives_as_it_is(layout: Image, registry: Registry) ->
 @pytest.mark.services
 def test_from_one_repository_to_another_nothing_is_sent(layout: Image, registry: Registry) -> None:
     source = f"{registry.host}/me/tiny:1"
-    publish_image(layout.output, PublishOptions(repo=source), Silent())
+    Oci().publish_image(layout.output, PublishOptions(repo=source), Silent())
 
-    release = publish_image(source, PublishOptions(repo=f"{registry.host}/you/tiny:2"), Silent())
+    release = Oci().publish_image(source, PublishOptions(repo=f"{registry.host}/you/tiny:2"), Silent())
 
     assert release.revision == layout.digest
     assert release.uploaded_bytes < 10_000  # the config
@@ -71,7 +71,7 @@ def test_from_one_repository_to_another_nothing_is_sent(layout: Image, registry:
 @pytest.mark.services
 def test_an_image_of_a_registry_is_a_base_without_docker(layout: Image, registry: Registry, tmp_path: Path) -> None:
     source = f"{registry.host}/me/tiny:1"
-    publish_image(layout.output, PublishOptions(repo=source), Silent())
+    Oci().publish_image(layout.output, PublishOptions(repo=source), Silent())
     other = make_bundle(MODELS / "hf-fp16", tmp_path / "other")
 
     image = build_image(other, BuildOptions(f"{registry.host}/me/other:1", "registry", base=source), Silent())

@@ -21,7 +21,7 @@ from giftless_server import TOKEN, USER, Giftless, giftless_server
 from modelscope_server import READER, WRITER, ModelScopeServer, modelscope_server
 
 from deploytk.bundle import Bundle
-from deploytk.publish.release import record_path
+from deploytk.publish.record import record_path
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(500), pytest.mark.xdist_group("giftless")]
 

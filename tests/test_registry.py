@@ -28,7 +28,8 @@ from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
 from deploytk.image.registry import Patience, push_image, read_registry
 from deploytk.image.value import BuildOptions, ImagePlan
-from deploytk.publish.release import PublishOptions, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.oci import Oci
 
 MIB = 2**20

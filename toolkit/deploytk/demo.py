@@ -13,7 +13,10 @@ from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
 from deploytk.bundle import Bundle, BundleOptions, Golden, read_golden, render_bundle
 from deploytk.plan import PlanRequest, plan_serving
-from deploytk.publish.release import PublishOptions, Release, find_target, publish_bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release
+from deploytk.publish.release import publish_bundle
+from deploytk.publish.targets.local import Local
 from deploytk.serve.local import ServeOptions, choose_engine
 from deploytk.smoke import Budget, Report, Workload, smoke, write_report
 
@@ -47,7 +50,7 @@ def run_demo(progress: Progress) -> Demo:
     for name in (WORKSPACE, AWQ):
         progress.note(f"{name}: package, publish, verify")
         bundle = _package(directory, name, golden, progress)
-        releases.append(publish_bundle(bundle, find_target("local"), PublishOptions(repo=str(hub)), progress))
+        releases.append(publish_bundle(bundle, Local(), PublishOptions(repo=str(hub)), progress))
     workspace_release, release = releases
     progress.note(f"{AWQ}: serve it from the hub, ask it, judge it")
     published = Path(release.url.removeprefix("file://"))

@@ -12,6 +12,7 @@ from typing import Literal
 import httpx
 
 from deploytk.base.settings import Settings
+from deploytk.publish.target import About, loadable_targets
 
 _ANSWER_WITHIN_S = 5.0
 
@@ -35,27 +36,26 @@ class Checkup:
 
 def check_up(settings: Settings) -> Checkup:
     """Look at driver, GPU, engines, Docker, git-lfs, credentials and mirrors; nothing is changed, no token is shown."""
+    targets = [found.about for found in loadable_targets()]
     checks = (
         _gpu(),
         _lmdeploy(),
         _extra("cpu", "torch", "transformers", needed_for="serve --engine cpu, demo"),
         _extra("ui", "gradio", needed_for="the chat page of serve and demo"),
         _docker(),
-        _program("git", ("git", "--version"), needed_for="publish --target openxlab"),
-        _program("git-lfs", ("git", "lfs", "version"), needed_for="publish --target openxlab"),
-        *_credentials(),
+        *(check for target in targets for check in _of_target(target)),
         *_mirrors(settings),
     )
     working = {check.name for check in checks if check.status == "ok"}
-    return Checkup(checks, tuple(command for command, needs in _COMMANDS.items() if needs <= working))
+    commands = _COMMANDS | {f"publish --target {target.name}": _needs(target) for target in targets}
+    return Checkup(checks, tuple(command for command, needs in commands.items() if needs <= working))
 
 
 _COMMANDS: dict[str, set[str]] = {
-    "inspect, plan, modernize, package, publish --target local": set(),
+    "inspect, plan, modernize, package": set(),
     "serve --engine cpu": {"extra cpu", "extra ui"},
     "serve --engine turbomind": {"GPU", "LMDeploy", "extra ui"},
     "build": {"Docker"},
-    "publish --target openxlab": {"git", "git-lfs"},
 }
 
 
@@ -116,19 +116,20 @@ def _run(name: str, command: tuple[str, ...], needed_for: str, hint: str) -> Che
     return Check(name, "broken" if done.returncode else "ok", detail, needed_for, hint if done.returncode else "")
 
 
-def _credentials() -> list[Check]:
-    from deploytk.base.credentials import find_credentials
+def _needs(target: About) -> set[str]:
+    """The names of the checks that must be well for publishing there."""
+    return {*target.programs, *([f"credentials {target.name}"] if target.credential else [])}
 
-    return [
-        Check(
-            f"credentials {found.target}",
-            "ok" if found.source else "missing",
-            f"from {found.source}" if found.source else "none found",
-            f"publish --target {found.target}",
-            "" if found.source else found.hint,
-        )
-        for found in find_credentials()
-    ]
+
+def _of_target(target: About) -> list[Check]:
+    needed_for = f"publish --target {target.name}"
+    checks = [_program(name, (name, "--version"), needed_for) for name in target.programs]
+    if target.credential:
+        found = target.credential()
+        status: Literal["ok", "missing"] = "ok" if found.source else "missing"
+        detail, hint = (f"from {found.source}", "") if found.source else ("none found", found.hint)
+        checks.append(Check(f"credentials {target.name}", status, detail, needed_for, hint))
+    return checks
 
 
 def _mirrors(settings: Settings) -> list[Check]:

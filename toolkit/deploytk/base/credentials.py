@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,40 +19,14 @@ class Credential:
     hint: str  # how to get some
 
 
-_VARIABLES = {
-    "huggingface": ("HF_TOKEN",),
-    "openxlab": ("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN"),
-    "modelscope": ("MODELSCOPE_API_TOKEN",),
-}
-
-_FILES = {
-    "huggingface": "~/.cache/huggingface/token",
-    "modelscope": "~/.modelscope/credentials/cookies",
-}
-
-_HINTS = {
-    "huggingface": "set HF_TOKEN, or run: hf auth login",
-    "openxlab": "set OPENXLAB_USERNAME and OPENXLAB_GIT_TOKEN (account, key management, a Git token that may write)",
-    "modelscope": "set MODELSCOPE_API_TOKEN (ModelScope, account, access token)",
-}
-
-
-def find_credentials() -> tuple[Credential, ...]:
-    """For every hub, where credentials would be taken from; nothing is sent anywhere."""
-    return tuple(Credential(target, _source(target), _HINTS[target]) for target in _VARIABLES)
-
-
-def _source(target: str) -> str | None:
-    variables = _VARIABLES[target]
+def find_credential(target: str, variables: Sequence[str], hint: str, file: str | None = None) -> Credential:
+    """Where a target's credentials would be taken from: all these variables, else this file; nothing is sent."""
+    source = None
     if all(os.environ.get(name) for name in variables):
-        return f"the environment, {' and '.join(variables)}"
-    place = _FILES.get(target)
-    return f"the file {place}" if place and Path(place).expanduser().is_file() else None
-
-
-def openxlab_account() -> tuple[str, str]:
-    """User name and Git access token of OpenXLab, each "" when it is not set."""
-    return os.environ.get("OPENXLAB_USERNAME", ""), os.environ.get("OPENXLAB_GIT_TOKEN", "")
+        source = f"the environment, {' and '.join(variables)}"
+    elif file and Path(file).expanduser().is_file():
+        source = f"the file {file}"
+    return Credential(target, source, hint)
 
 
 def ask_token(whose: str) -> str:

@@ -78,6 +78,9 @@ def _start(
 ) -> None:
     Session.start(load_settings(find_settings(sys.argv[1:])), quiet=quiet, verbose=verbose)
     commands = getattr(context.command, "commands", {})
+    defaults = Session.settings.commands.get("publish")
+    if defaults is not None or context.invoked_subcommand == "publish":
+        publish.adapt(commands["publish"], sys.argv[1:], defaults or {})
     known = {name: {option.name for option in command.params} for name, command in commands.items()}
     context.default_map = dict(check_commands(Session.settings, known))
 

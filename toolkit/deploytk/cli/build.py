@@ -15,8 +15,7 @@ from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import bundle_of
 
 if TYPE_CHECKING:
-    from deploytk.bundle import Bundle
-    from deploytk.image.value import BuildOptions, WeightsSource
+    from deploytk.image.value import BuildOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,9 @@ def build(
     bundle = bundle_of(source, planning.request(engine), packaging.options(source, app))
     options = _options(destination, runtime, weights)
     if weights == "download":
-        options = dataclasses.replace(options, weights_source=_source_of(bundle))
+        from deploytk.publish.record import fetchable_source
+
+        options = dataclasses.replace(options, weights_source=fetchable_source(bundle))
     show(build_image(bundle, options, Session.progress), "show_image")
 
 
@@ -112,13 +113,3 @@ def _options(
         uses_host_network=runtime.host_network,
         is_locked=runtime.locked,
     )
-
-
-def _source_of(bundle: Bundle) -> WeightsSource | None:
-    from deploytk.image.value import WeightsSource
-    from deploytk.publish.release import fetchable_release
-
-    release = fetchable_release(bundle)
-    if release is None:
-        return None
-    return WeightsSource(release.url.removesuffix(f"/{release.repo}"), release.repo, release.revision)

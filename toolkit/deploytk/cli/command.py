@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from deploytk.cli.session import Session
+from deploytk.publish.options import Option
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Every step on stderr, also the short ones.")]
@@ -43,9 +44,15 @@ def command(example: str, name: str | None = None) -> Callable[[Callable[..., No
     return lambda function: Command(name or function.__name__, function, example)
 
 
-def spread(function: Callable[..., None]) -> Callable[..., None]:
-    """`function` as typer takes it: each field of a group is an option of its own, put together again for the call."""
-    parameters = {**inspect.signature(function, eval_str=True).parameters}
+def spread(function: Callable[..., None], **types: Any) -> Callable[..., None]:
+    """`function` as typer takes it: each field of a group is an option of its own, put together again for the call.
+
+    `types` are for parameters whose type is known only now.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    parameters = {
+        name: one.replace(annotation=types.get(name, one.annotation)) for name, one in signature.parameters.items()
+    }
     groups = {name: one.annotation for name, one in parameters.items() if dataclasses.is_dataclass(one.annotation)}
     options: list[inspect.Parameter] = [_parameter("context", typer.Context)]
     for name, one in parameters.items():
@@ -60,7 +67,23 @@ def spread(function: Callable[..., None]) -> Callable[..., None]:
 
 def _fields(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
-    return [_parameter(field.name, hints[field.name], _default(field)) for field in dataclasses.fields(group)]
+    return [
+        _parameter(field.name, _typed(field.name, hints[field.name]), _default(field))
+        for field in dataclasses.fields(group)
+    ]
+
+
+def _typed(name: str, hint: Any) -> Any:
+    """The type of a field as typer reads it, when a target has declared it by an Option of its own."""
+    declared = [one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Option)]
+    if not declared:
+        return hint
+    [one] = declared
+    flag = f"--{name.replace('_', '-')}"
+    return Annotated[
+        hint.__origin__,
+        typer.Option(flag, help=one.help, metavar=one.metavar, parser=one.parse, hidden=one.is_hidden),
+    ]
 
 
 def _default(field: dataclasses.Field[Any]) -> object:

@@ -5,7 +5,6 @@ A group is a frozen dataclass: a command has a parameter of its type, and every 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -106,10 +105,3 @@ def pairs_of(texts: list[str]) -> dict[str, str]:
         if "=" not in text:
             raise UsageError(f"{text!r} is not NAME=VALUE", hint="write for example BASE_IMAGE=debian:12")
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
-
-
-def seconds_of(duration: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", duration)
-    if not match:
-        raise UsageError(f"{duration!r} is not a duration", hint="write 90s, 30m or 1h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]

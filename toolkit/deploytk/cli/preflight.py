@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from deploytk.base.durations import seconds_of
 from deploytk.cli.command import command
-from deploytk.cli.options import seconds_of
 from deploytk.cli.session import Session, show, unused
 
 
@@ -16,18 +16,21 @@ from deploytk.cli.session import Session, show, unused
 def preflight(
     source: Annotated[Path, typer.Argument(metavar="BUNDLE|APP", help="A bundle, or the directory of an app.")],
     gpu: Annotated[
-        str | None, typer.Option(metavar="NAME|SIZE", help="The GPU of the hub's tier; OpenXLab's A10 by default.")
+        str | None,
+        typer.Option(
+            metavar="NAME|SIZE", help="The GPU of the hub's tier; by default that of the smallest known tier."
+        ),
     ] = None,
     start: Annotated[str, typer.Option(metavar="FILE", help="The start file, as the hub's form names it.")] = "app.py",
     python: Annotated[
-        Path | None, typer.Option(help="The Python that starts the app; OpenXLab has 3.9.", metavar="FILE")
+        Path | None, typer.Option(help="The Python that starts the app, best one as old as the hub's.", metavar="FILE")
     ] = None,
     within: Annotated[str, typer.Option(metavar="DURATION", help="Longest time until the first answer.")] = "30s",
     network: Annotated[
         bool, typer.Option("--network", help="Let pip resolve the requirements, on the package index.")
     ] = False,
 ) -> None:
-    """Start an app as OpenXLab will, and name what would keep it queueing: 0 it can run, 1 it cannot."""
+    """Start an app as a hub will, and name what would keep it queueing: 0 it can run, 1 it cannot."""
     from deploytk.preflight import PreflightOptions
     from deploytk.preflight import preflight as look_at
 

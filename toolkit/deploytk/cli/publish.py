@@ -1,118 +1,155 @@
-"""The command that puts a bundle on a hub."""
+"""The command that puts a bundle on a hub: its general options, and those that the chosen target declares."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploytk.cli.command import command
-from deploytk.cli.options import AppKind, ModelBundleOrImage, Packaging, Planning, seconds_of
-from deploytk.cli.session import Session, show
+from deploytk.cli.command import command, spread
+from deploytk.cli.options import AppKind, ModelBundleOrImage, Packaging, Planning
+from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import bundle_of, refuse_packaging
+from deploytk.publish.options import NoOptions, Option, PublishOptions
 
 if TYPE_CHECKING:
     from deploytk.bundle import Bundle
-    from deploytk.publish.release import PublishOptions
+    from deploytk.publish.target import Target, TargetClass
 
 
 @dataclass(frozen=True, slots=True)
-class Publishing:
-    """Where to, and how."""
+class Where:
+    """What every target takes, if it means something there."""
 
     repo: Annotated[
-        str | None,
-        typer.Option(metavar="OWNER/NAME", help="The repository; local: a directory; oci: HOST/NAME:TAG."),
+        str | None, typer.Option(metavar="OWNER/NAME", help="The repository: OWNER/NAME, DIR, or HOST/NAME:TAG.")
     ] = None
     public: Annotated[bool, typer.Option("--public", help="Visible to everybody; private by default.")] = False
-    with_app: Annotated[bool, typer.Option("--app", help="Create or update the hub's app as well.")] = False
-    via: Annotated[
-        Literal["git", "sdk"], typer.Option("--via", help="openxlab: sdk is the hub's own package, for flat bundles.")
-    ] = "git"
-    app_remote: Annotated[
-        str | None, typer.Option(metavar="URL", help="openxlab: the git repository to push the app to.")
-    ] = None
-    app_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="openxlab: where the app runs, once you have created it.")
-    ] = None
-    base: Annotated[
-        str | None, typer.Option(metavar="IMAGE|oci:DIR", help="oci: a runtime image to use; built by default.")
-    ] = None
-    app_sdk: Annotated[
-        Literal["docker", "gradio"],
-        typer.Option(help="huggingface: what runs the Space; gradio needs LMDeploy 0.10 or later."),
-    ] = "docker"
-    app_hardware: Annotated[
-        str | None, typer.Option(metavar="NAME", help="huggingface: what the Space runs on, such as t4-small.")
-    ] = None
-    wait: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for the app: 90s, 30m, 1h.")] = "30m"
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would change, change nothing.")] = False
 
     def options(self) -> PublishOptions:
-        from deploytk.publish.release import PublishOptions
-
-        return PublishOptions(
-            repo=self.repo,
-            is_private=not self.public,
-            with_app=self.with_app or any((self.app_remote, self.app_url, self.app_hardware, self.app_sdk != "docker")),
-            wait_s=seconds_of(self.wait),
-            via=self.via,
-            app_remote=self.app_remote,
-            app_url=self.app_url,
-            app_sdk=self.app_sdk,
-            app_hardware=self.app_hardware,
-            base=self.base,
-        )
+        return PublishOptions(repo=self.repo, is_private=not self.public)
 
 
-@command("deploytk publish ./workspace_hfmerge --target openxlab --repo me/internlm-chat-7b")
+@command("deploytk publish ./workspace_hfmerge --target NAME --repo me/internlm-chat-7b")
 def publish(
     source: ModelBundleOrImage,
-    target: Annotated[
-        Literal["local", "huggingface", "openxlab", "modelscope", "oci"], typer.Option(help="Where to publish.")
-    ],
-    publishing: Publishing,
+    target: Annotated[str, typer.Option(metavar="NAME", help="Where to publish.")],
+    where: Where,
+    own: NoOptions,  # those of the target: see `adapt`
+    others: NoOptions,
     packaging: Packaging,
     planning: Planning,
-    plan_only: Annotated[bool, typer.Option("--plan", help="Show what would change, change nothing.")] = False,
     app_kind: Annotated[AppKind, typer.Option("--app-kind", help="The app that is generated.")] = "gradio",
 ) -> None:
     """Put a model, bundle or image on a hub in one atomic step, and verify what arrived."""
+    place = _target(target, own, others)
     directory = Path(source)
-    where = publishing.options()
-    if target == "oci" and not directory.exists():
-        refuse_packaging(f"{source} is an image")
-        _publish_image(source, where, plan_only=plan_only)
+    if not directory.exists() and _takes_images(place):
+        _publish_image(source, place, where)
         return
     bundle = bundle_of(directory, planning.request(), packaging.options(directory, app_kind))
-    if plan_only:
-        from deploytk.publish.release import find_target, plan_release
-
-        show(plan_release(bundle, find_target(target), where, Session.progress), "show_release_plan")
-        return
-    _publish_bundle(bundle, target, where, planning.gpu)
+    _publish_bundle(bundle, place, where, planning.gpu)
 
 
-def _publish_image(image: str, where: PublishOptions, *, plan_only: bool) -> None:
-    from deploytk.publish.targets.oci import preview_image, publish_image
+def adapt(command: Any, arguments: Sequence[str], defaults: Mapping[str, object]) -> None:
+    """Give the command the options of the target that is named in `arguments`, else in `defaults`.
 
-    if plan_only:
-        show(preview_image(image, where), "show_release_plan")
+    Those of other targets are taken to be refused in words, and not shown.
+    """
+    from deploytk.publish.target import installed_targets, loadable_targets
+
+    chosen = _named(arguments) or str(defaults.get("target", ""))
+    classes = {found.about.name: found for found in loadable_targets()}
+    names = ", ".join(installed_targets())
+    hint = f"Where to publish: {names}. With --help: the options of that target too."
+    target = Annotated[str, typer.Option(metavar="NAME", help=hint)]
+    own = classes[chosen].about.options if chosen in classes else NoOptions
+    app = typer.Typer(add_completion=False)
+    app.command()(spread(publish.function, target=target, own=own, others=_others(own, classes)))
+    made = typer.main.get_command(app)
+    command.params, command.callback = made.params, made.callback
+
+
+def _named(arguments: Sequence[str]) -> str:
+    """The target on the command line, "" when there is none."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    found = [
+        value if word == "--target" else word.partition("=")[2]
+        for word, value in pairs
+        if word == "--target" or word.startswith("--target=")
+    ]
+    return found[-1] if found else ""
+
+
+def _others(own: type, classes: Mapping[str, TargetClass]) -> type:
+    """The options that other targets have and this one has not, each only to be named when it is given."""
+    mine = {field.name for field in dataclasses.fields(own)}
+    found: dict[str, list[str]] = {}
+    kinds: dict[str, Any] = {}
+    for name, target in classes.items():
+        for field in dataclasses.fields(target.about.options):
+            if field.name not in mine:
+                found.setdefault(field.name, []).append(name)
+                kinds.setdefault(field.name, field.default is False)
+    fields = [
+        (
+            name,
+            Annotated[bool if kinds[name] else str | None, Option(help=", ".join(targets), is_hidden=True)],
+            dataclasses.field(default=False if kinds[name] else None),
+        )
+        for name, targets in found.items()
+    ]
+    return dataclasses.make_dataclass("Others", fields, frozen=True)
+
+
+def _target(name: str, own: object, others: object) -> Target:
+    """The target with its own options; raises UsageError for those on the command line that it has not."""
+    from deploytk.publish.options import declared
+    from deploytk.publish.target import target_class
+
+    found = target_class(name)
+    for option, declaration in declared(type(others)).items():
+        unused(option, because=f"it is an option of the target {declaration.help}, not of {name}")
+    if "public" not in found.about.takes:
+        unused("public", because=f"{found.about.title} has no private and public")
+    return found(own)
+
+
+def _takes_images(place: Target) -> bool:
+    from deploytk.publish.target import ImageTarget
+
+    return isinstance(place, ImageTarget)
+
+
+def _publish_image(image: str, place: Any, where: Where) -> None:
+    refuse_packaging(f"{image} is an image")
+    unused(*Session.given.keys() & {"base"}, because=f"{image} is an image already")
+    if where.plan:
+        show(place.preview_image(image, where.options()), "show_release_plan")
     else:
-        show(publish_image(image, where, Session.progress), "show_release")
+        show(place.publish_image(image, where.options(), Session.progress), "show_release")
 
 
-def _publish_bundle(bundle: Bundle, target: str, where: PublishOptions, gpu: str | None) -> None:
-    from deploytk.publish.release import find_target, publish_bundle
+def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None) -> None:
+    from deploytk.publish.release import plan_release, publish_bundle
 
-    if target in ("openxlab", "modelscope") and where.with_app:
+    app = place.app
+    if where.plan:
+        show(plan_release(bundle, place, where.options(), Session.progress), "show_release_plan")
+        return
+    if app and app.is_preflighted:
         from deploytk.preflight import PreflightOptions, preflight, require_passed
 
-        require_passed(preflight(bundle.path, PreflightOptions(gpu=gpu), Session.progress))
-    show(publish_bundle(bundle, find_target(target), where, Session.progress), "show_release")
-    if where.app_url:
+        wanted = PreflightOptions(gpu=gpu, platform=place.about.platform)
+        require_passed(preflight(bundle.path, wanted, Session.progress))
+    show(publish_bundle(bundle, place, where.options(), Session.progress), "show_release")
+    if app and app.url:
         from deploytk.preflight import await_app
 
-        running = await_app(where.app_url, where.wait_s, Session.progress, preflight_passed=target != "huggingface")
+        running = await_app(app.url, app.wait_s, Session.progress, preflight_passed=app.is_preflighted)
         Session.progress.note(f"{running.url} serves {running.model}")

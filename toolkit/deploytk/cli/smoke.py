@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploytk.base.durations import seconds_of
 from deploytk.cli.command import command
-from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile, seconds_of
+from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import planning_for
 

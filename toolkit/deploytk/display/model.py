@@ -91,7 +91,7 @@ def show_bundle(bundle: Bundle) -> None:
     )
     console().print("\nNext:", style="dim")
     plain_line(f"deploytk serve {bundle.path}")
-    plain_line(f"deploytk publish {bundle.path} --target local --plan")
+    plain_line(f"deploytk publish {bundle.path} --help")
 
 
 def show_exported(exported: Exported) -> None:

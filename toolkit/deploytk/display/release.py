@@ -13,7 +13,8 @@ from deploytk.display.rows import mib, print_whole, show_notes, show_rows
 
 if TYPE_CHECKING:
     from deploytk.preflight import Preflight
-    from deploytk.publish.release import Change, Release, ReleasePlan
+    from deploytk.publish.plan import Change, ReleasePlan
+    from deploytk.publish.record import Release
 
 _VISIBILITY = {True: "private", False: "public", None: "as the target is"}
 

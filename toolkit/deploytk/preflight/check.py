@@ -17,8 +17,10 @@ from deploytk.hardware.catalogue import find_gpu
 from deploytk.preflight.probe import Start, start_app
 from deploytk.preflight.requirements import ask_pip, check_packages, check_requirements
 from deploytk.preflight.source import check_source
-from deploytk.preflight.value import OPENXLAB, Finding, Platform, Preflight
-from deploytk.publish.targets.openxlab.app_repository import write_app
+from deploytk.preflight.value import Finding, Preflight
+from deploytk.publish.platform import Platform
+from deploytk.publish.target import strictest_platform
+from deploytk.publish.targets.common.app_repository import write_app
 
 _RAM_SHARE = 0.9  # the rest is the system's
 
@@ -29,11 +31,12 @@ class PreflightOptions:
     gpu: str | None = None  # the tier's GPU, as for `plan`; by default the hub's A10
     python: Path | None = None  # what starts the app, best the hub's version; by default the one that runs this
     within_s: float = 30.0  # until the first answer
+    platform: Platform | None = None  # by default the strictest that installed targets tell of
     with_network: bool = False  # ask pip whether it can resolve the requirements
 
 
 def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Preflight:
-    """Look at and start the app of the bundle `source`, or the app directory `source`, as OpenXLab would.
+    """Look at and start the app of the bundle `source`, or the app directory `source`, as a hub would.
 
     Nothing is downloaded, converted or installed: programs that would are replaced by ones that write down that
     they were called. Raises UsageError for a directory without an app, TryAgainError when port 7860 is taken here.
@@ -42,21 +45,22 @@ def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Pr
         raise UsageError(f"{source} is no directory", hint="name a bundle, or the directory of an app")
     python = str(options.python.absolute()) if options.python else sys.executable
     version = _version(python)
+    platform = options.platform or strictest_platform()
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
         bundle = read_bundle(source) if is_bundle(source) else None
         app = _app_of(bundle, Path(directory) / "app") if bundle else source
-        findings = _look(app, bundle, options)
+        findings = _look(app, bundle, options, platform)
         started: Start | None = None
         if (app / options.start).is_file():
-            progress.note(f"starting {options.start} on port {OPENXLAB.port}, for at most {options.within_s:.0f} s")
-            started = start_app(app, (python, options.start), OPENXLAB, options.within_s)
-            findings += _judge(started, app, OPENXLAB, options.within_s)
+            progress.note(f"starting {options.start} on port {platform.port}, for at most {options.within_s:.0f} s")
+            started = start_app(app, (python, options.start), platform, options.within_s)
+            findings += _judge(started, app, platform, options.within_s)
         if options.with_network and (app / "requirements.txt").is_file():
             progress.note("asking pip to resolve the requirements")
-            findings += ask_pip(app, OPENXLAB)
+            findings += ask_pip(app, platform)
     findings = sorted(dict.fromkeys(findings), key=lambda finding: finding.level)
     return Preflight(
-        platform=OPENXLAB.name,
+        platform=platform.name,
         app=str(source),
         passed=not any(finding.level == "error" for finding in findings),
         findings=tuple(findings),
@@ -64,7 +68,7 @@ def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Pr
         listens_on=tuple(f"{host}:{port}" for host, port in started.listens_on) if started else (),
         ran=started.ran if started else (),
         python_here=version,
-        python_there=".".join(map(str, OPENXLAB.python)),
+        python_there=".".join(map(str, platform.python)),
         resolved_by_pip=options.with_network,
     )
 
@@ -87,7 +91,7 @@ def require_passed(found: Preflight) -> None:
 
 def _app_of(bundle: Bundle, out: Path) -> Path:
     """The app repository of a bundle, with the model in place as after its fetch."""
-    app = write_app(bundle, out, "https://code.openxlab.org.cn/owner/name.git", "0" * 40)
+    app = write_app(bundle, out, "https://hub.invalid/owner/name.git", "0" * 40)
     for file in bundle.files:
         if file.kind in ("weights", "model"):
             try:
@@ -98,33 +102,33 @@ def _app_of(bundle: Bundle, out: Path) -> Path:
     return app
 
 
-def _look(app: Path, bundle: Bundle | None, options: PreflightOptions) -> list[Finding]:
+def _look(app: Path, bundle: Bundle | None, options: PreflightOptions, platform: Platform) -> list[Finding]:
     """What can be seen without running anything."""
     start = app / options.start
-    findings = check_requirements(app, OPENXLAB)
+    findings = check_requirements(app, platform)
     if not start.is_file():
-        hint = "OpenXLab starts app.py unless the form names another file"
+        hint = f"{platform.name} starts app.py unless its form names another file"
         return [Finding("error", "no-start-file", f"there is no {options.start}", hint), *findings]
-    findings += check_source(app, start, OPENXLAB)
+    findings += check_source(app, start, platform)
     findings += check_packages(app, start.read_text(encoding="utf-8", errors="replace"))
     if bundle:
-        findings += _of_memory(bundle, options)
+        findings += _of_memory(bundle, options, platform)
     return findings
 
 
-def _of_memory(bundle: Bundle, options: PreflightOptions) -> list[Finding]:
+def _of_memory(bundle: Bundle, options: PreflightOptions, platform: Platform) -> list[Finding]:
     plan = cast(dict[str, Any], bundle.manifest["plan"])
     needs = max(plan["vram"]["total_bytes"], plan["vram"].get("loading_peak_bytes") or 0)
-    has = find_gpu(options.gpu).total_bytes if options.gpu else OPENXLAB.vram_bytes
+    has = find_gpu(options.gpu).total_bytes if options.gpu else platform.vram_bytes
     found = []
     if needs > has:
         message = f"it takes {needs / 2**30:.1f} GiB of GPU memory, the tier has {has / 2**30:.1f}"
         hint = "plan with a shorter --session-len, a smaller --max-batch-size or --kv int8, or ask for a larger tier"
         found.append(Finding("error", "too-little-memory", message, hint))
     weights = plan["vram"]["weights_bytes"]
-    if weights > _RAM_SHARE * OPENXLAB.memory_bytes:
+    if weights > _RAM_SHARE * platform.memory_bytes:
         message = (
-            f"the weights are {weights / 2**30:.1f} GiB, the tier has {OPENXLAB.memory_bytes / 2**30:.0f} GiB of RAM"
+            f"the weights are {weights / 2**30:.1f} GiB, the tier has {platform.memory_bytes / 2**30:.0f} GiB of RAM"
         )
         found.append(Finding("error", "too-little-memory", message, "ask for a larger tier"))
     return found

@@ -15,7 +15,7 @@ import httpx
 from deploytk.base.errors import TryAgainError
 from deploytk.base.files import locked
 from deploytk.base.processes import is_free, running, tail
-from deploytk.preflight.value import Platform
+from deploytk.publish.platform import Platform
 
 _ASK_WITHIN_S = 3.0
 _POLL_S = 0.1

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploytk.preflight.value import Finding, Platform
+from deploytk.preflight.value import Finding
+from deploytk.publish.platform import Platform
 
 _LIMIT_S = 300.0
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?\s*(?P<version>[^;#]*?)\s*(;.*)?")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploytk.bundle import ROOM
-from deploytk.preflight.value import Code, Finding, Platform
+from deploytk.preflight.value import Code, Finding
+from deploytk.publish.platform import Platform
 
 # What a command line (in a shell text or an argument list) means for the start.
 _COMMANDS: tuple[tuple[Code, str, str, str], ...] = (

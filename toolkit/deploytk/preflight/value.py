@@ -22,21 +22,6 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Platform:
-    """What a hub's apps run on."""
-
-    name: str
-    python: tuple[int, int]
-    host: str  # where the app must listen
-    port: int
-    memory_bytes: int  # of the machine, in the tier that has the GPU
-    vram_bytes: int
-
-
-OPENXLAB = Platform("openxlab", (3, 9), "0.0.0.0", 7860, 48 * 2**30, 24 * 2**30)  # noqa: S104 (hubs reach it so)
-
-
-@dataclass(frozen=True, slots=True)
 class Preflight:
     platform: str
     app: str  # the directory that was looked at

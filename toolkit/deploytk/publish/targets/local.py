@@ -25,7 +25,10 @@ from deploytk.base.files import disk_errors, locked, sync_directory
 from deploytk.base.progress import Advance, Progress
 from deploytk.bundle import MANIFEST, Bundle, read_bundle
 from deploytk.bundle.links import clone_or_copy, link_or_copy
-from deploytk.publish.release import Change, PublishOptions, Release, ReleasePlan, compare
+from deploytk.publish.options import NoOptions, PublishOptions
+from deploytk.publish.plan import Change, ReleasePlan, compare
+from deploytk.publish.record import Release
+from deploytk.publish.target import About, AppRequest
 
 _THREADS = 2
 _VERIFIED_BY = "reading every sent object back, and all others since they last changed"
@@ -52,14 +55,18 @@ class _Repository:
 
 
 class Local:
-    name = "local"
+    about = About("local", "a directory")
+    app: AppRequest | None = None
+
+    def __init__(self, options: NoOptions = NoOptions()) -> None:  # noqa: B008 (it is frozen)
+        del options
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         repository = _repository(bundle, options)
         changes = _changes(bundle, repository)
         size = sum(change.bytes for change in changes)
         permissions = "may write" if _is_writable(repository.hub) else "may not write here"
-        return ReleasePlan(self.name, str(repository.root), None, changes, size, permissions)
+        return ReleasePlan(self.about.name, str(repository.root), None, changes, size, permissions)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Copy what is new, read it back, then show the new revision in one step.
@@ -78,7 +85,7 @@ class Local:
                 _show(repository, wanted, progress)
         tree = repository.revision(wanted[MANIFEST])
         return Release(
-            target=self.name,
+            target=self.about.name,
             repo=str(repository.root),
             revision=wanted[MANIFEST],
             url=tree.resolve().as_uri(),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 from deploytk.base.errors import UsageError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle
@@ -12,34 +15,47 @@ from deploytk.image.reference import parse_reference
 from deploytk.image.registry import missing_layers, push_image
 from deploytk.image.runtime import runtime_base
 from deploytk.image.value import BuildOptions, ImagePlan, SentLayer
-from deploytk.publish.release import Change, PublishOptions, Release, ReleasePlan
+from deploytk.publish.options import Option, PublishOptions
+from deploytk.publish.plan import Change, ReleasePlan
+from deploytk.publish.record import Release
+from deploytk.publish.target import About, AppRequest
+
+
+@dataclass(frozen=True, slots=True)
+class OciOptions:
+    base: Annotated[str | None, Option("A runtime image to use; built by default.", metavar="IMAGE|oci:DIR")] = None
 
 
 class Oci:
-    name = "oci"
+    about = About("oci", "a container registry", options=OciOptions)
+    app: AppRequest | None = None  # the image is the app
+
+    def __init__(self, options: OciOptions = OciOptions()) -> None:
+        self._own = options
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         """Which layers the registry lacks; the runtime image is built for that when it is missing."""
-        build = _build_options(options)
+        build = self._build(options)
         return _preview(plan_image(bundle, runtime_base(bundle, build, Silent()), build, Silent()), build.tag)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Push the image: blobs side by side, the manifest last. An upload that was cut off goes on where it was."""
-        image = build_image(bundle, _build_options(options), progress)
+        image = build_image(bundle, self._build(options), progress)
         return _release(image.tag, image.digest, image.layers, image.sent_bytes)
 
+    def preview_image(self, image: str, options: PublishOptions) -> ReleasePlan:
+        """Which layers of the image the registry lacks."""
+        return _preview(_plan(image, Silent()), _repo(options))
 
-def preview_image(image: str, options: PublishOptions) -> ReleasePlan:
-    """Which layers of the image the registry lacks."""
-    return _preview(_plan(image, Silent()), _repo(options))
+    def publish_image(self, image: str, options: PublishOptions, progress: Progress) -> Release:
+        """Push an image of the Docker daemon, of an OCI layout or of another registry as it is, as `publish` does."""
+        repo = _repo(options)
+        plan = _plan(image, progress)
+        layers, sent_bytes = push_image(plan, repo, progress)
+        return _release(repo, plan.digest, layers, sent_bytes)
 
-
-def publish_image(image: str, options: PublishOptions, progress: Progress) -> Release:
-    """Push an image of the Docker daemon, of an OCI layout or of another registry as it is, as `publish` does."""
-    repo = _repo(options)
-    plan = _plan(image, progress)
-    layers, sent_bytes = push_image(plan, repo, progress)
-    return _release(repo, plan.digest, layers, sent_bytes)
+    def _build(self, options: PublishOptions) -> BuildOptions:
+        return BuildOptions(tag=_repo(options), output="registry", base=self._own.base)
 
 
 def _plan(image: str, progress: Progress) -> ImagePlan:
@@ -54,14 +70,14 @@ def _preview(plan: ImagePlan, tag: str) -> ReleasePlan:
         for layer in plan.layers
     )
     size = sum(change.bytes for change in changes)
-    return ReleasePlan(Oci.name, tag, None, changes, size, "known when the registry is asked to write")
+    return ReleasePlan(Oci.about.name, tag, None, changes, size, "known when the registry is asked to write")
 
 
 def _release(tag: str, digest: str, layers: tuple[SentLayer, ...], sent_bytes: int) -> Release:
     reference = parse_reference(tag)
     sent = sum(not layer.reused for layer in layers)
     return Release(
-        target=Oci.name,
+        target=Oci.about.name,
         repo=tag,
         revision=digest,
         url=f"{reference.host}/{reference.repository}@{digest}",
@@ -79,7 +95,3 @@ def _repo(options: PublishOptions) -> str:
         raise UsageError("the target oci needs --repo HOST/NAME:TAG", hint="for example --repo ghcr.io/me/my-model:1")
     parse_reference(options.repo)
     return options.repo
-
-
-def _build_options(options: PublishOptions) -> BuildOptions:
-    return BuildOptions(tag=_repo(options), output="registry", base=options.base)

@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationDelete
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.bundle import MANIFEST, Bundle
-from deploytk.publish.release import Change
+from deploytk.publish.plan import Change
 from deploytk.publish.targets.huggingface.client import Client, Head, MovedError, RemoteFile
 from deploytk.publish.targets.huggingface.uploads import addition
 

@@ -12,9 +12,10 @@ from typing import Any, cast
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError
 from deploytk.bundle import Bundle
-from deploytk.publish.release import AppPlan, PublishOptions
+from deploytk.publish.plan import AppPlan
 from deploytk.publish.targets.huggingface.client import Client
 from deploytk.publish.targets.huggingface.hardware import check_hardware, needs_gpu, suggested_hardware
+from deploytk.publish.targets.huggingface.options import SpaceRequest
 from deploytk.publish.targets.huggingface.repository import LocalFile, bring, changes_of, open_repository
 from deploytk.publish.targets.huggingface.space_files import ModelSource, space_files
 from deploytk.publish.targets.huggingface.space_waiting import Waiting
@@ -25,10 +26,10 @@ TOKEN_VARIABLE = "HF_APP_TOKEN"  # noqa: S105 (its name)
 _SECRETS = {TOKEN_VARIABLE: "HF_TOKEN", "DEPLOYTK_API_KEYS": "DEPLOYTK_API_KEYS"}
 
 
-def check_space(client: Client, bundle: Bundle, source: ModelSource, options: PublishOptions) -> None:
+def check_space(client: Client, bundle: Bundle, source: ModelSource, wish: SpaceRequest) -> None:
     """Raises what speaks against the Space before anything is sent: its SDK, its hardware, a model it may not read."""
-    space_files(bundle, source, options.app_sdk)
-    doubt = check_hardware(options.app_hardware, bundle) if options.app_hardware else None
+    space_files(bundle, source, wish.sdk)
+    doubt = check_hardware(wish.hardware, bundle) if wish.hardware else None
     if doubt:
         client.progress.note(doubt)
     if source.is_private and not os.environ.get(TOKEN_VARIABLE):
@@ -38,19 +39,19 @@ def check_space(client: Client, bundle: Bundle, source: ModelSource, options: Pu
         )
 
 
-def plan_space(client: Client, bundle: Bundle, source: ModelSource, options: PublishOptions) -> AppPlan:
+def plan_space(client: Client, bundle: Bundle, source: ModelSource, wish: SpaceRequest) -> AppPlan:
     """What `publish_space` would do, as far as it is known before the model is published."""
     name = _name(source.repo)
     head = client.head(name, "space")
-    doubt = check_hardware(options.app_hardware, bundle) if options.app_hardware else None
+    doubt = check_hardware(wish.hardware, bundle) if wish.hardware else None
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
-        wanted = _write(space_files(bundle, source, options.app_sdk), Path(directory))
+        wanted = _write(space_files(bundle, source, wish.sdk), Path(directory))
         changes = changes_of(wanted, client.listing(name, kind="space") if head else {})
     return AppPlan(
         place=f"{client.hub.endpoint}/spaces/{name}",
-        sdk=options.app_sdk,
-        hardware=options.app_hardware,
-        is_private=head.is_private if head else options.is_private,
+        sdk=wish.sdk,
+        hardware=wish.hardware,
+        is_private=head.is_private if head else wish.is_private,
         secrets=tuple(_secrets()),
         changes=changes,
         upload_bytes=sum(change.bytes for change in changes),
@@ -62,7 +63,7 @@ def publish_space(
     client: Client,
     bundle: Bundle,
     source: ModelSource,
-    options: PublishOptions,
+    wish: SpaceRequest,
     poll_s: float = 5.0,
 ) -> tuple[str, ...]:
     """Create or update the Space MODEL-app and wait until this very commit of it answers; returns what is left to do.
@@ -71,38 +72,38 @@ def publish_space(
     """
     name, secrets = _name(source.repo), _secrets()
     space: dict[str, Any] = {
-        "space_sdk": options.app_sdk,
+        "space_sdk": wish.sdk,
         "space_secrets": [{"key": k, "value": v} for k, v in secrets.items()] or None,
     }
-    if options.app_hardware:
-        space["space_hardware"] = options.app_hardware
-    repository = open_repository(client, name, "space", is_private=options.is_private, **space)
+    if wish.hardware:
+        space["space_hardware"] = wish.hardware
+    repository = open_repository(client, name, "space", is_private=wish.is_private, **space)
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
-        texts = space_files(bundle, source, options.app_sdk)
+        texts = space_files(bundle, source, wish.sdk)
         outcome = bring(client, repository, _write(texts, Path(directory)), f"Run {bundle.name}\n\n{bundle.digest}")
     is_changed = any(change.status != "same" for change in outcome.changes)
     if is_changed and not repository.is_new:
         for key, value in secrets.items():
             client.ask(lambda key=key, value=value: client.api.add_space_secret(name, key, value), name)  # type: ignore[misc]
     page = f"{client.hub.endpoint}/spaces/{name}"
-    hardware = _order(client, name, options)
+    hardware = _order(client, name, wish)
     if needs_gpu(bundle) and hardware.startswith("cpu"):
         asked = f"--app-hardware {suggested_hardware(bundle)}"
         return (f"give the Space a GPU, which costs money: run again with {asked}, or choose on {page}/settings",)
-    if options.wait_s <= 0:
+    if wish.wait_s <= 0:
         return (f"see that it runs: {page}",)
     host = repository.head.host or f"https://{re.sub(r'[^a-z0-9]+', '-', name.lower())}.hf.space"
-    Waiting(client, name, outcome.commit, host, is_changed=is_changed).wait(options.wait_s, poll_s)
+    Waiting(client, name, outcome.commit, host, is_changed=is_changed).wait(wish.wait_s, poll_s)
     return (f"test it: deploytk smoke {host}",)
 
 
-def _order(client: Client, name: str, options: PublishOptions) -> str:
+def _order(client: Client, name: str, wish: SpaceRequest) -> str:
     """The hardware that the Space will have, once what was asked for is ordered."""
     runtime = client.ask(lambda: client.api.get_space_runtime(name), name)
     hardware = str(runtime.requested_hardware or runtime.hardware or "cpu-basic")
-    if options.app_hardware and hardware != options.app_hardware:
-        client.ask(lambda: client.api.request_space_hardware(name, cast(Any, options.app_hardware)), name)
-        hardware = options.app_hardware
+    if wish.hardware and hardware != wish.hardware:
+        client.ask(lambda: client.api.request_space_hardware(name, cast(Any, wish.hardware)), name)
+        hardware = wish.hardware
     return hardware
 
 

@@ -14,8 +14,8 @@ from deploytk import lmdeploy
 from deploytk.base.errors import UsageError
 from deploytk.base.shipped import shipped
 from deploytk.bundle import MANIFEST, ROOM, START, Bundle
-from deploytk.publish.release import AppSdk
 from deploytk.publish.targets.huggingface.hardware import needs_gpu, suggested_hardware
+from deploytk.publish.targets.huggingface.options import AppSdk
 
 _FETCH = """
 # The model comes while the Space is built: it starts with everything there.
@@ -48,7 +48,7 @@ def space_files(bundle: Bundle, source: ModelSource, sdk: AppSdk) -> dict[str, b
         if file.kind == "app" and not file.path.startswith(".")
     }
     texts[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
-    texts[f"{ROOM}/fetch_model.py"] = (shipped("templates") / "huggingface" / "fetch_model.py").read_bytes()
+    texts[f"{ROOM}/fetch_model.py"] = (shipped("templates") / "fetch" / "fetch_model.py").read_bytes()
     place = {"endpoint": source.endpoint, "repo": source.repo, "revision": source.revision}
     texts["model_source.json"] = (json.dumps(place, indent=1) + "\n").encode()
     if sdk == "docker":

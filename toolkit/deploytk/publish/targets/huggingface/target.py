@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from deploytk.base.credentials import Credential, find_credential
 from deploytk.base.errors import ReleaseError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle
-from deploytk.publish.release import PublishOptions, Release, ReleasePlan
+from deploytk.image.value import WeightsSource
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.plan import ReleasePlan
+from deploytk.publish.record import Release
+from deploytk.publish.target import About, AppRequest
+from deploytk.publish.targets.huggingface.options import HuggingFaceOptions
 from deploytk.publish.targets.huggingface.place import check_repo, find_hub
 
 if TYPE_CHECKING:
@@ -21,10 +27,23 @@ if TYPE_CHECKING:
 _VERIFIED_BY = "one listing of the repository: SHA-256 of large files, git object ids of the others"
 
 
-class HuggingFace:
-    name = "huggingface"
+def _credential() -> Credential:
+    hint = "set HF_TOKEN, or run: hf auth login"
+    return find_credential("huggingface", ("HF_TOKEN",), hint, file="~/.cache/huggingface/token")
 
-    def __init__(self, patience_s: float | None = None, poll_s: float = 5.0) -> None:
+
+class HuggingFace:
+    about = About("huggingface", "Hugging Face", options=HuggingFaceOptions, takes=("public",), credential=_credential)
+    app: AppRequest | None = None  # the hub builds and starts it; it is waited for here
+
+    def __init__(
+        self,
+        options: HuggingFaceOptions = HuggingFaceOptions(),  # noqa: B008 (it is frozen)
+        *,
+        patience_s: float | None = None,
+        poll_s: float = 5.0,
+    ) -> None:
+        self._own = options
         self._patience_s = patience_s  # with a hub that does not answer; None: two minutes
         self._poll_s = poll_s  # how often a Space is looked at
 
@@ -41,15 +60,16 @@ class HuggingFace:
         size = sum(change.bytes for change in changes)
         is_private = head.is_private if head else options.is_private
         app = None
-        if options.with_app:
+        space = self._own.space(is_private=options.is_private)
+        if space:
             from deploytk.publish.targets.huggingface.space import plan_space
             from deploytk.publish.targets.huggingface.space_files import ModelSource
 
             is_known = head is not None and all(change.status == "same" for change in changes)
             revision = head.commit if head and is_known else None
             source = ModelSource(client.hub.endpoint, repo, revision or "", is_private)
-            app = plan_space(client, bundle, source, options)
-        return ReleasePlan(self.name, repo, is_private, changes, size, permissions(account, repo), app)
+            app = plan_space(client, bundle, source, space)
+        return ReleasePlan(self.about.name, repo, is_private, changes, size, permissions(account, repo), app)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Create the repository (private unless told otherwise), send what it lacks, commit once, list and compare.
@@ -63,21 +83,22 @@ class HuggingFace:
         repo = _repo(client, bundle, options, None)
         _check_card(bundle)
         repository = open_repository(client, repo, "model", is_private=options.is_private)
-        if options.with_app:
+        space = self._own.space(is_private=options.is_private)
+        if space:
             from deploytk.publish.targets.huggingface.space import check_space, publish_space
             from deploytk.publish.targets.huggingface.space_files import ModelSource
 
             source = ModelSource(client.hub.endpoint, repo, "", repository.head.is_private)
-            check_space(client, bundle, source, options)
+            check_space(client, bundle, source, space)
         outcome = bring(client, repository, wanted_files(bundle), f"Publish {bundle.name}\n\n{bundle.digest}")
         steps = []
         if repository.head.is_private and not options.is_private:
             steps.append(f"make it public on its settings page: {client.hub.endpoint}/{repo}/settings")
-        if options.with_app:
+        if space:
             source = replace(source, revision=outcome.commit)
-            steps += publish_space(client, bundle, source, options, self._poll_s)
+            steps += publish_space(client, bundle, source, space, self._poll_s)
         return Release(
-            target=self.name,
+            target=self.about.name,
             repo=repo,
             revision=outcome.commit,
             url=f"{client.hub.endpoint}/{repo}",
@@ -87,6 +108,7 @@ class HuggingFace:
             verified=True,
             verified_by=_VERIFIED_BY,
             steps_left=tuple(steps),
+            download=WeightsSource(client.hub.endpoint, repo, outcome.commit),
         )
 
     def _client(self, progress: Progress) -> Client:

@@ -19,9 +19,10 @@ from modelscope_hub import HubApi, errors
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle
-from deploytk.publish.release import AppPlan, Change, PublishOptions
+from deploytk.publish.plan import AppPlan, Change
+from deploytk.publish.targets.common.app_repository import app_changes, app_files
 from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
-from deploytk.publish.targets.openxlab.app_repository import app_changes, app_files
+from deploytk.publish.targets.modelscope.options import StudioRequest
 
 TOKEN_VARIABLE = "MODELSCOPE_APP_TOKEN"  # noqa: S105 (its name)
 """A token that may read; the Studio gets it as a secret, to fetch a private model."""
@@ -35,40 +36,38 @@ _RUNNING = re.compile(r"running|运行中", re.IGNORECASE)
 _FAILED = re.compile(r"fail|error|crash|异常|失败", re.IGNORECASE)
 
 
-def publish_studio(
-    api: HubApi, repo: str, bundle: Bundle, options: PublishOptions, progress: Progress
-) -> tuple[str, ...]:
+def publish_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progress: Progress) -> tuple[str, ...]:
     """Create or update the Studio, wait until it runs, and say what is left to a person.
 
     Raises ReleaseError with the end of its log when it fails, TryAgainError when it does not run in time.
     """
-    _ensure(api, repo, bundle, options, progress)
+    _ensure(api, repo, bundle, wish, progress)
     has_token = _give_token(api, repo)
     if _upload(api, repo, bundle, progress) or not _RUNNING.search(_status(api, repo)):
         progress.note(f"deploying the Studio {repo}")
         api.deploy_repo(repo, _TYPE)
-    _wait(api, repo, options.wait_s, progress)
+    _wait(api, repo, wish.wait_s, progress)
     page = f"{site(api)}/studios/{repo}"
     plan = cast(dict[str, Any], bundle.manifest["plan"])
     gib = plan["vram"]["total_bytes"] / 2**30
     steps = [f"see that {page} has a GPU with {gib:.1f} GiB of memory or more"]
-    if options.is_private and not has_token:
+    if wish.is_private and not has_token:
         steps.append(f"the model is private: set {TOKEN_VARIABLE} to a token that may read, and run again")
     address = usual_address(site(api), repo)
-    if options.is_private or not address:
+    if wish.is_private or not address:
         steps.append(f"test it: deploytk smoke ADDRESS, with the address of the app that {page} shows")
     else:
         steps.append(f"test it: deploytk smoke {address} (if that is not its address, {page} shows it)")
     return tuple(steps)
 
 
-def _ensure(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions, progress: Progress) -> None:
+def _ensure(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progress: Progress) -> None:
     try:
         api.get_repo(repo, _TYPE)
     except errors.NotExistError:
         progress.note(f"the Studio {repo} is not there: creating it")
         card = cast(dict[str, Any], bundle.manifest["card"])
-        visibility = "private" if options.is_private else "public"
+        visibility = "private" if wish.is_private else "public"
         api.create_repo(repo, _TYPE, visibility=visibility, license=card.get("license"), sdk_type="gradio")
 
 
@@ -89,7 +88,7 @@ def usual_address(site: str, repo: str) -> str | None:
     return f"https://{re.sub('[^a-z0-9]+', '-', repo.lower())}.ms.show"
 
 
-def plan_studio(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions) -> AppPlan:
+def plan_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest) -> AppPlan:
     """What `publish_studio` would do to the Studio; nothing is changed."""
     try:
         found = api.get_repo(repo, _TYPE)
@@ -97,7 +96,7 @@ def plan_studio(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions)
         is_private = bool(found.private) if found.visibility is None else int(found.visibility) == _PRIVATE
     except errors.NotExistError:
         changes = app_changes(_files(api, repo, bundle), {})
-        is_private = options.is_private
+        is_private = wish.is_private
     return AppPlan(
         place=f"{site(api)}/studios/{repo}",
         sdk="gradio",

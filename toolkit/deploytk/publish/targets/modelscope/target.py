@@ -1,236 +1,57 @@
-"""Publishes a bundle to ModelScope: the repository is private first, what differs is sent, the listing verifies it.
-
-ModelScope commits up to 256 files at once: a larger first upload is several commits. The client's own memory of what
-it uploaded is not trusted (it never asks the hub again); what is there is always read from the hub.
-"""
+"""Publishes a bundle to ModelScope; the hub's client is an extra, and loaded when it is needed."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import logging
-import os
-import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+import importlib.util
 
-import platformdirs
-from modelscope_hub import HubApi, errors
-from modelscope_hub.config import HubConfig
-
-from deploytk.base.credentials import ask_token
-from deploytk.base.digests import hash_file
-from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
-from deploytk.base.files import disk_errors, locked
+from deploytk.base.credentials import Credential, find_credential
+from deploytk.base.errors import UsageError
 from deploytk.base.progress import Progress
-from deploytk.bundle import MANIFEST, Bundle
-from deploytk.publish.release import Change, PublishOptions, Release, ReleasePlan, compare
-from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
-from deploytk.publish.targets.modelscope.studio import plan_studio, publish_studio
-from deploytk.publish.targets.openxlab.place import is_loopback
+from deploytk.bundle import Bundle
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.plan import ReleasePlan
+from deploytk.publish.record import Release
+from deploytk.publish.target import About, AppRequest
+from deploytk.publish.targets.modelscope.options import ModelScopeOptions
 
-_TYPE = "model"
-_PRIVATE, _PUBLIC = 1, 5
 _PATIENCE_S = 90.0
-_PAUSE_S = 1.0
-_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_VERIFIED_BY = "the hub's listing, path and SHA-256 of every file"
-_TOKEN_HINT = "set MODELSCOPE_API_TOKEN (ModelScope, account, access token) to one that may write"  # noqa: S105
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """What was brought to the hub."""
-
-    api: HubApi
-    visibility: int
-    sent: tuple[Change, ...]
-    unchanged: int
+def _credential() -> Credential:
+    hint = "set MODELSCOPE_API_TOKEN (ModelScope, account, access token)"
+    return find_credential("modelscope", ("MODELSCOPE_API_TOKEN",), hint, file="~/.modelscope/credentials/cookies")
 
 
 class ModelScope:
-    name = "modelscope"
+    about = About("modelscope", "ModelScope", options=ModelScopeOptions, takes=("public",), credential=_credential)
 
-    def __init__(self, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(
+        self,
+        options: ModelScopeOptions = ModelScopeOptions(),  # noqa: B008 (it is frozen)
+        *,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        self._own = options
         self._patience_s = patience_s  # with a hub that does not answer, beyond the 16 s of the client's own
 
+    @property
+    def app(self) -> AppRequest | None:
+        return AppRequest(is_preflighted=True) if self._own.app else None
+
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
-        repo = _checked_repo(options.repo)
-        with _translated(repo):
-            api, user = _sign_in()
-            visibility = _visibility(api, repo)
-            changes = _changes(bundle, {} if visibility is None else _listing(api, repo))
-            app = plan_studio(api, repo, bundle, options) if options.with_app else None
-        size = sum(change.bytes for change in changes)
-        is_private = options.is_private if visibility is None else visibility != _PUBLIC
-        return ReleasePlan(self.name, repo, is_private, changes, size, f"signed in as {user}", app)
+        _require_client()
+        from deploytk.publish.targets.modelscope.repository import plan_repository
+
+        return plan_repository(bundle, options, self._own.studio(is_private=options.is_private))
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
-        """Send what the hub has not, delete what the bundle has not, and compare the hub's listing with the manifest.
+        _require_client()
+        from deploytk.publish.targets.modelscope.repository import publish_repository
 
-        Raises ReleaseError when refused, TryAgainError when the hub does not answer. Run again it sends only the rest.
-        """
-        repo = _checked_repo(options.repo)
-        with _alone(repo):
-            done = self._patiently(lambda: _bring(bundle, repo, options, progress), repo, progress)
-            with _translated(repo):
-                steps = publish_studio(done.api, repo, bundle, options, progress) if options.with_app else ()
-        url = f"{site(done.api)}/models/{repo}"
-        is_open = options.is_private or done.visibility == _PUBLIC
-        return Release(
-            target=self.name,
-            repo=repo,
-            revision=bundle.digest,
-            url=url,
-            uploaded_files=len(done.sent),
-            uploaded_bytes=sum(change.bytes for change in done.sent),
-            unchanged_files=done.unchanged,
-            verified=True,
-            verified_by=_VERIFIED_BY,
-            steps_left=steps if is_open else (f"make it public on its settings page: {url}", *steps),
-        )
-
-    def _patiently(self, bring: Callable[[], _Done], repo: str, progress: Progress) -> _Done:
-        """What `bring` comes to, begun again as long as the hub is away for a while only."""
-        gone_since: float | None = None
-        while True:
-            try:
-                with _translated(repo):
-                    return bring()
-            except TryAgainError as error:  # noqa: PERF203 (it waits anyway)
-                gone_since = gone_since or time.monotonic()
-                if time.monotonic() - gone_since >= self._patience_s:
-                    raise
-                progress.note(f"{error}; trying again")
-                time.sleep(_PAUSE_S)
+        studio = self._own.studio(is_private=options.is_private)
+        return publish_repository(bundle, options, studio, self._patience_s, progress)
 
 
-def _bring(bundle: Bundle, repo: str, options: PublishOptions, progress: Progress) -> _Done:
-    """Make the repository what the bundle is, from whatever it is now."""
-    api, _ = _sign_in()
-    visibility = _visibility(api, repo)
-    if visibility is None:
-        progress.note(f"{repo} is not there: creating it, {'private' if options.is_private else 'public'}")
-        visibility = _create(api, repo, bundle, options)
-    if visibility == _PUBLIC and options.is_private:
-        raise ReleaseError(
-            f"{repo} is visible to everybody; nothing was sent",
-            hint="add --public if that is meant, or make the repository private on its settings page",
-        )
-    changes = _changes(bundle, _listing(api, repo))
-    wanted = [change for change in changes if change.status in ("new", "changed")]
-    paths = {change.path: bundle.path / change.path for change in wanted}
-    send_files(api, repo, _TYPE, paths, f"Publish {bundle.name}, {bundle.digest}", progress)
-    gone = [change.path for change in changes if change.status == "deleted"]
-    if gone:
-        api.delete_files(repo, _TYPE, gone, commit_message=f"Delete what {bundle.name} has no more")
-    if wanted or gone:
-        _verify(_changes(bundle, _listing(api, repo)), repo)
-    return _Done(api, visibility, tuple(wanted), sum(change.status == "same" for change in changes))
-
-
-def _checked_repo(repo: str | None) -> str:
-    if not repo or not _REPO.fullmatch(repo):
-        hint = "add --repo OWNER/NAME: letters, digits, dots, dashes and underscores"
-        raise UsageError(f"ModelScope takes no repository called {repo!r}", hint=hint)
-    return repo
-
-
-def _sign_in() -> tuple[HubApi, str]:
-    """The hub's client with the token of the environment or of the client's own store, and whose token that is."""
-    logging.getLogger("modelscope_hub").setLevel(logging.ERROR)
-    config = HubConfig()
-    parts = urlsplit(str(config.endpoint))
-    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-        raise UsageError(
-            f"{config.endpoint!r} is no server that a token may be sent to",
-            hint="MODELSCOPE_ENDPOINT is an https address; plain http only on this machine",
-        )
-    if not config.token and (token := ask_token("ModelScope")):
-        config = HubConfig(token=token)
-    api = HubApi(config)
-    if not config.token:
-        raise ReleaseError("no token of ModelScope is here", hint=_TOKEN_HINT)
-    me = api.whoami()
-    return api, str(me.username or "the owner of the token")
-
-
-def _visibility(api: HubApi, repo: str) -> int | None:
-    """What the hub says about who sees it; None when it is not there."""
-    try:
-        found = api.get_repo(repo, _TYPE)
-    except errors.NotExistError:
-        return None
-    if found.visibility is not None:
-        return int(found.visibility)
-    return _PRIVATE if found.private else _PUBLIC
-
-
-def _create(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions) -> int:
-    """Make the repository, and look what it has become. The uploader would make it public."""
-    card: Any = bundle.manifest["card"]
-    asked = _PRIVATE if options.is_private else _PUBLIC
-    with contextlib.suppress(errors.AlreadyExistsError):
-        api.create_repo(repo, _TYPE, visibility=asked, license=card.get("license"))
-    return _visibility(api, repo) or asked
-
-
-def _listing(api: HubApi, repo: str) -> dict[str, str]:
-    """Path -> SHA-256 of every file that is there; "" where the hub does not say."""
-    return {file.path: file.sha256 or "" for file in api.list_repo_files(repo, _TYPE) if not file.is_dir}
-
-
-def _changes(bundle: Bundle, remote: dict[str, str]) -> tuple[Change, ...]:
-    changes = compare(bundle, remote, hash_file(bundle.path / MANIFEST))
-    return tuple(change for change in changes if change.status != "deleted" or not of_the_hub(change.path))
-
-
-def _verify(changes: Sequence[Change], repo: str) -> None:
-    odd = [change for change in changes if change.status != "same"]
-    if odd:
-        raise ReleaseError(
-            f"{repo} does not hold what was sent: {odd[0].path} is {_words(odd[0].status)} ({len(odd)} such files)",
-            hint="run again: only these are sent again",
-        )
-
-
-def _words(status: str) -> str:
-    return {"new": "missing", "changed": "different", "deleted": "still there"}[status]
-
-
-@contextlib.contextmanager
-def _alone(repo: str) -> Iterator[None]:
-    cache = Path(os.environ.get("DEPLOYTK_CACHE_DIR") or platformdirs.user_cache_path("deploytk"))
-    key = hashlib.sha256(repo.encode()).hexdigest()[:16]
-    with disk_errors(cache, ReleaseError), locked(cache / "modelscope" / f".{key}.lock", repo):
-        yield
-
-
-@contextlib.contextmanager
-def _translated(repo: str) -> Iterator[None]:
-    """Turn the client's exceptions into ours; none of them holds the token."""
-    try:
-        yield
-    except errors.HubError as error:
-        raise _ours(error, repo) from error
-
-
-def _ours(error: errors.HubError, repo: str) -> DeployError:
-    said = " ".join(str(error).split())[:300]
-    if isinstance(error, errors.AuthenticationError):
-        return ReleaseError("ModelScope does not take the token", hint=_TOKEN_HINT)
-    if isinstance(error, errors.PermissionDeniedError):
-        return ReleaseError(f"the token may not write to {repo}", hint=_TOKEN_HINT)
-    if isinstance(error, errors.NotExistError):
-        return ReleaseError(f"ModelScope has no {repo}, or the token may not see it", hint="check --repo OWNER/NAME")
-    if isinstance(error, (errors.NetworkError, errors.ServerError, errors.RateLimitError)):
-        return TryAgainError(f"ModelScope does not answer: {said}", hint="run again later: only the rest is sent")
-    if isinstance(error, errors.QuotaExceededError):
-        return ReleaseError(
-            f"ModelScope has no room left for {repo}: {said}", hint="delete something there, or ask for more"
-        )
-    return ReleaseError(f"ModelScope refused {repo}: {said}", hint="see the message; then run again")
+def _require_client() -> None:
+    if importlib.util.find_spec("modelscope_hub") is None:
+        raise UsageError("the client of ModelScope is not installed", hint="pip install 'deploytk[modelscope]'")

@@ -19,7 +19,9 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import MANIFEST, Bundle, BundleFile, bundle_digest
-from deploytk.publish.release import Change, PublishOptions, Release, ReleasePlan, compare, recorded_digests
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.plan import Change, ReleasePlan, compare
+from deploytk.publish.record import Release, recorded_digests
 from deploytk.publish.targets.openxlab.place import SITE, check_repo
 from deploytk.publish.targets.openxlab.sdk import Keys, Sdk, sdk_python
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from deploytk.base.credentials import ask_token, openxlab_account
+from deploytk.base.credentials import ask_token
 from deploytk.base.errors import ReleaseError, UsageError
 
 SERVER = "https://code.openxlab.org.cn"
@@ -48,7 +48,7 @@ def find_place(repo: str | None) -> Place:
     repo = check_repo(repo)
     owner = repo.partition("/")[0]
     server = check_server(os.environ.get(SERVER_VARIABLE) or SERVER)
-    username, token = openxlab_account()
+    username, token = os.environ.get("OPENXLAB_USERNAME", ""), os.environ.get("OPENXLAB_GIT_TOKEN", "")
     token = token or ask_token("OpenXLab's git server")
     if not token:
         raise ReleaseError(

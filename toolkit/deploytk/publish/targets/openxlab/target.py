@@ -15,14 +15,21 @@ from urllib.parse import urlsplit
 import httpx
 import platformdirs
 
+from deploytk.base.credentials import Credential, find_credential
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.files import disk_errors, locked
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle
-from deploytk.publish.release import Change, PublishOptions, Release, ReleasePlan
-from deploytk.publish.targets.openxlab.app_repository import app_place, plan_app, push_app, steps_left, write_app
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.plan import Change, ReleasePlan
+from deploytk.publish.platform import Platform
+from deploytk.publish.record import Release
+from deploytk.publish.target import About, AppRequest
+from deploytk.publish.targets.common.app_repository import write_app
+from deploytk.publish.targets.openxlab.app import app_place, plan_app, push_app, steps_left
 from deploytk.publish.targets.openxlab.git import PATIENCE_S, Finished, Git
 from deploytk.publish.targets.openxlab.lfs import present_objects, send_objects
+from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 from deploytk.publish.targets.openxlab.place import Place, find_place, is_loopback
 from deploytk.publish.targets.openxlab.tree import Entry, wanted_tree
 
@@ -43,14 +50,38 @@ class _Remote:
     objects: set[str]  # LFS object ids that are there, of those we want
 
 
-class OpenXLab:
-    name = "openxlab"
+def _credential() -> Credential:
+    hint = "set OPENXLAB_USERNAME and OPENXLAB_GIT_TOKEN (account, key management, a Git token that may write)"
+    return find_credential("openxlab", ("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN"), hint)
 
-    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+
+class OpenXLab:
+    about = About(
+        "openxlab",
+        "OpenXLab",
+        options=OpenXLabOptions,
+        takes=("public",),
+        programs=("git", "git-lfs"),
+        credential=_credential,
+        platform=Platform("openxlab", (3, 9), "0.0.0.0", 7860, 48 * 2**30, 24 * 2**30),  # noqa: S104 (hubs reach it so)
+    )
+
+    def __init__(
+        self,
+        options: OpenXLabOptions = OpenXLabOptions(),  # noqa: B008 (it is frozen)
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._own = options
         self._patience_s = patience_s  # with a server that does not answer
 
+    @property
+    def app(self) -> AppRequest | None:
+        own = self._own
+        return AppRequest(is_preflighted=True, url=own.app_url, wait_s=own.wait_s) if own.has_app else None
+
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
-        if options.via == "sdk":
+        if self._own.via == "sdk":
             from deploytk.publish.targets.openxlab.flat import preview_flat
 
             return preview_flat(bundle, options)
@@ -63,12 +94,12 @@ class OpenXLab:
             is_private = not _is_public(git, place)
             changes = _changes(entries, remote)
             app = None
-            if options.with_app:
+            if self._own.has_app:
                 is_same = remote.commit and all(change.status == "same" for change in changes)
                 commit = str(remote.commit) if is_same else _commit(git, entries, remote, bundle)
-                app = plan_app(bundle, place.url, commit, options.app_remote, is_private=is_private)
+                app = plan_app(bundle, place.url, commit, self._own.app_remote, is_private=is_private)
         size = sum(change.bytes for change in changes)
-        return ReleasePlan(self.name, place.repo, is_private, changes, size, _permissions(place), app)
+        return ReleasePlan(self.about.name, place.repo, is_private, changes, size, _permissions(place), app)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Send the LFS objects that the server lacks, push one commit, and ask for all of it back.
@@ -76,7 +107,7 @@ class OpenXLab:
         Nothing is seen of it before the branch moves. Raises ReleaseError when the server refuses, TryAgainError
         when it does not answer or another publisher is at it.
         """
-        if options.via == "sdk":
+        if self._own.via == "sdk":
             from deploytk.publish.targets.openxlab.flat import publish_flat
 
             return publish_flat(bundle, options, progress)
@@ -96,14 +127,14 @@ class OpenXLab:
                 _verify(git, place, entries, commit)
         sent = [change for change in changes if change.status in ("new", "changed")]
         steps = [] if options.is_private or is_public else [f"make it public on its settings page: {place.page}"]
-        if options.with_app:
+        if self._own.has_app:
             app = write_app(bundle, app_place(bundle), place.url, commit)
-            if options.app_remote:
-                push_app(app, options.app_remote)
-            left = steps_left(bundle, place, app, options.app_remote, is_private=not is_public)
-            steps += left[-1:] if options.app_url else left
+            if self._own.app_remote:
+                push_app(app, self._own.app_remote)
+            left = steps_left(bundle, place, app, self._own.app_remote, is_private=not is_public)
+            steps += left[-1:] if self._own.app_url else left
         return Release(
-            target=self.name,
+            target=self.about.name,
             repo=place.repo,
             revision=commit,
             url=place.page,

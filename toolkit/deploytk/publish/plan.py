@@ -1,0 +1,68 @@
+"""What publishing would do: file by file, and to the hub's app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from deploytk.bundle import MANIFEST, Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What publishing would do to one file of the repository."""
+
+    path: str
+    status: Literal["new", "changed", "same", "deleted"]
+    bytes: int  # to be sent; 0 for same and deleted
+
+
+@dataclass(frozen=True, slots=True)
+class AppPlan:
+    """What would become of the hub's app."""
+
+    place: str  # its address, or the directory that it is written to
+    sdk: str  # what the hub runs it with
+    hardware: str | None  # what would be ordered for it; None: what it has
+    is_private: bool | None
+    secrets: tuple[str, ...]  # names of what it would be given, never the values
+    changes: tuple[Change, ...]
+    upload_bytes: int
+    doubt: str | None = None  # what speaks against the choice
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlan:
+    """What `publish --plan` shows; nothing has been changed."""
+
+    target: str
+    repo: str
+    is_private: bool | None  # None where the target has no such notion
+    changes: tuple[Change, ...]
+    upload_bytes: int
+    permissions: str  # what the credentials found may do, in words; never the credentials
+    app: AppPlan | None = None
+
+
+def compare(bundle: Bundle, remote: Mapping[str, str], manifest_sha256: str) -> tuple[Change, ...]:
+    """What publishing changes, against the paths and SHA-256 digests of what is there."""
+    wanted = {file.path: (file.sha256, file.size) for file in bundle.files}
+    wanted[MANIFEST] = (manifest_sha256, (bundle.path / MANIFEST).stat().st_size)
+    return changes_between(wanted, remote)
+
+
+def changes_between(wanted: Mapping[str, tuple[str, int]], remote: Mapping[str, str]) -> tuple[Change, ...]:
+    """What makes of the paths and digests `remote` those of `wanted`, which has sizes as well."""
+    changes = [
+        Change(path, _status(remote.get(path), digest), 0 if remote.get(path) == digest else size)
+        for path, (digest, size) in wanted.items()
+    ]
+    changes += [Change(path, "deleted", 0) for path in remote if path not in wanted]
+    return tuple(sorted(changes, key=lambda change: change.path))
+
+
+def _status(there: str | None, digest: str) -> Literal["new", "changed", "same"]:
+    if there is None:
+        return "new"
+    return "same" if there == digest else "changed"

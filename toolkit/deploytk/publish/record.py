@@ -1,0 +1,69 @@
+"""The publish record beside a bundle: what went where, verified how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import cast
+
+from deploytk.base.files import write_text
+from deploytk.base.json import plain
+from deploytk.bundle import Bundle
+from deploytk.image.value import WeightsSource
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Where a bundle went, and how that was verified."""
+
+    target: str
+    repo: str
+    revision: str
+    url: str
+    uploaded_files: int
+    uploaded_bytes: int
+    unchanged_files: int
+    verified: bool
+    verified_by: str  # "reading back every object", "LFS object ids", ...
+    steps_left: tuple[str, ...]  # what only a person can do, one sentence each
+    download: WeightsSource | None = None  # where its files can be had one by one
+
+
+def record_path(bundle: Bundle) -> Path:
+    """The publish record: what went where, newest last."""
+    return bundle.path.with_name(f"{bundle.path.name}.published.json")
+
+
+def fetchable_source(bundle: Bundle) -> WeightsSource | None:
+    """Where the last release of this very bundle is that gives out single files; None when there is none."""
+    try:
+        records = json.loads(record_path(bundle).read_text(encoding="utf-8"))["releases"]
+        found = [one["download"] for one in records if one["digest"] == bundle.digest and one.get("download")]
+        return WeightsSource(**found[-1])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def recorded_digests(bundle: Bundle, target: str, repo: str, verified_by: Sequence[str]) -> set[str]:
+    """The digests of the bundles that the record tells of, at that place and verified in one of these ways."""
+    try:
+        records = json.loads(record_path(bundle).read_text(encoding="utf-8"))["releases"]
+        mine = [one for one in records if (one["target"], one["repo"]) == (target, repo)]
+        return {str(one["digest"]) for one in mine if one["verified"] and one["verified_by"] in verified_by}
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
+
+
+def keep_record(bundle: Bundle, release: Release) -> None:
+    """Add the release to the record; raises OSError when that cannot be written."""
+    path = record_path(bundle)
+    try:
+        records = list(json.loads(path.read_text(encoding="utf-8"))["releases"])
+    except (OSError, ValueError, KeyError, TypeError):
+        records = []
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    entry = {"time": now, "digest": bundle.digest, **cast(Mapping[str, object], plain(release))}
+    write_text(path, json.dumps({"releases": [*records, entry]}, ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""What several targets share; it knows none of them."""

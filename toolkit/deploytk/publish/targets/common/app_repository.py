@@ -1,0 +1,81 @@
+"""The app as a repository of its own, without the model, for hubs that start app.py with an old Python.
+
+It has a chat page without Gradio, and fetches the model's repository by git when it starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from deploytk import lmdeploy
+from deploytk.base.errors import ReleaseError
+from deploytk.base.files import disk_errors, staged_directory
+from deploytk.base.shipped import shipped
+from deploytk.bundle import MANIFEST, ROOM, Bundle
+from deploytk.publish.plan import Change, changes_between
+
+UVICORN = "uvicorn==0.30.6"
+LMDEPLOY = "0.10.2"
+"""The newest for Python 3.9, the oldest that such hubs have: from 0.11.0 on wheels are for 3.10 and later only."""
+
+_LEFT_OUT = ("Dockerfile", f"{ROOM}/page.py", "requirements.txt")
+_AT_ROOT = ("packages.txt",)
+_OF_THE_PAGE = ("page.py", "chat.html")
+
+
+def write_app(bundle: Bundle, out: Path, url: str, revision: str) -> Path:
+    """Write the complete app repository `out`, which fetches `revision` of the model repository `url` when it starts.
+
+    The same bundle, url and revision give the same files. Raises ReleaseError when `out` is something else.
+    """
+    if out.exists() and not (out / "model_source.json").is_file() and any(out.iterdir()):
+        raise ReleaseError(f"{out} is there and is no app repository", hint="move it away, then run again")
+    with disk_errors(out, ReleaseError), staged_directory(out, resumable=False) as staging:
+        for path, content in app_files(bundle, url, revision).items():
+            (staging / path).parent.mkdir(exist_ok=True)
+            (staging / path).write_bytes(content)
+    return out
+
+
+def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
+    """The whole app repository, path -> content, which fetches `revision` of the model repository `url`."""
+    kind = cast(dict[str, Any], bundle.manifest["app"])["kind"]
+    template = shipped("templates") / "hosted"
+    texts = {
+        source.name if source.name in _AT_ROOT else f"{ROOM}/{source.name}": source.read_bytes()
+        for source in template.iterdir()
+        if source.is_file() and not (kind == "api" and source.name in _OF_THE_PAGE)
+    }
+    for file in bundle.files:
+        if file.kind in ("app", "card") and file.path not in _LEFT_OUT:
+            texts[file.path] = (bundle.path / file.path).read_bytes()
+    texts[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
+    texts["requirements.txt"] = f"lmdeploy=={hosted_lmdeploy(bundle)}\n{UVICORN}\n".encode()
+    texts["model_source.json"] = (json.dumps({"url": url, "revision": revision}, indent=1) + "\n").encode()
+    texts[".gitignore"] = b".askpass\n.model.git/\n*.partial\n__pycache__/\n"
+    return texts
+
+
+def app_changes(wanted: Mapping[str, bytes], there: Mapping[str, str]) -> tuple[Change, ...]:
+    """What writing these files would do to files of which the SHA-256 digests are known."""
+    sizes = {path: (hashlib.sha256(content).hexdigest(), len(content)) for path, content in wanted.items()}
+    return changes_between(sizes, there)
+
+
+def hosted_lmdeploy(bundle: Bundle) -> str:
+    """The LMDeploy that the app installs: the planned one, or the newest for the hub's Python that serves it alike."""
+    plan = cast(dict[str, Any], bundle.manifest["plan"])
+    borders = cast(dict[str, Any], bundle.manifest["model"])["lmdeploy"]
+    planned = str(plan["lmdeploy"])
+    try:
+        has_wheel = lmdeploy.age(planned) <= lmdeploy.age(LMDEPLOY)
+        serves = lmdeploy.age(borders["min"]) <= lmdeploy.age(LMDEPLOY)
+        flags = [word for word in plan["argv"] if word.startswith("--")]
+        takes = all(lmdeploy.has_flag(LMDEPLOY, flag) for flag in flags)
+    except (ValueError, KeyError, TypeError):  # a version or flag that this deploytk does not know
+        return planned
+    return LMDEPLOY if not has_wheel and serves and takes else planned

@@ -1,0 +1,48 @@
+"""What one may ask of Hugging Face beside what one may ask of every target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from deploytk.base.errors import UsageError
+from deploytk.publish.options import WAIT_S, Option, Wait
+
+AppSdk = Literal["docker", "gradio"]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceRequest:
+    """What is asked of the Space."""
+
+    sdk: AppSdk
+    hardware: str | None  # what it runs on, "t4-small"; None leaves it as it is
+    wait_s: float  # how long to wait until it runs
+    is_private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HuggingFaceOptions:
+    app: Annotated[bool, Option("Create or update the Space OWNER/NAME-app as well.")] = False
+    app_sdk: Annotated[
+        AppSdk | None, Option("What runs the Space: docker by default; gradio needs LMDeploy 0.10 or later.")
+    ] = None
+    app_hardware: Annotated[
+        str | None, Option("What the Space runs on, such as t4-small; costs money.", metavar="NAME")
+    ] = None
+    wait: Wait = None
+
+    def __post_init__(self) -> None:
+        if self.wait is not None and not self.has_app:
+            raise UsageError("--wait does nothing without an app to wait for", hint="add --app, or leave --wait out")
+
+    @property
+    def has_app(self) -> bool:
+        return self.app or self.app_sdk is not None or self.app_hardware is not None
+
+    def space(self, *, is_private: bool) -> SpaceRequest | None:
+        """None when no Space is asked for."""
+        if not self.has_app:
+            return None
+        wait_s = WAIT_S if self.wait is None else self.wait
+        return SpaceRequest(self.app_sdk or "docker", self.app_hardware, wait_s, is_private)

@@ -1,0 +1,31 @@
+"""What one may ask of ModelScope beside what one may ask of every target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from deploytk.base.errors import UsageError
+from deploytk.publish.options import WAIT_S, Option, Wait
+
+
+@dataclass(frozen=True, slots=True)
+class StudioRequest:
+    """What is asked of the Studio."""
+
+    wait_s: float  # how long to wait until it runs
+    is_private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScopeOptions:
+    app: Annotated[bool, Option("Create or update the Studio OWNER/NAME as well.")] = False
+    wait: Wait = None
+
+    def __post_init__(self) -> None:
+        if self.wait is not None and not self.app:
+            raise UsageError("--wait does nothing without an app to wait for", hint="add --app, or leave --wait out")
+
+    def studio(self, *, is_private: bool) -> StudioRequest | None:
+        """None when no Studio is asked for."""
+        return StudioRequest(WAIT_S if self.wait is None else self.wait, is_private) if self.app else None
