@@ -82,7 +82,14 @@ def _typed(name: str, hint: Any) -> Any:
     flag = f"--{name.replace('_', '-')}"
     return Annotated[
         hint.__origin__,
-        typer.Option(flag, help=one.help, metavar=one.metavar, parser=one.parse, hidden=one.is_hidden),
+        typer.Option(
+            flag,
+            help=one.help,
+            metavar=one.metavar,
+            parser=one.parse,
+            hidden=one.is_hidden,
+            rich_help_panel="Options of the target",
+        ),
     ]
 
 

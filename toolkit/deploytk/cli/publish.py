@@ -114,7 +114,7 @@ def _target(name: str, own: object, others: object) -> Target:
 
     found = target_class(name)
     for option, declaration in declared(type(others)).items():
-        unused(option, because=f"it is an option of the target {declaration.help}, not of {name}")
+        unused(option, because=f"it is an option of {declaration.help}, not of {name}")
     if "public" not in found.about.takes:
         unused("public", because=f"{found.about.title} has no private and public")
     return found(own)
