@@ -111,7 +111,7 @@ def test_a_broken_model_is_shown_and_then_refused(tmp_path: Path) -> None:
         (["plan", str(MODELS / "hf-awq"), "--gpu", "abacus"], 2, "abacus"),
         (["plan", str(MODELS / "workspace-0.9.2-awq")], 1, "modernize"),
         (["plan", str(MODELS / "hf-awq"), "--kv", "int2"], 2, "int2"),
-        (["publish", str(MODELS / "hf-awq"), "--target", "local", "--wait", "soon"], 2, "soon"),
+        (["publish", str(MODELS / "hf-awq"), "--target", "huggingface", "--wait", "soon"], 2, "soon"),
         (["smoke", "http://127.0.0.1:9", "--wait", "1s"], 1, "127.0.0.1:9"),
         (["smoke", "x", "--max-ttft-ms", "-1"], 2, "max_ttft_ms"),
         (["smoke", "x", "-o", "report.pdf"], 2, "report.pdf"),
