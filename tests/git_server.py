@@ -47,7 +47,9 @@ class GitServer(ThreadingHTTPServer):
         self.repositories: dict[str, Repo] = {}
         self.git = HTTPGitApplication(DictBackend(self.repositories))
         self.public: set[str] = set()
-        self.faults: dict[str, list[int | str]] = {}
+        self.faults: dict[str, list[int | str]] = {}  # an address: sent on to there
+        self.objects_at: str | None = None  # where LFS objects are said to be, by an address without a path
+        self.echoes_login = True  # whether the addresses of objects come with the login that was given
         self.requests: list[str] = []
         self.stored: list[str] = []
         self.put_bytes = 0
@@ -101,8 +103,10 @@ class _Handler(LFSRequestHandler):
     def send_json_response(self, status_code: int, data: Any) -> None:
         for item in data.get("objects", []):
             for action in item.get("actions", {}).values():
-                action["href"] = f"{self.server.url}{self._repo}/info/lfs{urlsplit(action['href']).path}"
-                action.setdefault("header", {})["Authorization"] = self.headers["Authorization"]
+                where = self.server.objects_at or self.server.url
+                action["href"] = f"{where}{self._repo}/info/lfs{urlsplit(action['href']).path}"
+                if self.server.echoes_login:
+                    action.setdefault("header", {})["Authorization"] = self.headers["Authorization"]
         super().send_json_response(status_code, data)
 
     def do_GET(self) -> None:  # noqa: N802
@@ -130,6 +134,11 @@ class _Handler(LFSRequestHandler):
             self.close_connection = True
         elif isinstance(fault, int):
             self._refuse(fault)
+        elif fault and "://" in fault:
+            self.send_response(307)
+            self.send_header("Location", fault + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif (status := self._refusal(kind)) or not self.server.has(self._repo):
             self._refuse(status or 404)
         elif "/info/lfs/" in path:

@@ -19,7 +19,7 @@ def _no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_check_says_what_it_is_for_and_what_to_do() -> None:
     checks = check_up(Settings()).checks
 
-    assert {"GPU", "LMDeploy", "Docker", "git-lfs", "extra cpu"} <= {check.name for check in checks}
+    assert {"GPU", "LMDeploy", "Docker", "git", "extra cpu"} <= {check.name for check in checks}
     assert all(check.needed_for for check in checks)
     assert all(check.hint for check in checks if check.status != "ok")
 

@@ -272,7 +272,7 @@ def test_sizes_and_memory_of_60_gb_of_weights(tmp_path: Path) -> None:
     gib = 2**30
     sizes = {f"model-{n:05}-of-00006.safetensors": 10 * gib for n in range(1, 7)}
     bundle = _bundle(tmp_path / "b", sizes, sha256="ab" * 32)
-    from deploytk.base.digests import cache_directory
+    from deploytk.base.cache import cache_directory
     from deploytk.image.layers import _draft, _groups
 
     (cache_directory() / "layers").mkdir(parents=True)

@@ -6,10 +6,11 @@ import gzip
 import time
 from collections.abc import Callable
 
+import httpx
 import pytest
 from lying_server import Asked, Script, lying, plain
 
-from deploytk.base.net import Key, Origin, ask, is_loopback, parse_json
+from deploytk.base.net import Key, Origin, ask, describe, is_loopback, origin_of, parse_json
 
 Send = Callable[[bytes], None]
 
@@ -169,3 +170,52 @@ def test_what_is_no_json_is_a_value_error(text: bytes) -> None:
 )  # fmt: skip
 def test_loopback_is_this_machine(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:9/", "the connection is refused"),
+        ("http://no.such.host.invalid/", "its name cannot be resolved (DNS)"),
+        ("ftp://127.0.0.1/", "its address is no web address"),
+    ],
+)
+def test_a_name_that_is_none_is_told_from_a_connection_that_is_refused(url: str, words: str) -> None:
+    with pytest.raises(httpx.HTTPError) as by_httpx:
+        httpx.get(url, trust_env=False)
+
+    assert describe(by_httpx.value) == words
+
+
+def test_other_clients_errors_are_told_alike() -> None:
+    requests = pytest.importorskip("requests")
+    session = requests.Session()
+    session.trust_env = False
+    said = {}
+    for url in ("http://127.0.0.1:9/", "http://no.such.host.invalid/"):
+        with pytest.raises(requests.ConnectionError) as caught:
+            session.get(url, timeout=5)
+        said[url] = describe(caught.value)
+
+    assert list(said.values()) == ["the connection is refused", "its name cannot be resolved (DNS)"]
+
+
+def test_the_getter_tells_them_apart_as_well() -> None:
+    with pytest.raises(ConnectionError, match="cannot be resolved"):
+        ask("http://no.such.host.invalid/", 5)
+    with pytest.raises(ConnectionError, match="refused"):
+        ask("http://127.0.0.1:9/", 5)
+
+
+def test_an_address_of_somebody_else_has_an_origin_or_none() -> None:
+    assert str(origin_of("HTTPS://H.example:443/x")) == "https://h.example"
+    assert str(origin_of("http://[::1]:80")) == "http://[::1]"
+    assert str(origin_of("http://h:8080/")) == "http://h:8080"
+    for url in ("https://a@h/", "https://:@h/", "h", "http://[", "http://h:x", "file:///x", None, 5):
+        assert origin_of(url) is None
+
+
+def test_only_tls_and_this_machine_are_private() -> None:
+    private = ("https://h/", "http://127.0.0.2:1/", "http://[::1]/", "http://localhost/")
+    assert all(Origin.of(url).is_private for url in private)
+    assert not any(Origin.of(url).is_private for url in ("http://h/", "http://localhost.h/", "http://10.0.0.1/"))

@@ -17,6 +17,7 @@ from apps import STUB, App, running_app, wait_for
 from bundles import make_bundle
 from conftest import MODELS
 from git_server import READER, GitServer
+from stranger import stranger
 
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, UsageError
@@ -290,3 +291,35 @@ def test_an_app_that_cannot_run_is_refused_before_anything_is_sent(git_hub: GitS
     assert done.returncode == 1
     assert "pre-flight: it ended with code 1" in done.stderr
     assert git_hub.requests == []
+
+
+@pytest.mark.parametrize("kind", ["info/refs", "objects", "lfsconfig"])
+def test_the_app_gives_its_token_to_no_other_server(
+    git_hub: GitServer, bundle: Bundle, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "no_proxy", "*")
+    with stranger() as other:
+        if kind == "lfsconfig":
+            bundle = _with_lfs_config(bundle, other.url)
+        _publish(bundle)
+        if kind == "info/refs":
+            git_hub.faults["GET"] = [other.url] * 20
+        if kind == "objects":
+            git_hub.objects_at, git_hub.echoes_login = other.url, False
+        fetcher = app_place(bundle) / "fetch_model.py"
+        fetcher.write_text(
+            fetcher.read_text().replace("ATTEMPTS = 5", "ATTEMPTS = 1").replace("PAUSE_S = 5.0", "PAUSE_S = 0")
+        )
+
+        done = _fetch(app_place(bundle))
+
+        assert (done.returncode == 0) == (kind == "lfsconfig")
+        assert other.logins == []
+        assert bool(other.requests) == (kind == "objects")
+
+
+def _with_lfs_config(bundle: Bundle, url: str) -> Bundle:
+    model = bundle.path.with_name("hostile")
+    shutil.copytree(MODELS / "workspace-0.4.2-awq", model)
+    (model / ".lfsconfig").write_text(f"[lfs]\n\turl = {url}/info/lfs\n\tpushurl = {url}/info/lfs\n")
+    return make_bundle(model, bundle.path.with_name("hostile-bundle"))

@@ -14,23 +14,32 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 HERE = Path(__file__).absolute().parents[1]
 CLONE = HERE / ".model.git"
 ATTEMPTS = 5
 PAUSE_S = 5.0
 POINTER = b"version https://git-lfs"
-ASKPASS = """#!/bin/sh
-case "$1" in
-Username*) printf '%s\\n' "${DEPLOYTK_MODEL_USERNAME:-$OPENXLAB_USERNAME}" ;;
-*) printf '%s\\n' "${DEPLOYTK_MODEL_TOKEN:-$OPENXLAB_GIT_TOKEN}" ;;
-esac
+# git's credential protocol, for the server of the model alone: whoever else asks for a login gets none.
+HELPER = """#!/bin/sh
+[ "$1" = get ] || exit 0
+while IFS= read -r line && [ -n "$line" ]; do
+  case "$line" in
+  protocol=*) protocol=${line#protocol=} ;;
+  host=*) host=${line#host=} ;;
+  esac
+done
+[ "$protocol://$host" = "$DEPLOYTK_MODEL_ORIGIN" ] || exit 0
+printf 'username=%s\\n' "${DEPLOYTK_MODEL_USERNAME:-$OPENXLAB_USERNAME}"
+printf 'password=%s\\n' "${DEPLOYTK_MODEL_TOKEN:-$OPENXLAB_GIT_TOKEN}"
 """
 
 
@@ -55,9 +64,13 @@ def main() -> None:
 
 def fetch(url: str, revision: str) -> str:
     """The commit and its LFS objects, tried again: a hub stumbles now and then. Returns the commit."""
-    askpass = HERE / ".askpass"
-    askpass.write_text(ASKPASS, encoding="utf-8")
-    askpass.chmod(0o700)
+    helper = HERE / ".credential"
+    helper.write_text(HELPER, encoding="utf-8")
+    helper.chmod(0o700)
+    parts = urlsplit(url)
+    # Nobody on the way shall read a token: none is sent by plain http, but to this machine.
+    is_private = parts.scheme == "https" or parts.hostname in ("127.0.0.1", "::1", "localhost")
+    os.environ["DEPLOYTK_MODEL_ORIGIN"] = f"{parts.scheme}://{parts.netloc}" if is_private else "none"
     for attempt in range(1, ATTEMPTS + 1):
         if not CLONE.is_dir():
             run("init", "--quiet", "--bare", str(CLONE))
@@ -82,11 +95,17 @@ def git(*arguments: str) -> bool:
 def run(*arguments: str) -> int:
     environment = {
         **os.environ,
-        "GIT_ASKPASS": str(HERE / ".askpass"),
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
+        "HOME": str(HERE / ".home"),  # no ~/.netrc, no helper of the system
+        "GIT_CONFIG_NOSYSTEM": "1",
     }
-    return subprocess.call(["git", "-c", "credential.helper=", *arguments], env=environment)
+    for name in ("GIT_ASKPASS", "SSH_ASKPASS"):
+        environment.pop(name, None)
+    helper = "!" + shlex.quote(str(HERE / ".credential"))
+    settings = ["credential.helper=", "credential.helper=" + helper, "http.followRedirects=false"]
+    options = [word for setting in settings for word in ("-c", setting)]
+    return subprocess.call(["git", *options, *arguments], env=environment)
 
 
 def bring(path: str, file: dict[str, Any], commit: str) -> None:

@@ -35,7 +35,7 @@ class Checkup:
 
 
 def check_up(settings: Settings) -> Checkup:
-    """Look at driver, GPU, engines, Docker, git-lfs, credentials and mirrors; nothing is changed, no token is shown."""
+    """Look at driver, GPU, engines, Docker, git, credentials and mirrors; nothing is changed, no token is shown."""
     targets = [found.about for found in loadable_targets()]
     checks = (
         _gpu(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import sqlite3
 import threading
 import time
@@ -14,8 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import platformdirs
-
+from deploytk.base.cache import cache_directory
 from deploytk.base.errors import BundleError
 from deploytk.base.progress import Advance, Progress
 
@@ -76,11 +74,6 @@ def hash_files(
             f"{error.filename} cannot be read: {error.strerror}", hint="check the file and its rights, then run again"
         ) from error
     return digests
-
-
-def cache_directory() -> Path:
-    """Where what can be made again is kept; it need not exist yet."""
-    return Path(os.environ.get("DEPLOYTK_CACHE_DIR") or platformdirs.user_cache_path("deploytk"))
 
 
 def hash_file(path: Path, advance: Advance = lambda _: None) -> str:

@@ -10,8 +10,10 @@ import asyncio
 import dataclasses
 import ipaddress
 import json
+import re
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from urllib.parse import urljoin, urlsplit
@@ -43,6 +45,29 @@ class Origin:
     @property
     def is_loopback(self) -> bool:
         return is_loopback(self.host)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way reads what is sent there: no other origin ever gets a credential."""
+        return self.scheme == "https" or self.is_loopback
+
+    @property
+    def netloc(self) -> str:
+        """Host and port as an address has them, without the usual port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}"
+
+
+def origin_of(url: object) -> Origin | None:
+    """The origin of an address that somebody else gave; None for one that is none, or that holds a name or password."""
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        return Origin.of(str(url)) if parts and parts.username is None and parts.password is None else None
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +180,58 @@ class _Errand:
 
 
 def _reason(error: Exception) -> str:
-    kinds: dict[type[Exception], str] = {
-        httpx.ConnectError: "no connection",
-        httpx.RemoteProtocolError: "it does not speak HTTP, or broke off",
-    }
-    return kinds.get(type(error)) or str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError):
+        return f"no connection: {describe(error)}"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "it does not speak HTTP, or broke off"
+    return str(error) or type(error).__name__
+
+
+def describe(error: BaseException) -> str:
+    """Why a request got no answer, for the errors of every HTTP client: httpx, requests and what is built on them."""
+    chain = list(_causes(error))
+    for kind, words in _KINDS:
+        if any(isinstance(one, kind) for one in chain):
+            return words
+    names = " ".join(type(one).__name__ for one in chain)
+    return next((words for sign, words in _SIGNS if re.search(sign, names)), "the connection broke")
+
+
+# The first that fits counts. Errors of clients that need not be installed are told by their names.
+_KINDS: tuple[tuple[type[BaseException], str], ...] = (
+    (socket.gaierror, "its name cannot be resolved (DNS)"),
+    (ssl.SSLCertVerificationError, "its certificate is not trusted"),
+    (ssl.SSLError, "it does not speak TLS as expected"),
+    (ConnectionRefusedError, "the connection is refused"),
+)
+_SIGNS = (
+    (r"NameResolutionError", "its name cannot be resolved (DNS)"),
+    (r"TooManyRedirects", "it redirects in a circle"),
+    (r"ProxyError", "the proxy of the environment does not let it through"),
+    (r"ConnectTimeout|ReadTimeout|WriteTimeout|PoolTimeout|TimeoutError", "it does not answer in time"),
+    (r"ConnectError|NewConnectionError", "no connection"),
+    (r"UnsupportedProtocol|InvalidURL|LocalProtocolError", "its address is no web address"),
+)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it came from, as far as is known."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        # A group of errors, or requests, which keep the cause among their arguments.
+        more = [
+            *getattr(one, "exceptions", ()),
+            *one.args,
+            getattr(one, "reason", None),
+            one.__cause__,
+            one.__context__,
+        ]
+        waiting += [cause for cause in more if isinstance(cause, BaseException)]
 
 
 def parse_json(content: bytes | str) -> object:

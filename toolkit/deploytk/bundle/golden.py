@@ -7,8 +7,7 @@ import json
 import os
 from pathlib import Path
 
-import platformdirs
-
+from deploytk.base.cache import cache_directory
 from deploytk.base.errors import UsageError
 from deploytk.bundle.value import Golden
 
@@ -53,4 +52,4 @@ def bundle_place(model: Path, name: str) -> Path:
     if os.access(parent, os.W_OK):
         return parent / ".deploytk" / name
     mark = hashlib.sha256(str(model.resolve()).encode()).hexdigest()[:8]
-    return platformdirs.user_cache_path("deploytk") / "bundles" / f"{name}-{mark}"
+    return cache_directory() / "bundles" / f"{name}-{mark}"

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from deploytk.base.digests import cache_directory
+from deploytk.base.cache import cache_directory
 from deploytk.base.errors import ImageError
 from deploytk.base.files import disk_errors, write_text
 from deploytk.base.progress import Progress

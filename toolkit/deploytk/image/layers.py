@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from deploytk.base.digests import cache_directory, hash_file
+from deploytk.base.cache import cache_directory
+from deploytk.base.digests import hash_file
 from deploytk.base.errors import ImageError
 from deploytk.base.files import write_text
 from deploytk.base.progress import Advance, Progress

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from deploytk.base.digests import cache_directory
+from deploytk.base.cache import cache_directory
 from deploytk.base.errors import ImageError
 from deploytk.base.files import disk_errors, locked
 from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, read_file

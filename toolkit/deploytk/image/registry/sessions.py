@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploytk.base.digests import cache_directory
+from deploytk.base.cache import cache_directory
 from deploytk.base.errors import TryAgainError
 from deploytk.image.reference import Reference
 

@@ -56,7 +56,7 @@ def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
     texts[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
     texts["requirements.txt"] = f"lmdeploy=={hosted_lmdeploy(bundle)}\n{UVICORN}\n".encode()
     texts["model_source.json"] = (json.dumps({"url": url, "revision": revision}, indent=1) + "\n").encode()
-    texts[".gitignore"] = b".askpass\n.model.git/\n*.partial\n__pycache__/\n"
+    texts[".gitignore"] = b".credential\n.model.git/\n*.partial\n__pycache__/\n"
     return texts
 
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import platformdirs
 from modelscope_hub import HubApi, errors
 from modelscope_hub.config import HubConfig
 
+from deploytk.base.cache import cache_directory
 from deploytk.base.credentials import ask_token
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
@@ -208,7 +206,7 @@ def _words(status: str) -> str:
 
 @contextlib.contextmanager
 def _alone(repo: str) -> Iterator[None]:
-    cache = Path(os.environ.get("DEPLOYTK_CACHE_DIR") or platformdirs.user_cache_path("deploytk"))
+    cache = cache_directory()
     key = hashlib.sha256(repo.encode()).hexdigest()[:16]
     with disk_errors(cache, ReleaseError), locked(cache / "modelscope" / f".{key}.lock", repo):
         yield

@@ -1,41 +1,54 @@
-"""Runs git and git-lfs: no prompt, no configuration but ours, a token that is nowhere but in the environment."""
+"""Runs git: no prompt, no configuration but ours; the token is in the environment alone, for one server alone."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
+
+import httpx
 
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError
+from deploytk.base.net import Origin, origin_of
 from deploytk.base.processes import die_with_parent
 from deploytk.base.progress import Progress
-from deploytk.publish.targets.openxlab.place import SITE, Account, is_loopback
+from deploytk.base.retry import Retry, RetryPolicy, retry_after_s
+from deploytk.publish.targets.openxlab.place import SERVER_VARIABLE, SITE, Account
 
-Trouble = Literal["gone", "credentials", "forbidden", "missing", "moved", "disk", "other"]
+Trouble = Literal["elsewhere", "gone", "credentials", "forbidden", "missing", "moved", "disk", "other"]
 
 LIMIT_S = 600.0
-STALL_S = 300.0  # without a byte sent; a server may take long to check a large file
 PATIENCE_S = 90.0  # with a server that does not answer
 _FULL_BYTES = 2**18
-_POLL_S = 0.1
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 4.0
 
-_ASKPASS = """#!/bin/sh
-case "$1" in
-Username*) printf '%s\\n' "$DEPLOYTK_GIT_USERNAME" ;;
-*) printf '%s\\n' "$DEPLOYTK_GIT_TOKEN" ;;
-esac
+# Speaks git's credential protocol, for one origin: whoever else asks for a login ends the command.
+_CREDENTIAL_HELPER = """#!/bin/sh
+[ "$1" = get ] || exit 0
+while IFS= read -r line && [ -n "$line" ]; do
+  case "$line" in
+  protocol=*) protocol=${line#protocol=} ;;
+  host=*) host=${line#host=} ;;
+  esac
+done
+if [ "$protocol://$host" = "$DEPLOYTK_GIT_ORIGIN" ]; then
+  printf 'username=%s\\npassword=%s\\n' "$DEPLOYTK_GIT_USERNAME" "$DEPLOYTK_GIT_TOKEN"
+else
+  printf 'error: %s asks for the login of another server\\n' "$protocol://$host" >&2
+  printf 'quit=1\\n'
+fi
 """
 
 # Everything else of the environment, such as GIT_TRACE, stays out.
@@ -45,6 +58,8 @@ _KEPT = ("PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "H
 # The first that fits counts: a refusal is followed by "the remote end hung up".
 _SIGNS: dict[Trouble, str] = {
     "disk": r"^(?!remote:).*(no space left on device|disk quota exceeded|file too large)",
+    "elsewhere": r"asks for the login of another server|error: 30[12378]|unable to update url base|insecure redirect"
+    r"|status 30[12378]|too many redirects|transport '\w+' not allowed",
     "moved": r"non-fast-forward|fetch first|stale info|cannot lock ref|failed to update ref|but expected [0-9a-f]{40}",
     "forbidden": r"error: 403|status 403|http 403|permission denied|not allowed to push|protected branch|forbidden"
     r"|authorization error|hook declined|you do not have permission|read-only",
@@ -52,8 +67,9 @@ _SIGNS: dict[Trouble, str] = {
     r"|git credentials for .* not found"
     r"|could not read (username|password)|terminal prompts disabled|unauthorized",
     "missing": r"repository .*not found|error: 404|status 404|does not exist|does not appear to be a git repository",
-    "gone": r"could not resolve host|failed to connect|connection (was )?(refused|reset)|couldn't connect|timed? ?out"
-    r"|error: (5\d\d|429)|status 5\d\d|http 5\d\d|unexpected disconnect|early eof|rpc failed|\beof\b|no such host"
+    "gone": r"could not resolve host|cannot be resolved|no such host|failed to connect|couldn't connect|timed? ?out"
+    r"|connection (was )?(refused|reset)|error: (5\d\d|429|408|425)|status 5\d\d|http 5\d\d|unexpected disconnect"
+    r"|early eof|rpc failed|\beof\b"
     r"|remote end hung up|closed (idle|network) connection|empty reply|broken pipe|too slow|network is unreachable"
     r"|fatal error: server error",
 }
@@ -64,6 +80,7 @@ class Finished:
     code: int
     stdout: bytes
     stderr: str
+    asked_s: float | None = None  # how long the server asks to wait
 
     @property
     def trouble(self) -> Trouble:
@@ -77,6 +94,8 @@ class Git:
     def __init__(self, work: Path, url: str, account: Account, progress: Progress, patience_s: float) -> None:
         self.work = work
         self.url = url
+        self.origin = Origin.of(url)
+        self.lfs_url = f"{url}/info/lfs"
         self._account = account
         self._progress = progress
         self._patience_s = patience_s
@@ -85,64 +104,58 @@ class Git:
     def repository(self) -> Path:
         return self.work / "repo.git"
 
+    @property
+    def _helper(self) -> Path:
+        return self.work / "credential"
+
     def start(self) -> None:
         """Make the repository anew: a kill may have left locks and half a pack in the one before."""
         check_tools()
         shutil.rmtree(self.work, ignore_errors=True)
         (self.work / "home").mkdir(parents=True)
-        askpass = self.work / "askpass"
-        askpass.write_text(_ASKPASS)
-        askpass.chmod(0o700)
+        self._helper.write_text(_CREDENTIAL_HELPER)
+        self._helper.chmod(0o700)
         self.must("init", "--quiet", "--bare", "--initial-branch=main", str(self.repository))
         self.must("remote", "add", "hub", self.url)
 
     def must(self, *arguments: str, stdin: bytes = b"", limit_s: float = LIMIT_S) -> bytes:
         """What git prints; tried again while the server is away. Raises what a user can act on."""
-        return self.retry(lambda: self.run("git", *arguments, stdin=stdin, limit_s=limit_s))
+        return self.retry(lambda: self.run(*arguments, stdin=stdin, limit_s=limit_s))
 
     def retry(self, attempt: Callable[[], Finished]) -> bytes:
-        gone_since: float | None = None
-        pause_s = _FIRST_PAUSE_S
+        """What an attempt prints that comes to its end; tried again while the server is away."""
+        retry = self.patience()
         while True:
             done = attempt()
             if done.code == 0:
                 return done.stdout
             if done.trouble != "gone":
                 raise self.error(done)
-            gone_since = gone_since or time.monotonic()
-            if time.monotonic() - gone_since > self._patience_s:
-                raise self.error(done)
-            self._progress.note(f"{self.host} does not answer, trying again: {_last_line(done.stderr)}")
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            retry.wait(f"does not answer: {_last_line(done.stderr)}", done.asked_s)
 
-    def run(
-        self,
-        program: Literal["git", "git-lfs"],
-        *arguments: str,
-        stdin: bytes = b"",
-        limit_s: float = LIMIT_S,
-        options: tuple[str, ...] = (),
-        watched: Path | None = None,
-        look: Callable[[], None] = lambda: None,
-    ) -> Finished:
-        """Run to the end, within the limit; with `watched`, as long as that file grows. `look` is called meanwhile."""
-        settings = ("credential.helper=", "core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0",
-                    "http.lowSpeedLimit=1", "http.lowSpeedTime=60", "advice.detachedHead=false",
-                    "lfs.locksverify=false", "lfs.transfer.maxretries=3", *options)  # fmt: skip
-        environment = self._environment(settings, watched)
+    def patience(self) -> Retry:
+        """For one request to this server, or to where it keeps large files."""
+        policy = RetryPolicy(total_s=self._patience_s, first_s=_FIRST_PAUSE_S, longest_s=_LONGEST_PAUSE_S)
+        return Retry(policy, self.host, self._progress.note)
+
+    def run(self, *arguments: str, stdin: bytes = b"", limit_s: float = LIMIT_S) -> Finished:
+        """Run git to its end, within the limit."""
+        environment = self._environment(self._settings())
         out, err = self.work / "stdout", self.work / "stderr"
         given = self.work / "stdin"
         given.write_bytes(stdin)
         with given.open("rb") as readable, out.open("wb") as output, err.open("wb") as errors:
             process = subprocess.Popen(
-                [program, *arguments],
+                ["git", *arguments],
                 cwd=self.repository if self.repository.is_dir() else self.work,
                 env=environment, stdin=readable, stdout=output, stderr=errors,
                 start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
+        late = ""
         try:
-            late = self._wait(process, limit_s, watched, look)
+            process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            late = f"timed out after {limit_s:.0f} s"
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -150,29 +163,14 @@ class Git:
         said = self.redact(err.read_text(encoding="utf-8", errors="replace"))
         return Finished(process.returncode, out.read_bytes(), f"{said}\n{late}" if late else said)
 
-    def _wait(
-        self, process: subprocess.Popen[bytes], limit_s: float, watched: Path | None, look: Callable[[], None]
-    ) -> str:
-        started = grown = time.monotonic()
-        size = 0
-        while process.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_S if watched else min(1.0, limit_s))
-            look()
-            now = time.monotonic()
-            if watched is None:
-                if now - started > limit_s:
-                    return f"timed out after {limit_s:.0f} s"
-                continue
-            found = watched.stat().st_size if watched.exists() else 0
-            if found != size:
-                size, grown = found, now
-            elif now - grown > STALL_S:
-                return f"timed out: nothing was sent for {STALL_S:g} s"
-        look()
-        return ""
+    def _settings(self) -> tuple[str, ...]:
+        """What git is told; an empty helper forgets those of the system."""
+        helper = f"credential.helper=!{shlex.quote(str(self._helper))}"
+        return ("credential.helper=", helper, "core.askPass=", "http.followRedirects=false", "protocol.allow=never",
+                f"protocol.{self.origin.scheme}.allow=always", "core.hooksPath=/dev/null", "core.fsmonitor=false",
+                "gc.auto=0", "http.lowSpeedLimit=1", "http.lowSpeedTime=60", "advice.detachedHead=false")  # fmt: skip
 
-    def _environment(self, settings: tuple[str, ...], watched: Path | None) -> dict[str, str]:
+    def _environment(self, settings: tuple[str, ...]) -> dict[str, str]:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         ours = {
             "HOME": str(self.work / "home"),
@@ -181,29 +179,51 @@ class Git:
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ASKPASS": str(self.work / "askpass"),
+            "DEPLOYTK_GIT_ORIGIN": f"{self.origin.scheme}://{urlsplit(self.url).netloc}",
             "DEPLOYTK_GIT_USERNAME": self._account.username,
             "DEPLOYTK_GIT_TOKEN": self._account.token,
-            # As -c, which git-lfs started by itself would not see.
             "GIT_CONFIG_COUNT": str(len(settings)),
         }
         for number, setting in enumerate(settings):
             key, _, value = setting.partition("=")
             ours |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
-        if watched:
-            ours["GIT_LFS_PROGRESS"] = str(watched)
-        if is_loopback(urlsplit(self.url).hostname or ""):
+        if self.origin.is_loopback:
             ours |= {"NO_PROXY": "*", "no_proxy": "*"}
         return {**kept, **ours}
 
     @property
     def host(self) -> str:
-        return urlsplit(self.url).netloc
+        return self.origin.netloc
 
     def redact(self, text: str) -> str:
-        for secret in (self._account.token, quote(self._account.token, safe="")):
+        pair = b64encode(f"{self._account.username}:{self._account.token}".encode()).decode().rstrip("=")
+        for secret in (self._account.token, quote(self._account.token, safe=""), pair):
             text = text.replace(secret, "***")
         return text
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """For requests to `origin` alone."""
+        return self._account.username, self._account.token
+
+    def finished(self, answer: httpx.Response, good: Collection[int]) -> Finished:
+        """An answer by its status, as if git had got it. Raises ReleaseError for a redirect."""
+        self.refuse_redirect(answer)
+        code = 0 if answer.status_code in good else 1
+        asked_s = retry_after_s(answer.headers.get("Retry-After"))
+        return Finished(code, b"", f"error: {answer.status_code}", asked_s)
+
+    def refuse_redirect(self, answer: httpx.Response) -> None:
+        """Raises ReleaseError for an answer that sends us to another address."""
+        if answer.is_redirect:
+            to = origin_of(urljoin(str(answer.url), answer.headers["Location"]))
+            raise self._elsewhere(f"{answer.url.path} to {to or 'no web address'}")
+
+    def _elsewhere(self, what: str) -> ReleaseError:
+        return ReleaseError(
+            f"{self.host} sends elsewhere, where its token does not go: {what}",
+            hint=f"if the server has moved, set {SERVER_VARIABLE} to its new address",
+        )
 
     def error(self, done: Finished) -> DeployError:
         """What went wrong, in one line, and what to do about it."""
@@ -218,6 +238,8 @@ class Git:
             )
         if trouble == "disk":
             return ReleaseError(f"the disk of {self.work} is full", hint="free some space and run again")
+        if trouble == "elsewhere":
+            return self._elsewhere(_last_line(done.stderr))
         if trouble == "credentials":
             return ReleaseError(
                 f"{host} does not take the token of {user}",
@@ -236,11 +258,10 @@ class Git:
 
 
 def check_tools() -> None:
-    """Raises ReleaseError when git or git-lfs is not installed."""
-    for program in ("git", "git-lfs"):
-        if not shutil.which(program):
-            how = "brew install" if sys.platform == "darwin" else "apt-get install"
-            raise ReleaseError(f"{program} is not installed here", hint=f"install it: {how} {program}")
+    """Raises ReleaseError when git is not installed."""
+    if not shutil.which("git"):
+        how = "brew install" if sys.platform == "darwin" else "apt-get install"
+        raise ReleaseError("git is not installed here", hint=f"install it: {how} git")
 
 
 def creation_steps(repo: str) -> str:

@@ -1,136 +1,92 @@
-"""The LFS side: which objects the server has, and sending the others."""
+"""What a server says of LFS objects: which it has, and where the others go."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
 
 import httpx
 
 from deploytk.base.errors import ReleaseError
-from deploytk.base.progress import Progress
+from deploytk.base.net import describe
 from deploytk.publish.targets.openxlab.git import Finished, Git
-from deploytk.publish.targets.openxlab.place import Place, is_loopback
 from deploytk.publish.targets.openxlab.tree import Entry
 
-_ANSWER_WITHIN_S = 60.0
+ANSWER_WITHIN_S = 60.0
 _BATCH = 100  # what git-lfs itself asks for at once
-_PER_COMMAND = 1000
-_LARGE_BYTES = 64 * 2**20
-_JSON = "application/vnd.git-lfs+json"
+JSON = "application/vnd.git-lfs+json"
 
 
-def present_objects(git: Git, place: Place, entries: Collection[Entry]) -> set[str]:
+def present_objects(git: Git, entries: Collection[Entry]) -> set[str]:
     """The object ids among `entries` that the server would hand out, with the size that they must have."""
+    found: set[str] = set()
+    for asked, answered in batches(git, "download", entries):
+        found |= _present(git, asked, answered)
+    return found
+
+
+def batches(
+    git: Git, operation: Literal["download", "upload"], entries: Collection[Entry]
+) -> Iterator[tuple[dict[str, int], list[Any]]]:
+    """Sizes by object id that were asked for, and what the server says of them, in portions."""
     sizes = {entry.oid: entry.size for entry in entries if entry.oid}
     wanted = sorted(sizes)
-    found: set[str] = set()
-    with _client(place) as client:
+    with _client(git) as client:
         for start in range(0, len(wanted), _BATCH):
-            objects = [{"oid": oid, "size": sizes[oid]} for oid in wanted[start : start + _BATCH]]
-            found |= _ask(git, client, place, objects)
-    return found & {oid for oid, _ in sizes.items()}
+            asked = {oid: sizes[oid] for oid in wanted[start : start + _BATCH]}
+            yield asked, _ask(git, client, operation, asked)
 
 
-def _client(place: Place) -> httpx.Client:
-    host = httpx.URL(place.url).host
+def _client(git: Git) -> httpx.Client:
     return httpx.Client(
-        auth=(place.account.username, place.account.token),
-        timeout=_ANSWER_WITHIN_S,
-        trust_env=not is_loopback(host),
-        headers={"Accept": _JSON, "Content-Type": _JSON},
+        auth=git.login,
+        timeout=ANSWER_WITHIN_S,
+        trust_env=not git.origin.is_loopback,
+        follow_redirects=False,  # the login goes where it was meant to go
+        headers={"Accept": JSON, "Content-Type": JSON},
     )
 
 
-def _ask(git: Git, client: httpx.Client, place: Place, objects: list[dict[str, object]]) -> set[str]:
+def _ask(git: Git, client: httpx.Client, operation: str, asked: dict[str, int]) -> list[Any]:
     answers: list[httpx.Response] = []
+    objects = [{"oid": oid, "size": size} for oid, size in asked.items()]
 
     def attempt() -> Finished:
-        body = {"operation": "download", "transfers": ["basic"], "objects": objects, "hash_algo": "sha256"}
+        body = {"operation": operation, "transfers": ["basic"], "objects": objects, "hash_algo": "sha256"}
         try:
-            answer = client.post(f"{place.url}/info/lfs/objects/batch", json=body)
+            answer = client.post(f"{git.lfs_url}/objects/batch", json=body)
         except httpx.TransportError as error:
-            return Finished(1, b"", f"failed to connect: {type(error).__name__}")
+            return Finished(1, b"", f"failed to connect: {describe(error)}")
         answers.append(answer)
         # A server that has none of the objects, or only what an earlier crash of its left of them, may say so for the
         # whole request: 404 and 422.
-        return Finished(0 if answer.status_code in (200, 404, 422) else 1, b"", f"error: {answer.status_code}")
+        return git.finished(answer, (200, 404, 422) if operation == "download" else (200,))
 
     git.retry(attempt)
     if answers[-1].status_code != 200:
-        return set()
+        return []
     try:
         listed = answers[-1].json()["objects"]
-        sizes = {str(asked["oid"]): asked["size"] for asked in objects}
+        if not isinstance(listed, list):
+            raise TypeError
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_list(git) from error
+    return listed
+
+
+def _present(git: Git, asked: dict[str, int], answered: list[Any]) -> set[str]:
+    """The ids of those that the server would hand out, with the size that they must have."""
+    try:
         return {
             str(item["oid"])
-            for item in listed
-            if "error" not in item and "download" in item.get("actions", {}) and item["size"] == sizes.get(item["oid"])
+            for item in answered
+            if "error" not in item and "download" in item.get("actions", {}) and item["size"] == asked.get(item["oid"])
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReleaseError(
-            f"{git.host} answers no list of LFS objects",
-            hint="is it a git server with LFS? run again, or ask its owner",
-        ) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _no_list(git) from error
 
 
-def send_objects(git: Git, entries: Sequence[Entry], progress: Progress) -> None:
-    """Send the LFS objects of `entries`; an interruption loses one large file or a few small ones at most."""
-    unique = {entry.oid: entry for entry in entries if entry.oid and entry.source}
-    store = git.repository / "lfs" / "objects"
-    for oid, entry in unique.items():
-        link = store / oid[:2] / oid[2:4] / oid
-        link.parent.mkdir(parents=True, exist_ok=True)
-        assert entry.source is not None  # noqa: S101 (it was asked for above)
-        link.symlink_to(entry.source.resolve())  # read through the link: nothing is copied
-    marks = {oid: _mark(entry) for oid, entry in unique.items()}
-    large = [oid for oid, entry in unique.items() if entry.size >= _LARGE_BYTES]
-    small = [oid for oid, entry in unique.items() if entry.size < _LARGE_BYTES]
-    with progress.task("sending", sum(entry.size for entry in unique.values())) as advance:
-        for oids, at_once in ((small, 8), (large, 1)):
-            for start in range(0, len(oids), _PER_COMMAND):
-                _send(git, oids[start : start + _PER_COMMAND], at_once, advance)
-    for oid, entry in unique.items():
-        if _mark(entry) != marks[oid]:
-            raise ReleaseError(
-                f"{entry.source} changed while it was sent", hint="package the model again, then publish"
-            )
-
-
-def _send(git: Git, oids: list[str], at_once: int, advance: Callable[[int], None]) -> None:
-    watched = git.work / f"sent-{time.monotonic_ns()}"
-    sent: dict[str, int] = {}
-    read = 0
-
-    def look() -> None:
-        nonlocal read
-        if not watched.exists():
-            return
-        text = watched.read_text(encoding="utf-8", errors="replace")
-        whole = text.rfind("\n") + 1
-        for line in text[read:whole].splitlines():
-            _, _, amount, name = (*line.split(" ", 3), "", "", "")[:4]
-            done = amount.partition("/")[0]
-            if done.isdigit() and int(done) > sent.get(name, 0):
-                advance(int(done) - sent.get(name, 0))
-                sent[name] = int(done)
-        read = whole
-
-    git.retry(
-        lambda: git.run(
-            "git-lfs", "push", "--object-id", "hub", *oids,
-            options=(f"lfs.concurrenttransfers={at_once}", f"lfs.{git.url}/info/lfs.access=basic"),
-            watched=watched, look=look,
-        )
-    )  # fmt: skip
-
-
-def _mark(entry: Entry) -> tuple[int, int, int]:
-    assert entry.source is not None  # noqa: S101 (only LFS objects are marked)
-    try:
-        status = entry.source.stat()
-    except OSError as error:
-        raise ReleaseError(
-            f"{entry.source} went away while it was sent", hint="package the model again, then publish"
-        ) from error
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _no_list(git: Git) -> ReleaseError:
+    return ReleaseError(
+        f"{git.host} answers no list of LFS objects", hint="is it a git server with LFS? run again, or ask its owner"
+    )

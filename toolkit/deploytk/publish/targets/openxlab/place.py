@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from deploytk.base.credentials import ask_token
 from deploytk.base.errors import ReleaseError, UsageError
+from deploytk.base.net import origin_of
 
 SERVER = "https://code.openxlab.org.cn"
 SERVER_VARIABLE = "OPENXLAB_GIT_ENDPOINT"
@@ -72,19 +72,13 @@ def check_repo(repo: str | None) -> str:
 
 def check_server(address: str) -> str:
     """`address` without a slash at its end; raises UsageError unless a token may be sent there."""
-    parts = urlsplit(address)
-    if parts.username or parts.password:
+    if "@" in address:
         raise UsageError(
             f"{SERVER_VARIABLE} holds a name or password", hint="set OPENXLAB_USERNAME and OPENXLAB_GIT_TOKEN"
         )
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))):
+    origin = origin_of(address)
+    if not origin or not origin.is_private or "?" in address or "#" in address:
         hint = f"{SERVER_VARIABLE} is an https address; plain http only on this machine"
         raise UsageError(f"{address!r} is no server that a token may be sent to", hint=hint)
-    return address.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    # As git compares it when it asks for a login.
+    return f"{origin}{urlsplit(address).path}".rstrip("/")

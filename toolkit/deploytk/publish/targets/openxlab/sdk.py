@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from deploytk.base.cache import cache_directory
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.files import disk_errors, locked
 from deploytk.base.processes import die_with_parent
@@ -48,7 +47,7 @@ class Keys:
 
 def sdk_python(progress: Progress) -> Path:
     """The Python of the environment that has openxlab 0.1.3; made on the first call, which needs a package index."""
-    cache = Path(os.environ.get("DEPLOYTK_CACHE_DIR") or platformdirs.user_cache_path("deploytk"))
+    cache = cache_directory()
     version = ".".join(map(str, sys.version_info[:2]))
     place = cache / f"openxlab-{VERSION}-python{version}"
     python, done = place / "bin" / "python", place / ".complete"

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import httpx
-import platformdirs
-
+from deploytk.base.cache import cache_directory
 from deploytk.base.credentials import Credential, find_credential
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.files import disk_errors, locked
@@ -26,18 +22,19 @@ from deploytk.publish.platform import Platform
 from deploytk.publish.record import Release
 from deploytk.publish.target import About, AppRequest
 from deploytk.publish.targets.common.app_repository import write_app
+from deploytk.publish.targets.openxlab.access import is_public, permissions, require_writer
 from deploytk.publish.targets.openxlab.app import app_place, plan_app, push_app, steps_left
-from deploytk.publish.targets.openxlab.git import PATIENCE_S, Finished, Git
-from deploytk.publish.targets.openxlab.lfs import present_objects, send_objects
+from deploytk.publish.targets.openxlab.git import PATIENCE_S, Git
+from deploytk.publish.targets.openxlab.lfs import present_objects
+from deploytk.publish.targets.openxlab.lfs_upload import send_objects
 from deploytk.publish.targets.openxlab.options import OpenXLabOptions
-from deploytk.publish.targets.openxlab.place import Place, find_place, is_loopback
+from deploytk.publish.targets.openxlab.place import Place, find_place
 from deploytk.publish.targets.openxlab.tree import Entry, wanted_tree
 
 _VERIFIED_BY = "the commit id of the branch, and the LFS object id and size of every large file"
 _FIRST_COMMIT_S = 1704067200  # 2024-01-01: a commit says nothing about when or where, so the same bundle gives the same
 _AUTHOR = "deploytk <deploytk@localhost>"
 _ATTEMPTS = 3  # while somebody else pushes to the same branch
-_ANSWER_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class OpenXLab:
         "OpenXLab",
         options=OpenXLabOptions,
         takes=("public",),
-        programs=("git", "git-lfs"),
+        programs=("git",),
         credential=_credential,
         platform=Platform("openxlab", (3, 9), "0.0.0.0", 7860, 48 * 2**30, 24 * 2**30),  # noqa: S104 (hubs reach it so)
     )
@@ -90,16 +87,17 @@ class OpenXLab:
             git = Git(Path(directory) / "work", place.url, place.account, Silent(), self._patience_s)
             git.start()
             entries = wanted_tree(bundle)
-            remote = _look(git, place, entries)
-            is_private = not _is_public(git, place)
+            remote = _look(git, entries)
+            is_private = not is_public(git)
             changes = _changes(entries, remote)
             app = None
             if self._own.has_app:
                 is_same = remote.commit and all(change.status == "same" for change in changes)
                 commit = str(remote.commit) if is_same else _commit(git, entries, remote, bundle)
                 app = plan_app(bundle, place.url, commit, self._own.app_remote, is_private=is_private)
+            allowed = permissions(git)
         size = sum(change.bytes for change in changes)
-        return ReleasePlan(self.about.name, place.repo, is_private, changes, size, _permissions(place), app)
+        return ReleasePlan(self.about.name, place.repo, is_private, changes, size, allowed, app)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Send the LFS objects that the server lacks, push one commit, and ask for all of it back.
@@ -115,8 +113,8 @@ class OpenXLab:
         with _workplace(place) as work:
             git = Git(work, place.url, place.account, progress, self._patience_s)
             git.start()
-            is_public = _is_public(git, place)
-            if is_public and options.is_private:
+            is_open = is_public(git)
+            if is_open and options.is_private:
                 raise ReleaseError(
                     f"{place.repo} is visible to everybody; nothing was sent",
                     hint="add --public if that is meant, or make the repository private on its settings page",
@@ -126,12 +124,12 @@ class OpenXLab:
             if any(change.status != "same" for change in changes):
                 _verify(git, place, entries, commit)
         sent = [change for change in changes if change.status in ("new", "changed")]
-        steps = [] if options.is_private or is_public else [f"make it public on its settings page: {place.page}"]
+        steps = [] if options.is_private or is_open else [f"make it public on its settings page: {place.page}"]
         if self._own.has_app:
             app = write_app(bundle, app_place(bundle), place.url, commit)
             if self._own.app_remote:
                 push_app(app, self._own.app_remote)
-            left = steps_left(bundle, place, app, self._own.app_remote, is_private=not is_public)
+            left = steps_left(bundle, place, app, self._own.app_remote, is_private=not is_open)
             steps += left[-1:] if self._own.app_url else left
         return Release(
             target=self.about.name,
@@ -153,11 +151,11 @@ def _bring(
     """Make the branch what `entries` say; returns its commit and what had to change."""
     first: tuple[Change, ...] | None = None
     for _ in range(_ATTEMPTS):
-        remote = _look(git, place, entries)
+        remote = _look(git, entries)
         changes = _changes(entries, remote)
         first = first or changes
         if any(change.status != "same" for change in changes):
-            _require_writer(git, place)
+            require_writer(git)
         send_objects(git, [entry for entry in entries if entry.oid and entry.oid not in remote.objects], progress)
         if remote.commit and remote.blobs == {entry.path: entry.blob for entry in entries}:
             return remote.commit, first
@@ -168,7 +166,7 @@ def _bring(
     raise TryAgainError(f"somebody else keeps pushing to {place.repo}", hint="run again when that has ended")
 
 
-def _look(git: Git, place: Place, entries: Sequence[Entry]) -> _Remote:
+def _look(git: Git, entries: Sequence[Entry]) -> _Remote:
     """The head of the default branch, its tree without large files, and the LFS objects that are there."""
     lines = git.must("ls-remote", "--symref", "hub", "HEAD", "refs/heads/*").decode().splitlines()
     branch = "main"
@@ -189,7 +187,7 @@ def _look(git: Git, place: Place, entries: Sequence[Entry]) -> _Remote:
         for line in filter(None, listing.split("\0")):
             facts, _, path = line.partition("\t")
             blobs[path] = facts.split()[2]
-    return _Remote(branch, commit, blobs, present_objects(git, place, entries))
+    return _Remote(branch, commit, blobs, present_objects(git, entries))
 
 
 def _changes(entries: Sequence[Entry], remote: _Remote) -> tuple[Change, ...]:
@@ -231,7 +229,7 @@ def _push(git: Git, commit: str, remote: _Remote) -> bool:
         return git.must("ls-remote", "hub", ref).decode().partition("\t")[0]
 
     for _ in range(_ATTEMPTS):
-        done = git.run("git", "push", "--quiet", "--no-verify", "hub", f"{commit}:{ref}")
+        done = git.run("push", "--quiet", "--no-verify", "hub", f"{commit}:{ref}")
         # The answer may be lost while the branch has moved: what counts is where it is.
         if done.code == 0:
             return True
@@ -250,7 +248,7 @@ def _verify(git: Git, place: Place, entries: Sequence[Entry], commit: str) -> No
     heads = git.must("ls-remote", "hub", "refs/heads/*").decode()
     if commit not in heads:
         raise ReleaseError(f"{place.repo} is not at {commit} after the push", hint="somebody pushed over it; run again")
-    missing = {entry.oid for entry in entries if entry.oid} - present_objects(git, place, entries)
+    missing = {entry.oid for entry in entries if entry.oid} - present_objects(git, entries)
     if missing:
         path = next(entry.path for entry in entries if entry.oid in missing)
         raise ReleaseError(
@@ -260,11 +258,7 @@ def _verify(git: Git, place: Place, entries: Sequence[Entry], commit: str) -> No
 
 def lock_of(place: Place) -> Path:
     """The lock that a publisher to `place` holds."""
-    return _cache() / "openxlab" / f".{_key(place)}.lock"
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("DEPLOYTK_CACHE_DIR") or platformdirs.user_cache_path("deploytk"))
+    return cache_directory() / "openxlab" / f".{_key(place)}.lock"
 
 
 def _key(place: Place) -> str:
@@ -274,40 +268,7 @@ def _key(place: Place) -> str:
 @contextmanager
 def _workplace(place: Place) -> Iterator[Path]:
     """A directory of this repository's own, for one publisher at a time; it goes when all is done."""
-    work = _cache() / "openxlab" / _key(place)
+    work = cache_directory() / "openxlab" / _key(place)
     with disk_errors(work, ReleaseError), locked(lock_of(place), place.repo):
         yield work
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _is_public(git: Git, place: Place) -> bool:
-    """Whether somebody without an account may read it; asked until the server says so or not."""
-
-    def attempt() -> Finished:
-        status = _knock(place, "git-upload-pack", None)
-        is_away = status is None or status >= 500 or status == 429
-        return Finished(int(is_away), str(status).encode(), "failed to connect")
-
-    return git.retry(attempt) == b"200"
-
-
-def _require_writer(git: Git, place: Place) -> None:
-    """Raises ReleaseError for a token that may not write; an LFS server might take every byte before the push fails."""
-    status = _knock(place, "git-receive-pack", (place.account.username, place.account.token))
-    if status in (401, 403):
-        raise git.error(Finished(1, b"", f"error: {status}, before anything was sent"))
-
-
-def _permissions(place: Place) -> str:
-    status = _knock(place, "git-receive-pack", (place.account.username, place.account.token))
-    may = {200: "may write", 401: "is not accepted", 403: "may only read"}.get(status or 0, "could not be tried")
-    return f"the token of {place.account.username} {may}"
-
-
-def _knock(place: Place, service: str, auth: tuple[str, str] | None) -> int | None:
-    trust = not is_loopback(urlsplit(place.url).hostname or "")
-    try:
-        with httpx.Client(timeout=_ANSWER_WITHIN_S, trust_env=trust, auth=auth) as client:
-            return client.get(f"{place.url}/info/refs", params={"service": service}).status_code
-    except httpx.HTTPError:
-        return None
