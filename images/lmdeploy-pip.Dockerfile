@@ -14,7 +14,8 @@ RUN python3 -c 'import ensurepip' 2>/dev/null || { \
       fi; \
       apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*; }
 
-# What is needed to install, a certificate and wheels among it, stays in this stage. The app has an environment of its own:
+# What is needed to install, a certificate and wheels among it, stays in this stage. It comes from requirements.txt and
+# deploytk_app/, which are deploytk's: nothing of the model is used. The app has an environment of its own:
 # what it needs and what LMDeploy needs never meet.
 FROM python AS packages
 ARG LMDEPLOY_VERSION=0.18.0
@@ -22,7 +23,7 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_NO_INDEX
 WORKDIR /build
-COPY requirements.txt lmdeploy-lock* ca-certificate* wheels* ./
+COPY requirements.txt deploytk_app/lmdeploy-lock* deploytk_app/ca-certificate* deploytk_app/wheels* ./
 RUN if [ -f ca-certificate.crt ]; then export PIP_CERT=/build/ca-certificate.crt; fi; \
     if [ ! -f lmdeploy-lock.txt ]; then printf '%s\n' "lmdeploy==${LMDEPLOY_VERSION}" partial-json-parser > lmdeploy-lock.txt; fi; \
     python3 -m venv /opt/lmdeploy && \
@@ -46,8 +47,8 @@ USER 10001:10001
 EXPOSE 7860
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '7860') + '/ready', timeout=4)"]
-ENTRYPOINT ["python", "app.py"]
+    CMD ["python", "-I", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '7860') + '/ready', timeout=4)"]
+ENTRYPOINT ["python", "-I", "-u", "-B", "app.py"]
 
 FROM runtime AS bundle
 ENV HF_HUB_OFFLINE=1

@@ -194,7 +194,9 @@ def test_the_models_own_card_gives_way_and_that_is_said(tmp_path: Path, model_co
     bundle = make_bundle(model, tmp_path / "b", progress=notes)
 
     assert (bundle.path / "README.md").read_text() != "# mine"
-    assert "the model's own README.md, app.py/vocab.txt not packaged: the bundle has its own" in notes.lines
+    assert (
+        "the model's own README.md, app.py/vocab.txt not packaged: a bundle has its own by these names" in notes.lines
+    )
 
 
 def test_a_bundle_is_a_model_directory(tmp_path: Path) -> None:

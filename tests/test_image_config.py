@@ -52,7 +52,11 @@ def _config(plan: ImagePlan) -> dict[str, Any]:
 def test_the_container_runs_the_app_as_nobody_in_particular(bundle: Bundle, base: Base) -> None:
     run = _config(_plan(bundle, base))["config"]
 
-    assert (run["User"], run["WorkingDir"], run["Entrypoint"]) == ("10001:10001", "/bundle", ["python", "app.py"])
+    assert (run["User"], run["WorkingDir"], run["Entrypoint"]) == (
+        "10001:10001",
+        "/bundle",
+        ["python", "-I", "-u", "-B", "app.py"],
+    )
     assert "Cmd" not in run  # that of the base would be given to the app
     assert (run["StopSignal"], run["ExposedPorts"]) == ("SIGTERM", {"7860/tcp": {}})
     assert run["Env"][:2] == ["PATH=/usr/bin", "HOME=/tmp"]
@@ -61,9 +65,9 @@ def test_the_container_runs_the_app_as_nobody_in_particular(bundle: Bundle, base
 def test_the_health_check_needs_no_shell_and_no_curl(bundle: Bundle, base: Base) -> None:
     check = _config(_plan(bundle, base))["config"]["Healthcheck"]
 
-    assert check["Test"][:3] == ["CMD", "python", "-c"]
-    assert "'7860') + '/ready" in check["Test"][3]
-    compile(check["Test"][3], "probe", "exec")
+    assert check["Test"][:4] == ["CMD", "python", "-I", "-c"]
+    assert "'7860') + '/ready" in check["Test"][4]
+    compile(check["Test"][4], "probe", "exec")
     assert check["StartPeriod"] == 180 * 10**9  # 120 s and a little, in whole minutes
 
 

@@ -76,12 +76,12 @@ def test_the_runtime_runs_as_nobody_and_says_whether_it_is_well(name: str) -> No
     assert runtime["USER"] == "10001:10001"
     assert "HOME=/tmp" in runtime["ENV"]
     assert "PYTHONDONTWRITEBYTECODE=1" in runtime["ENV"]
-    assert json.loads(runtime["ENTRYPOINT"]) == ["python", "app.py"]
+    assert json.loads(runtime["ENTRYPOINT"]) == ["python", "-I", "-u", "-B", "app.py"]
     assert runtime["STOPSIGNAL"] == "SIGTERM"
     assert runtime["EXPOSE"] == "7860"
     probe = json.loads(runtime["HEALTHCHECK"].partition("CMD ")[2])
-    assert probe[:2] == ["python", "-c"]  # neither a shell nor curl
-    compile(probe[2], "probe", "exec")
+    assert probe[:3] == ["python", "-I", "-c"]  # neither a shell nor curl
+    compile(probe[3], "probe", "exec")
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -144,7 +144,7 @@ def test_an_engine_has_its_dockerfile(bundle: Bundle) -> None:
     assert age(version) >= age("0.10.0")
     assert (current.dockerfile, with_pip.dockerfile) == ("lmdeploy.Dockerfile", "lmdeploy-pip.Dockerfile")
     assert set(current.files) == {"Dockerfile", "requirements.txt"}
-    assert f"lmdeploy=={version} " in with_pip.files["lmdeploy-lock.txt"].decode()
+    assert f"lmdeploy=={version} " in with_pip.files["deploytk_app/lmdeploy-lock.txt"].decode()
 
 
 def test_a_legacy_workspace_gets_the_lmdeploy_that_reads_it_on_its_python(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_legacy_workspace_gets_the_lmdeploy_that_reads_it_on_its_python(tmp_pa
 
     assert recipe.dockerfile == "lmdeploy-pip.Dockerfile"
     assert recipe.arguments["BASE_IMAGE"].endswith("ubuntu22.04")  # Python 3.10
-    assert b"lmdeploy==" in recipe.files["lmdeploy-lock.txt"]
+    assert b"lmdeploy==" in recipe.files["deploytk_app/lmdeploy-lock.txt"]
 
 
 def test_the_recipe_is_kilobytes_and_the_same_for_every_model(bundle: Bundle, tmp_path: Path) -> None:

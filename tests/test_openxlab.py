@@ -133,7 +133,7 @@ def test_what_the_bundle_has_no_more_is_deleted(git_hub: GitServer, bundle: Bund
     _publish(api)
 
     assert {change.path for change in plan.changes if change.status == "deleted"} == {
-        "deploytk_app/loading.html",
+        "deploytk_app/data/loading.html",
         "deploytk_app/page.py",
     }
     assert "deploytk_app/page.py" not in _tree(git_hub)

@@ -156,9 +156,9 @@ def test_a_change_of_a_template_is_noticed(lmdeploy: Path, tmp_path: Path) -> No
 
 
 def test_templates_of_the_user_are_served(lmdeploy: Path, tmp_path: Path) -> None:
-    own = tmp_path / "mine" / "app" / "openapi.json"
+    own = tmp_path / "mine" / "app" / "data" / "openapi.json"
     own.parent.mkdir(parents=True)
-    shipped_text = (SHIPPED_APP / own.name).read_text()
+    shipped_text = (SHIPPED_APP / "data" / own.name).read_text()
     own.write_text(shipped_text.replace("OpenAI-style API of a deploytk bundle", "My API"))
     options = ServeOptions(engine="turbomind", template=tmp_path / "mine", ready_within_s=30)
 

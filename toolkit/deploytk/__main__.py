@@ -1,11 +1,14 @@
 """The command `deploytk`, also as `python -m deploytk`."""
 
-from __future__ import annotations
+# First of all: what this module imports next must not come from a directory that happens to be the working one.
+from deploytk.base.import_path import leave_working_directory
 
-import contextlib
-import gc
-import os
-import sys
+leave_working_directory()
+
+import contextlib  # noqa: E402
+import gc  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
 
 # Loading modules makes many objects that stay: looking for garbage among them takes a third of the start-up.
 gc.disable()

@@ -26,6 +26,10 @@ def leave_path() -> None:
         return bool(entry) and not is_inside and _mark(entry) not in marks
 
     sys.path[:] = [entry for entry in sys.path if is_ours(entry)]
+    # The engine, and whatever it starts, gets no such path either; Python 3.11 and later know the second.
+    given = os.environ.pop("PYTHONPATH", "").split(os.pathsep)
+    kept = [entry for entry in given if os.path.isabs(entry) and is_ours(entry)]  # noqa: PTH117
+    os.environ.update({"PYTHONPATH": os.pathsep.join(kept)} if kept else {}, PYTHONSAFEPATH="1")
 
 
 def _mark(place: str) -> "tuple[int, int] | None":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from deploytk.base.errors import EndpointError
+from deploytk.base.import_path import python_environment
 from deploytk.base.processes import free_port, running, wait_until
 from deploytk.bench.matrix import Deployment
 from deploytk.plan import MODEL_AT
@@ -25,8 +26,11 @@ def running_engine(deployment: Deployment, batch: int, log: Path, limit_s: float
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     argv = [*_command(deployment, batch), "--server-name", "127.0.0.1", "--server-port", str(port)]
-    environment = {**os.environ, **dict(LOG_LEVEL)}
-    with running(argv, cwd=Path.cwd(), environment=environment, log=log) as process:
+    # Not where the user is: Python before 3.11 would import what lies there.
+    with (
+        tempfile.TemporaryDirectory(prefix="deploytk-") as empty,
+        running(argv, cwd=Path(empty), environment=python_environment(**dict(LOG_LEVEL)), log=log) as process,
+    ):
         wait_until(lambda: _is_ready(url), process, log, limit_s, deployment.name)
         found = attach(url)
         yield Endpoint(url, found.model, deployment.engine, log, process.pid, None)

@@ -35,6 +35,10 @@ SHIPPED_APP = Path(app.__file__).parent
 
 _CONFIG_INI = "triton_models/weights/config.ini"
 _OF_THE_PAGE = ("page.py", "loading.html")
+# What deploytk and hubs put into a bundle or an app, or have put there in earlier versions: whatever a model brings by
+# these names would be started, installed or believed.
+_OURS = (MANIFEST, ROOM, START, "Dockerfile", "requirements.txt", "packages.txt", "model_source.json", "fetch_model.py")
+_WHY_NOT = "a bundle has its own by these names"
 
 
 def render_bundle(
@@ -88,10 +92,10 @@ def render_bundle(
 
 def _sources(artifact: Artifact, generated: Collection[str], progress: Progress) -> dict[str, Path]:
     """Path -> file of everything that comes from the model as it is; what a generated file displaces is said."""
-    taken = {*generated, MANIFEST} - {_CONFIG_INI}
+    taken = {*generated, *_OURS} - {_CONFIG_INI}
     displaced = [file.path for file in artifact.files if file.path.partition("/")[0] in taken]
     if displaced:
-        progress.note(f"the model's own {', '.join(displaced)} not packaged: the bundle has its own")
+        progress.note(f"the model's own {', '.join(displaced)} not packaged: {_WHY_NOT}")
     left_out = {*displaced, *generated}
     return {file.path: artifact.root / file.path for file in artifact.files if file.path not in left_out}
 
@@ -160,20 +164,25 @@ def _text(source: Path) -> str:
 def _app_files(options: BundleOptions) -> Iterator[tuple[str, Path]]:
     """Path -> source of the app's files, user templates before shipped ones; of the requirements those of its kind."""
     own = options.template / "app" if options.template and (options.template / "app").is_dir() else None
-    for mine in sorted(own.iterdir()) if own else ():
-        if not (SHIPPED_APP / mine.name).exists() and not mine.name.startswith((".", "__pycache__")):
-            raise BundleError(f"{mine} replaces no file of the app", hint="remove it, or correct its name")
-    for source in sorted(SHIPPED_APP.iterdir()):
-        if not source.is_file() or source.name.startswith("."):
-            continue
-        chosen = own / source.name if own and (own / source.name).is_file() else source
+    for mine in _files_in(own) if own else ():
+        if not (SHIPPED_APP / mine).is_file():
+            raise BundleError(f"{own}/{mine} replaces no file of the app", hint="remove it, or correct its name")
+    for path in _files_in(SHIPPED_APP):
+        source = SHIPPED_APP / path
+        chosen = own / path if own and (own / path).is_file() else source
         if source.name.startswith("requirements-"):
             if source.name == f"requirements-{options.app}.txt":
                 yield "requirements.txt", chosen
         elif source.name == "start.py":
             yield START, chosen
         elif options.app == "gradio" or source.name not in _OF_THE_PAGE:
-            yield f"{ROOM}/{source.name}", chosen
+            yield f"{ROOM}/{path}", chosen
+
+
+def _files_in(directory: Path) -> list[str]:
+    """Paths of all files in it; hidden ones and Python's caches aside."""
+    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if not any(part.startswith((".", "__pycache__")) for part in path.parts))
 
 
 def _dockerfile(plan: ServingPlan) -> str:

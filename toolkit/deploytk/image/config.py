@@ -13,7 +13,7 @@ from typing import Any, cast
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ImageError
 from deploytk.base.progress import Progress
-from deploytk.bundle import MANIFEST, Bundle
+from deploytk.bundle import MANIFEST, START, Bundle
 from deploytk.image.fetching import fetching_files
 from deploytk.image.layers import ROOT, make_layers
 from deploytk.image.lock import lock_of
@@ -38,6 +38,9 @@ PROBE = (
     "r.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '{port}') + '/ready', timeout=4)"
 )
 """What a container runs to find out whether it is healthy; there is no curl."""
+
+ENTRY = ("python", "-I", "-u", "-B", START)
+"""What a container runs; isolated, because /bundle is the working directory and holds the model's files."""
 
 _NS = 10**9
 _MOST_LAYERS = 127  # that Docker stacks
@@ -142,13 +145,13 @@ def _config(bundle: Bundle, base: Base, options: BuildOptions, layers: Sequence[
         "User": f"{USER}:{USER}",
         "WorkingDir": f"/{ROOT}",
         "Env": [f"{name}={value}" for name, value in environment.items()],
-        "Entrypoint": ["python", "app.py"],
+        "Entrypoint": list(ENTRY),
         "Cmd": None,
         "Volumes": {**(run.get("Volumes") or {}), WEIGHTS_PLACE: {}} if is_fetching else run.get("Volumes"),
         "ExposedPorts": {f"{port}/tcp": {}},
         "StopSignal": "SIGTERM",
         "Healthcheck": {
-            "Test": ["CMD", "python", "-c", PROBE.format(port=port)],
+            "Test": ["CMD", "python", "-I", "-c", PROBE.format(port=port)],
             "Interval": 10 * _NS,
             "Timeout": 5 * _NS,
             "StartPeriod": start_period_s(bundle, options.weights) * _NS,

@@ -17,13 +17,13 @@ from deploytk import lmdeploy
 from deploytk.base.errors import ImageError
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
-from deploytk.bundle import Bundle
+from deploytk.bundle import ROOM, Bundle
 from deploytk.image.base import find_base
 from deploytk.image.docker import Build, Daemon, connected
 from deploytk.image.value import RUNTIME, Base, BuildOptions
 
 _LEGACY_BASE = "nvidia/cuda:12.4.1-base-ubuntu22.04"  # its Python 3.10 is what LMDeploy up to 0.7.3 needs
-_OWN_CODE = "source"
+_OWN_CODE = f"{ROOM}/source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def recipe_for(bundle: Bundle, options: BuildOptions) -> Recipe:
         arguments.setdefault("BASE_IMAGE", _LEGACY_BASE)
     lock = shipped("images") / "requirements" / f"lmdeploy-{version}.txt"
     if lock.is_file():
-        files["lmdeploy-lock.txt"] = lock.read_bytes()
+        files[f"{ROOM}/lmdeploy-lock.txt"] = lock.read_bytes()
     return _recipe("lmdeploy-pip.Dockerfile", files, arguments)
 
 
@@ -119,14 +119,15 @@ def _context(recipe: Recipe, options: BuildOptions) -> Iterator[IO[bytes]]:
     helpers: dict[str, Path] = {}
     certificate = options.ca_certificate or _ca_of_environment()
     if certificate:
-        helpers["ca-certificate.crt"] = certificate
+        helpers[f"{ROOM}/ca-certificate.crt"] = certificate
     if options.wheels:
         found = sorted(options.wheels.glob("*.whl"))
         if not found:
             raise ImageError(f"{options.wheels} holds no wheels", hint="pip download -d DIR what is needed")
-        helpers |= {f"wheels/{wheel.name}": wheel for wheel in found}
+        helpers |= {f"{ROOM}/wheels/{wheel.name}": wheel for wheel in found}
     with tempfile.TemporaryFile() as buffer:  # wheels can be large
         with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.addfile(_room())
             for path, content in recipe.files.items():
                 archive.addfile(_entry(path, len(content)), io.BytesIO(content))
             for path, source in helpers.items():
@@ -149,6 +150,13 @@ def _ca_of_environment() -> Path | None:
         if os.environ.get(name) and Path(os.environ[name]).is_file():
             return Path(os.environ[name])
     return None
+
+
+def _room() -> tarfile.TarInfo:
+    """The directory in which Dockerfiles look for what may be there: BuildKit wants it to exist."""
+    entry = _entry(ROOM, 0)
+    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    return entry
 
 
 def _entry(path: str, size: int) -> tarfile.TarInfo:

@@ -99,7 +99,7 @@ def check_packages(app: Path, source: str) -> list[Finding]:
 def ask_pip(app: Path, platform: Platform) -> list[Finding]:
     """Whether pip can install the requirements from wheels for the hub's Python; asks the package index."""
     python = ".".join(map(str, platform.python))
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--no-input"]
+    command = [sys.executable, "-I", "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--no-input"]
     command += ["--disable-pip-version-check", "--target", "unused", "--only-binary", ":all:"]
     command += ["--python-version", python, "--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_17_x86_64"]
     command += ["-r", str(app / "requirements.txt")]

@@ -22,9 +22,10 @@ import httpx
 
 from deploytk.artifact import read_artifact
 from deploytk.base.errors import EndpointError, UsageError
+from deploytk.base.import_path import python_environment
 from deploytk.base.processes import free_port, is_free, running, wait_until
 from deploytk.base.progress import Progress
-from deploytk.bundle import Bundle, BundleOptions, Golden, golden_in, is_bundle, read_bundle, render_bundle
+from deploytk.bundle import START, Bundle, BundleOptions, Golden, golden_in, is_bundle, read_bundle, render_bundle
 from deploytk.plan import PlanRequest, plan_serving
 
 SourceKind = Literal["url", "image", "bundle", "model"]
@@ -240,19 +241,19 @@ def _running_app(
 ) -> Iterator[Endpoint]:
     port = _port(options)
     app_log, engine_log = work / "app.log", work / "engine.log"
-    environment = {
-        **os.environ,
+    environment = python_environment(
         **dict(options.environment),
-        "HOST": options.host,
-        "PORT": str(port),
-        "DEPLOYTK_ENGINE": engine,
-        "DEPLOYTK_ENGINE_LOG": str(engine_log),
-        "GRADIO_ANALYTICS_ENABLED": "False",
-    }
+        HOST=options.host,
+        PORT=str(port),
+        DEPLOYTK_ENGINE=engine,
+        DEPLOYTK_ENGINE_LOG=str(engine_log),
+        GRADIO_ANALYTICS_ENABLED="False",
+    )
+    argv = [sys.executable, str(bundle.path.absolute() / START)]
     reachable = "127.0.0.1" if options.host in ("0.0.0.0", "") else options.host  # noqa: S104
     url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
     try:
-        with running([sys.executable, "app.py"], cwd=bundle.path, environment=environment, log=app_log) as process:
+        with running(argv, cwd=work, environment=environment, log=app_log) as process:
             started = time.monotonic()
             progress.note(f"{url} shows how far the model is")
             wait_until(lambda: _is_ready(url), process, app_log, options.ready_within_s, "the app")

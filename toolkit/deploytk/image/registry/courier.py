@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from deploytk.base.errors import DeployError, ImageError, TryAgainError
+from deploytk.base.import_path import python_environment
 from deploytk.base.progress import Advance
 from deploytk.image.registry.errand import Errand, send_blobs
 from deploytk.image.registry.upload import Sent
@@ -42,6 +43,7 @@ def send_by_courier(errand: Errand, advance: Advance, is_over: Callable[[], bool
     """What `send_blobs` does, in a process of its own."""
     courier = subprocess.Popen(
         [sys.executable, str(Path(__file__))],
+        env=python_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # a Ctrl-C is not for it

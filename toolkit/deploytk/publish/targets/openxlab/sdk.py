@@ -56,10 +56,10 @@ def sdk_python(progress: Progress) -> Path:
     with disk_errors(place, ReleaseError), locked(cache / ".openxlab-sdk.lock", "the environment of openxlab"):
         shutil.rmtree(place, ignore_errors=True)
         progress.note(f"installing openxlab {VERSION} into {place}, once")
-        _install([sys.executable, "-m", "venv", str(place)])
-        command = [str(python), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+        _install([sys.executable, "-I", "-m", "venv", str(place)])
+        command = [str(python), "-I", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
         _install([*command, f"openxlab=={VERSION}"])
-        _install([str(python), "-c", "import openxlab.model"])
+        _install([str(python), "-I", "-c", "import openxlab.model"])
         done.touch()
     return python
 
