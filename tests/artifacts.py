@@ -6,7 +6,11 @@ import dataclasses
 from pathlib import Path
 
 from deploytk import lmdeploy
-from deploytk.artifact import Artifact, ModelFile, Rope
+from deploytk.artifact import Artifact, Attention, ModelFile, Rope
+from deploytk.artifact.dense import dense_sums
+from deploytk.artifact.shape import Shape
+
+SHAPE = Shape(32, 4096, 11008, 32, 32, 128, 103168, 2048, Attention(32))
 
 
 def internlm_7b(*, is_w4: bool = False, architecture: str = "InternLMForCausalLM", has_bias: bool = True) -> Artifact:
@@ -33,6 +37,7 @@ def internlm_7b(*, is_w4: bool = False, architecture: str = "InternLMForCausalLM
         weight_bits=4 if is_w4 else 16,
         group_size=128 if is_w4 else None,
         weights_bytes=0,
+        tensors=dense_sums(SHAPE, group_size=128 if is_w4 else None, has_bias=has_bias, has_output_bias=has_bias),
         parameters=7_321_948_160,
         layers=32,
         hidden_size=4096,
@@ -40,6 +45,7 @@ def internlm_7b(*, is_w4: bool = False, architecture: str = "InternLMForCausalLM
         heads=32,
         kv_heads=32,
         head_dim=128,
+        attention=SHAPE.attention,
         vocab_size=103168,
         tied_embeddings=False,
         attention_bias=has_bias,

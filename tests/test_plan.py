@@ -17,6 +17,8 @@ from deploytk.artifact import Artifact, KvPolicy, read_artifact
 from deploytk.base.errors import ArtifactError, PlanError, UsageError
 from deploytk.hardware.catalogue import MIB, find_gpu
 from deploytk.plan import MODEL_AT, PlanRequest, ServingPlan, memory, plan_serving
+from deploytk.plan.kv import kv_bytes_per_token
+from deploytk.plan.weights_size import weights_bytes
 
 SEED = PlanRequest(gpu="A100-40G", session_len=512, max_batch_size=1)
 PINNED = dataclasses.replace(SEED, gpu="H200")
@@ -51,8 +53,8 @@ def test_the_vram_of_the_first_users_table_is_predicted(
 
 
 def test_the_weights_of_internlm_are_exact() -> None:
-    fp16 = memory.weights_bytes(internlm_7b(), "0.13.0", 1)
-    w4 = memory.weights_bytes(internlm_7b(is_w4=True), "0.13.0", 1)
+    fp16 = weights_bytes(internlm_7b(), "0.13.0", 1)
+    w4 = weights_bytes(internlm_7b(is_w4=True), "0.13.0", 1)
 
     # 7 321 948 160 parameters x 2
     assert fp16 == 2 * 7_321_948_160
@@ -62,12 +64,12 @@ def test_the_weights_of_internlm_are_exact() -> None:
 
 @pytest.mark.parametrize(("kv", "block_bytes"), [("none", 33_554_432), ("int8", 17_301_504), ("int4", 8_912_896)])
 def test_kv_blocks_have_the_size_of_the_real_logs(kv: KvPolicy, block_bytes: int) -> None:
-    assert 64 * memory.kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1) == block_bytes
+    assert 64 * kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1) == block_bytes
 
 
 def test_static_int8_has_no_scales_per_token() -> None:
     # 32 layers x 32 heads x 2 x 128 bytes
-    assert memory.kv_bytes_per_token(internlm_7b(), "int8", "0.1.0", 1) == 32 * 32 * 2 * 128
+    assert kv_bytes_per_token(internlm_7b(), "int8", "0.1.0", 1) == 32 * 32 * 2 * 128
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_the_share_holds_the_session_in_whole_blocks_and_one_more() -> None:
 
 @pytest.mark.parametrize(("kv", "slab_mib", "blocks"), [("none", 32, 1), ("int8", 256, 15), ("int4", 128, 15)])
 def test_slabs_are_those_of_the_real_logs(kv: KvPolicy, slab_mib: int, blocks: int) -> None:
-    block_bytes = 64 * memory.kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1)
+    block_bytes = 64 * kv_bytes_per_token(_llama_7b(is_w4=False), kv, "0.18.0", 1)
 
     unit = memory.pool_unit(block_bytes, "0.18.0")
 
@@ -288,12 +290,12 @@ def test_without_wishes_as_much_is_taken_as_fits() -> None:
 
 def test_a_vision_tower_is_on_every_gpu() -> None:
     language = _llama_7b(is_w4=True)
-    vision = dataclasses.replace(language, parameters=language.parameters + 300_000_000)
+    vision = dataclasses.replace(language, tensors=dataclasses.replace(language.tensors, tower_bytes=600_000_000))
 
-    more = [memory.weights_bytes(vision, "0.18.0", n) - memory.weights_bytes(language, "0.18.0", n) for n in (1, 2)]
+    more = [weights_bytes(vision, "0.18.0", n) - weights_bytes(language, "0.18.0", n) for n in (1, 2)]
 
-    # 300 million parameters of 2 bytes, and the 524 288 biases + 266 240 norms that the value's total has beside them
-    assert more == [2 * (300_000_000 + 524_288 + 266_240)] * 2
+    # 300 million parameters of 2 bytes
+    assert more == [600_000_000] * 2
 
 
 def test_a_tiny_share_is_written_without_an_exponent() -> None:
@@ -303,19 +305,22 @@ def test_a_tiny_share_is_written_without_an_exponent() -> None:
 
 
 def test_two_gpus_halve_what_is_split() -> None:
-    one = memory.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 1)
-    two = memory.weights_bytes(_llama_7b(is_w4=False), "0.18.0", 2)
+    one = weights_bytes(_llama_7b(is_w4=False), "0.18.0", 1)
+    two = weights_bytes(_llama_7b(is_w4=False), "0.18.0", 2)
 
     # norms are on both: (2 x 32 + 1) x 4096 x 2 bytes
     norms = (2 * 32 + 1) * 4096 * 2
     assert two == (one - norms) // 2 + norms
 
 
-def test_tied_embeddings_are_there_twice() -> None:
+def test_tied_embeddings_are_there_twice_with_turbomind_alone() -> None:
     untied = _llama_7b(is_w4=False)
-    artifact = dataclasses.replace(untied, tied_embeddings=True, parameters=untied.parameters - 103168 * 4096)
+    tensors = dataclasses.replace(untied.tensors, head_bytes=0)
+    artifact = dataclasses.replace(untied, tied_embeddings=True, tensors=tensors)
 
-    assert memory.weights_bytes(artifact, "0.18.0", 1) == memory.weights_bytes(untied, "0.18.0", 1)
+    assert weights_bytes(artifact, "0.18.0", 1) == weights_bytes(untied, "0.18.0", 1)
+    # 103168 x 4096 x 2 bytes
+    assert weights_bytes(artifact, "0.18.0", 1, "pytorch") == weights_bytes(untied, "0.18.0", 1) - 845_152_256
 
 
 @pytest.mark.parametrize(
@@ -452,7 +457,7 @@ def test_fewer_bits_never_take_more(version: str, heads: int, head_dim: int) -> 
     artifact = dataclasses.replace(_llama_7b(is_w4=True), kv_heads=heads, head_dim=head_dim)
 
     policies: tuple[KvPolicy, ...] = ("int4", "int8", "none")
-    taken = [memory.kv_bytes_per_token(artifact, policy, version, 1) for policy in policies]
+    taken = [kv_bytes_per_token(artifact, policy, version, 1) for policy in policies]
 
     assert taken == sorted(taken)
 

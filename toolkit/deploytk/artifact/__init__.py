@@ -1,6 +1,20 @@
 """Stage 1: model directory -> Artifact."""
 
+from deploytk.artifact.attention import Attention, LatentAttention
 from deploytk.artifact.read import read_artifact
+from deploytk.artifact.tensor_sums import TensorSums
 from deploytk.artifact.value import Artifact, KvPolicy, Layout, ModelFile, Problem, Rope, WeightFormat
 
-__all__ = ["Artifact", "KvPolicy", "Layout", "ModelFile", "Problem", "Rope", "WeightFormat", "read_artifact"]
+__all__ = [
+    "Artifact",
+    "Attention",
+    "KvPolicy",
+    "LatentAttention",
+    "Layout",
+    "ModelFile",
+    "Problem",
+    "Rope",
+    "TensorSums",
+    "WeightFormat",
+    "read_artifact",
+]

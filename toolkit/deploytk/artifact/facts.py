@@ -4,23 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
+from deploytk.artifact.configuration import Configuration, text_parts
+from deploytk.artifact.quantization import Quantization
+from deploytk.artifact.shape import Shape
 from deploytk.artifact.text_formats import Reader
-from deploytk.lmdeploy import NOT_QUANTIZED, QuantizationFacts
-
-_PARTS = ("text_config", "llm_config")
+from deploytk.lmdeploy import NOT_QUANTIZED, ModelFacts, QuantizationFacts
 
 
 def stated_quantization(config: dict[str, Any]) -> object:
     """`quantization_config` at the top of a configuration or in its language model; None when there is none."""
-    parts = [config, *(config[key] for key in _PARTS if isinstance(config.get(key), dict))]
-    return next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
+    stated = (part.get("quantization_config") for part in text_parts(config))
+    return next((found for found in stated if found), None)
 
 
-def text_architecture(config: dict[str, Any]) -> str | None:
-    """The architecture of the language model inside another model, where the configuration names it."""
-    inner: dict[str, Any] = next((config[key] for key in _PARTS if isinstance(config.get(key), dict)), {})
-    names = inner.get("architectures")
-    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+def model_facts(configuration: Configuration, shape: Shape, quantization: Quantization) -> ModelFacts:
+    """What LMDeploy decides by; `quantization` is what the tensors tell where the configuration does not say."""
+    top, config = configuration.top, configuration.text
+    of_weights = stated_quantization(top)
+    return ModelFacts(
+        architecture=configuration.architecture,
+        text_architecture=configuration.text_architecture,
+        layers=shape.layers,
+        hidden_size=shape.hidden_size,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        states_head_dim=configuration.states("head_dim"),
+        states_kv_heads=configuration.states("num_key_value_heads"),
+        sliding_window=sliding_window(config),
+        has_vision=isinstance(top.get("vision_config"), dict),
+        model_version=str(top["version"]) if isinstance(top.get("version"), (str, int, float)) else None,
+        has_turbomind="turbomind" in top,
+        quantization=quantization_facts(Reader(config.path, of_weights))
+        if isinstance(of_weights, dict)
+        else tensors_quantization(quantization.weight_format, quantization.bits, quantization.group_size),
+    )
 
 
 def sliding_window(config: Reader) -> int | None:

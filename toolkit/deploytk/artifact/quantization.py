@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploytk.artifact.configuration import text_parts
 from deploytk.artifact.text_formats import Reader
 from deploytk.artifact.value import Problem, WeightFormat
 from deploytk.base.errors import ArtifactError
@@ -30,8 +31,7 @@ NOT_QUANTIZED = Quantization("none", 16, None)
 
 def read_quantization(path: Path, config: dict[str, Any]) -> Quantization | None:
     """The quantization that `config` (parsed from `path`) states at its top or in its text part; None for none."""
-    parts = [config, *(config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict))]
-    stated = next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
+    stated = next((part["quantization_config"] for part in text_parts(config) if part.get("quantization_config")), None)
     if stated is None:
         return None
     if not isinstance(stated, dict):

@@ -8,17 +8,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from deploytk.artifact.tensors import DTYPE_BITS
 from deploytk.base.errors import ArtifactError
 
 # https://github.com/huggingface/safetensors: format, and the limit of its own reader.
 _LARGEST_HEADER_BYTES = 100_000_000
 _MOST_AXES = 16
-
-DTYPE_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
-    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64, "F64": 64,
-    "I64": 64, "U64": 64,
-}  # fmt: skip
 
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a zip file (a PyTorch pickle)",

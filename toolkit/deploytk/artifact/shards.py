@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from math import prod
 from pathlib import Path
 
+from deploytk.artifact.header_scan import Scanned, scan_header
 from deploytk.artifact.problems import few
-from deploytk.artifact.safetensors_header import TensorEntry, read_header
+from deploytk.artifact.tensors import Tensors
 from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Problem
@@ -39,12 +40,15 @@ _SIDE_TENSORS = (
 )
 
 
+_PACKED = {"qweight": 8, "weight_packed": 8}
+
+
 @dataclass(frozen=True, slots=True)
 class Shards:
     """The weight files of a directory and what their headers hold."""
 
     files: dict[str, int]  # path -> bytes
-    tensors: dict[str, TensorEntry]  # all shards together; empty for pickles
+    tensors: Tensors  # all shards together; empty where nothing tells
     names: frozenset[str]  # of tensors, known from an index also for pickles
     problems: tuple[Problem, ...]
 
@@ -52,71 +56,103 @@ class Shards:
     def parameters(self) -> int:
         """Parameters as if nothing were quantized: a 4-bit tensor holds eight in an int32, two in a byte."""
         count = 0
-        for name, entry in self.tensors.items():
-            if name.endswith(_SIDE_TENSORS):
-                continue
-            packed = 8 if name.endswith((".qweight", ".weight_packed")) else 2 if name.endswith("_blocks") else 1
-            count += prod(entry.shape) * packed
+        for group, tensors in self.tensors:
+            if not group.pattern.endswith(_SIDE_TENSORS):
+                packed = _PACKED.get(group.pattern.rpartition(".")[2], 2 if group.pattern.endswith("_blocks") else 1)
+                count += group.elements * tensors * packed
         return count
 
 
-def read_shards(root: Path, entries: Sequence[FileEntry]) -> Shards:
-    """The weights at `root`; pickles are never opened: only an index beside them tells what they hold."""
+def read_shards(root: Path, entries: Sequence[FileEntry], layers: int) -> Shards:
+    """The weights at `root` of a model of so many layers; pickles are never loaded."""
     at_root = {entry.path: entry.bytes for entry in entries if "/" not in entry.path and entry.may_belong}
     if _INDEX in at_root:
-        return _read_safetensors(root, at_root, _INDEX)
+        return _read_safetensors(root, at_root, _INDEX, layers)
     safetensors, pickles, *others = _WITHOUT_INDEX
     if _matching(at_root, safetensors):
-        return _read_safetensors(root, _matching(at_root, safetensors), None)
+        return _read_safetensors(root, _matching(at_root, safetensors), None, layers)
     if _PICKLE_INDEX in at_root:
-        return _read_pickles(root, at_root, _PICKLE_INDEX)
+        return _read_pickles(root, at_root, _PICKLE_INDEX, layers)
     for pattern in (pickles, *others):
         found = _matching(at_root, pattern)
         if found:
             is_safe = pattern.endswith(".safetensors")
-            return _read_safetensors(root, found, None) if is_safe else _read_pickles(root, found, None)
+            return _read_safetensors(root, found, None, layers) if is_safe else _read_pickles(root, found, None, layers)
     hint = "expected *.safetensors beside config.json"
-    return Shards({}, {}, frozenset(), (Problem("error", "no weights are here", hint),))
+    return Shards({}, Tensors(layers), frozenset(), (Problem("error", "no weights are here", hint),))
 
 
 def _matching(files: Mapping[str, int], pattern: str) -> dict[str, int]:
     return {path: size for path, size in files.items() if fnmatch(path, pattern)}
 
 
-def _read_safetensors(root: Path, candidates: Mapping[str, int], index: str | None) -> Shards:
+def _read_safetensors(root: Path, candidates: Mapping[str, int], index: str | None, layers: int) -> Shards:
     problems: list[Problem] = []
     weight_map = _read_weight_map(root, index, problems)
     shards = _of_index(_matching(candidates, "*.safetensors"), weight_map, problems)
-    tensors: dict[str, TensorEntry] = {}
-    home: dict[str, str] = {}
-    broken: list[ArtifactError] = []
+    tensors = Tensors(layers)
+    scanned: dict[str, Scanned] = {}
+    broken: list[str] = []
     for shard in shards:
-        try:
-            header = read_header(root / shard)
-        except ArtifactError as error:
-            broken.append(error)
-            continue
-        twice = next((name for name in header if name in home), None)
-        if twice:
-            problems.append(Problem("error", f"{twice} is in both {home[twice]} and {shard}", _WHOLE))
-        tensors |= header
-        home |= dict.fromkeys(header, shard)
-    problems += few([str(error).replace(f"{root}/", "") for error in broken], "broken weight files", _WHOLE)
+        found = _scanned(root, shard, tensors)
+        if isinstance(found, Scanned):
+            scanned[shard] = found
+        else:
+            broken.append(found)
+    problems += few(broken, "broken weight files", _WHOLE)
+    home, twice = _homes(scanned)
+    problems += few(twice, "tensors that are there twice", _WHOLE)
     if weight_map and not problems:
-        lost = [f"{name} is not in {shard}" for name, shard in weight_map.items() if home.get(name) != shard]
-        problems += few(lost, "tensors of the index missing", _WHOLE)
-        unlisted = [f"{name} in {shard} is not in the index" for name, shard in home.items() if name not in weight_map]
-        problems += few(unlisted, "tensors not in the index", _WHOLE)
+        problems += _against_index(weight_map, scanned, home)
     if index is None:
         problems += _unindexed(shards)
-    return Shards(shards, tensors, frozenset(tensors), tuple(problems))
+    return Shards(shards, tensors, frozenset(home), tuple(problems))
 
 
-def _read_pickles(root: Path, candidates: Mapping[str, int], index: str | None) -> Shards:
+def _scanned(root: Path, shard: str, tensors: Tensors) -> Scanned | str:
+    """What the header of `shard` holds, or what is wrong with it."""
+    try:
+        return scan_header(root / shard, tensors)
+    except ArtifactError as error:
+        return str(error).replace(f"{root}/", "")
+
+
+def _homes(scanned: Mapping[str, Scanned]) -> tuple[dict[str, str], list[str]]:
+    """Tensor -> shard, and words for those in two shards."""
+    home: dict[str, str] = {}
+    twice = []
+    for shard, header in scanned.items():
+        names = header.names or ()
+        twice += [f"{name} is in both {home[name]} and {shard}" for name in names if name in home]
+        home |= dict.fromkeys(names, shard)
+    return home, twice
+
+
+def _against_index(
+    weight_map: Mapping[str, str], scanned: Mapping[str, Scanned], home: Mapping[str, str]
+) -> Iterator[Problem]:
+    listed = {shard for shard, header in scanned.items() if header.names is not None}
+    lost = [
+        f"{name} is not in {shard}" for name, shard in weight_map.items() if shard in listed and home.get(name) != shard
+    ]
+    yield from few(lost, "tensors of the index missing", _WHOLE)
+    unlisted = [f"{name} in {shard} is not in the index" for name, shard in home.items() if name not in weight_map]
+    yield from few(unlisted, "tensors not in the index", _WHOLE)
+    expected = Counter(weight_map.values())
+    counts = [
+        f"{shard} holds {header.count} tensors, {expected[shard]} in the index"
+        for shard, header in scanned.items()
+        if shard not in listed and header.count != expected[shard]
+    ]
+    yield from few(counts, "files with other tensors than in the index", _WHOLE)
+
+
+def _read_pickles(root: Path, candidates: Mapping[str, int], index: str | None, layers: int) -> Shards:
     problems: list[Problem] = []
     weight_map = _read_weight_map(root, index, problems)
     shards = _of_index(_matching(candidates, "*.bin") or dict(candidates), weight_map, problems)
-    return Shards(shards, {}, frozenset(weight_map), (*problems, *(_unnumbered(shards) if index is None else ())))
+    problems += _unnumbered(shards) if index is None else ()
+    return Shards(shards, Tensors(layers), frozenset(weight_map), tuple(problems))
 
 
 def _read_weight_map(root: Path, index: str | None, problems: list[Problem]) -> dict[str, str]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploytk.artifact.attention import Attention
+from deploytk.artifact.tensor_sums import TensorSums
 from deploytk.base.errors import ArtifactError
 from deploytk.lmdeploy import ModelFacts, VersionRange
 
@@ -55,13 +57,15 @@ class Artifact:
     weight_bits: int  # 4 for W4A16; 16 when the weights are not quantized
     group_size: int | None  # None when the weights are not quantized
     weights_bytes: int  # on disk, all weight files together
+    tensors: TensorSums  # what of them is what
     parameters: int  # as if nothing were quantized; tied embeddings once
     layers: int
     hidden_size: int
     intermediate_size: int
     heads: int
-    kv_heads: int
-    head_dim: int
+    kv_heads: int  # 1 for latent attention
+    head_dim: int  # of a key; the whole latent vector for latent attention
+    attention: Attention  # which layers keep what
     vocab_size: int
     tied_embeddings: bool
     attention_bias: bool

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from deploytk import lmdeploy
+from deploytk.artifact.attention import Attention, LatentAttention, read_latent
 from deploytk.artifact.text_formats import Reader, read_ini, read_json, read_yaml
 from deploytk.artifact.tokenizer import read_tokenizer
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Artifact, KvPolicy, ModelFile, Problem, Rope
-from deploytk.artifact.workspace_files import WorkspaceShape
+from deploytk.artifact.workspace_files import WorkspaceShape, sum_files
 from deploytk.artifact.workspace_problems import layout_problems, loading_problems, template_problems, weight_problems
 from deploytk.base.errors import ArtifactError
 
@@ -102,6 +103,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         weight_bits={"int4": 4, "fp8": 8}.get(weight_type, 16),
         group_size=shape.group_size if is_int4 else None,
         weights_bytes=sum(sizes.values()),
+        tensors=sum_files(sizes, shape.ranks),
         parameters=shape.parameters,
         layers=shape.layers,
         hidden_size=shape.hidden,
@@ -109,6 +111,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         heads=shape.heads,
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
+        attention=Attention(shape.layers, _latent(config)),
         vocab_size=shape.vocab,
         tied_embeddings=False,
         attention_bias=shape.has_bias,
@@ -246,6 +249,17 @@ def _rope(config: Reader, attention: Reader) -> Rope:
     if kind in ("", "default"):
         return Rope(theta, dim, ())
     return Rope(theta, dim, (("rope_type", kind), *scaling.items()))
+
+
+def _latent(config: Reader) -> LatentAttention | None:
+    """Under a workspace's own names; keys of 0 mean that there is none."""
+    names = {"qk_rope_head_dim": "qk_rope_dim", "v_head_dim": "v_head_dim", "kv_lora_rank": "kv_lora_rank"}
+    values = {name: config.values.get(own) for name, own in names.items()} | {
+        "q_lora_rank": config.values.get("q_lora_rank")
+    }
+    rope = config.whole("qk_rope_dim", 0, smallest=0)
+    nope = max(0, config.whole("size_per_head", 128) - rope)
+    return read_latent(Reader(config.path, values | {"qk_nope_head_dim": nope}))
 
 
 def _kv_policy(config: Reader, era: lmdeploy.WorkspaceEra) -> KvPolicy:

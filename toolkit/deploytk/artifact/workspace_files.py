@@ -7,9 +7,11 @@ turbomind/deploy/module.py of v0.6.4-v0.9.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from deploytk.artifact.tensor_sums import TensorSums
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +124,26 @@ def _linear(shape: WorkspaceShape, name: str, rows: int, columns: int) -> Iterat
     else:
         yield f"{name}.scales", groups * 2
         yield f"{name}.zeros", groups * 2
+
+
+def sum_files(sizes: Mapping[str, int], ranks: int) -> TensorSums:
+    """What the weight files (name -> bytes) of all ranks hold; vectors of one rank, since each has its own copy."""
+    sums = dict.fromkeys(("linear", "scale", "vector", "embedding", "head"), 0)
+    scales = 0
+    for name, size in sizes.items():
+        role = _role(name)
+        sums[role] += size
+        if role == "scale" and not name.endswith(".zeros"):
+            scales += size // (4 if name.endswith("scales_zeros") else 2)
+    sums["vector"] //= ranks
+    return TensorSums(scales=scales, **{f"{role}_bytes": size for role, size in sums.items()})
+
+
+def _role(name: str) -> Literal["linear", "scale", "vector", "embedding", "head"]:
+    if name.startswith("tok_embeddings."):
+        return "embedding"
+    if name.startswith("output."):
+        return "head"
+    if name.endswith((".scales_zeros", ".scales", ".zeros")):
+        return "scale"
+    return "vector" if "norm" in name or name.endswith(".bias") or ".past_kv_scale." in name else "linear"

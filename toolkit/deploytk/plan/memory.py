@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.hardware.catalogue import MIB, Gpu
+from deploytk.plan.kv import kv_bytes_per_token, state_bytes
+from deploytk.plan.weights_size import weights_bytes
 
 _LARGEST_SHARE = 0.95  # of free memory for the KV pool: the rest is for what warm-up takes after it
 _SAFETY = 0.97  # free memory is predicted, and a pool one block too small refuses the session it was made for
-_NEGLIGIBLE = 0.02  # of all parameters: biases and norms stay below, and are counted by themselves
 _PAGE_BYTES = 32 * MIB  # LMDeploy from 0.15.0 on, src/turbomind/memory/object.cc
 _LARGEST_SLAB_BYTES = 2**30
 _SLAB_FILLED = 0.95
-_KV_BITS = {"none": 16, "int8": 8, "int4": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,75 +51,6 @@ def find_overhead(version: str, weight_bits: int, gpu: Gpu | None) -> Overhead:
     row = next((row for row in rows if gpu and gpu.name.startswith(row["gpu"])), rows[0])
     ready, before_pool, peak = (row[key] * MIB for key in ("ready", "before_pool", "peak"))
     return Overhead(ready, before_pool, peak, row["gpu"], " ".join(row["source"].split()))
-
-
-def weights_bytes(artifact: Artifact, version: str, ranks: int) -> int:
-    """Bytes of the weights on one of `ranks` GPUs, as TurboMind stores them.
-
-    W4 in groups of g takes 0.5 + 4/g bytes per parameter, scale and zero fused to a half2. Embedding and head
-    stay fp16; tied ones are stored twice; before 0.6.0 every rank has them whole.
-    Source: LMDeploy src/turbomind/models/linear_weight.cc, lmdeploy/turbomind/models/llama.py.
-    """
-    a = artifact
-    rotated = (a.heads + 2 * stored_kv_heads(a, ranks)) * a.head_dim
-    attention = a.hidden_size * rotated + a.heads * a.head_dim * a.hidden_size
-    linear = attention + _feed_forward_parameters(a)
-    biases = (rotated + a.hidden_size) * 2 if a.attention_bias else 0
-    norms = 2 * a.hidden_size * 2
-    vocabulary = 2 * a.vocab_size * a.hidden_size * 2
-    if lmdeploy.age(version) >= lmdeploy.age("0.6.0"):
-        vocabulary //= ranks
-    per_layer = linear * bytes_per_parameter(a) / ranks + biases + norms
-    return int(a.layers * per_layer) + vocabulary + a.hidden_size * 2 + 2 * _other_parameters(a)
-
-
-def _feed_forward_parameters(artifact: Artifact) -> int:
-    """Of one layer; a mixture of experts is recognised by its parameters, which the dense formula cannot reach."""
-    a = artifact
-    dense = 3 * a.hidden_size * a.intermediate_size
-    attention = a.hidden_size * (2 * a.heads + 2 * a.kv_heads) * a.head_dim
-    embeddings = (1 if a.tied_embeddings else 2) * a.vocab_size * a.hidden_size
-    rest = (a.parameters - embeddings) // a.layers - attention
-    return rest if rest > 1.5 * dense else dense
-
-
-def _other_parameters(artifact: Artifact) -> int:
-    """Of parts beside the language model, such as a vision tower: on every GPU, never quantized."""
-    a = artifact
-    attention = a.hidden_size * (2 * a.heads + 2 * a.kv_heads) * a.head_dim
-    embeddings = (1 if a.tied_embeddings else 2) * a.vocab_size * a.hidden_size
-    other = a.parameters - embeddings - a.layers * (attention + _feed_forward_parameters(a))
-    return other if other > _NEGLIGIBLE * a.parameters else 0
-
-
-def bytes_per_parameter(artifact: Artifact) -> float:
-    """Of a linear layer on the GPU."""
-    if artifact.weight_format in ("awq", "gptq", "compressed-tensors"):
-        return artifact.weight_bits / 8 + 4 / (artifact.group_size or 128)
-    if artifact.weight_format == "fp8":
-        return 1 + 4 / 128**2
-    if artifact.weight_format == "mxfp4":
-        return 0.5 + 1 / 32
-    return 1.0 if artifact.weight_format == "smooth_quant" else 2.0
-
-
-def stored_kv_heads(artifact: Artifact, ranks: int) -> int:
-    """Key/value heads over all GPUs: repeated until every GPU has one."""
-    return max(artifact.kv_heads, ranks)
-
-
-def kv_bytes_per_token(artifact: Artifact, kv_policy: KvPolicy, version: str, ranks: int) -> int:
-    """Bytes that one token's keys and values take on one GPU, over all layers.
-
-    From 0.4.0 a quantized cache also stores a 16-bit scale and a 16-bit zero point per head and token, for keys
-    and for values; the static int8 of 0.3.0 and before has one scale per layer.
-    Source: LMDeploy src/turbomind/kernels/attention/block.h, `layer_size`; SequenceManager.cc of v0.2.0.
-    """
-    values = artifact.head_dim * _KV_BITS[kv_policy] // 8
-    is_static = lmdeploy.age(version) <= lmdeploy.age("0.3.0")
-    parameters = 0 if kv_policy == "none" or is_static else 4
-    heads = stored_kv_heads(artifact, ranks) // ranks
-    return artifact.layers * heads * 2 * (values + parameters)
 
 
 def session_blocks(session_len: int, version: str) -> int:
@@ -172,15 +103,25 @@ class Memory:
     version: str
     weights_bytes: int
     token_bytes: int
+    sequence_bytes: int  # beside its tokens: the state of linear attention
     overhead: Overhead
 
     @classmethod
-    def of(cls, artifact: Artifact, version: str, ranks: int, kv_policy: KvPolicy, gpu: Gpu | None) -> Memory:
+    def of(
+        cls,
+        artifact: Artifact,
+        served_by: tuple[str, lmdeploy.LmdeployEngine],
+        ranks: int,
+        kv_policy: KvPolicy,
+        gpu: Gpu | None,
+    ) -> Memory:
+        version, engine = served_by
         return cls(
             gpu,
             version,
-            weights_bytes(artifact, version, ranks),
-            kv_bytes_per_token(artifact, kv_policy, version, ranks),
+            weights_bytes(artifact, version, ranks, engine),
+            kv_bytes_per_token(artifact, kv_policy, version, ranks, engine),
+            state_bytes(artifact, ranks),
             find_overhead(version, artifact.weight_bits, gpu),
         )
 
@@ -190,7 +131,7 @@ class Memory:
 
     @property
     def block_bytes(self) -> int:
-        return self.block_tokens * self.token_bytes
+        return max(1, self.block_tokens * self.token_bytes)  # a hostile configuration has no layer with a cache
 
     @property
     def free_bytes(self) -> int | None:
@@ -220,11 +161,11 @@ class Memory:
         return pool_unit(self.block_bytes, self.version)
 
     def needed_bytes(self, session_len: int, batch: int) -> int:
-        return self.unit.pool_bytes(batch * session_blocks(session_len, self.version))
+        return self.unit.pool_bytes(batch * session_blocks(session_len, self.version)) + batch * self.sequence_bytes
 
-    def capacity_tokens(self, pool_bytes: int) -> int:
-        """Tokens that a pool of that size holds."""
-        return self.unit.blocks_in(pool_bytes) * self.block_tokens
+    def capacity_tokens(self, pool_bytes: int, batch: int) -> int:
+        """Tokens that a pool of that size holds, of `batch` sequences at most."""
+        return self.unit.blocks_in(pool_bytes - batch * self.sequence_bytes) * self.block_tokens
 
     def share(self, session_len: int, batch: int) -> float:
         """`cache_max_entry_count` for those sessions; the version's default when no GPU is known."""
@@ -258,14 +199,20 @@ class Memory:
         """The longest session, in whole blocks, of which `batch` fit; at most `limit`, 0 when none fits."""
         if self.room_bytes is None:
             return None
-        blocks = self.unit.blocks_in(self.room_bytes) // batch
+        blocks = self.unit.blocks_in(self.room_bytes - batch * self.sequence_bytes) // batch
         spare = session_blocks(1, self.version) - 1
         return max(0, min((blocks - spare) * self.block_tokens, limit))
 
     def largest_batch(self, session_len: int) -> int | None:
         if self.room_bytes is None:
             return None
-        return self.unit.blocks_in(self.room_bytes) // session_blocks(session_len, self.version)
+        batch = self.unit.blocks_in(self.room_bytes) // session_blocks(session_len, self.version)
+        if self.sequence_bytes:
+            batch = min(batch, self.room_bytes // self.sequence_bytes)
+            while batch and self.needed_bytes(session_len, batch) > self.room_bytes:
+                excess = self.needed_bytes(session_len, batch) - self.room_bytes
+                batch -= max(1, excess // self.needed_bytes(session_len, 1))
+        return batch
 
 
 def _rounded_up(share: float) -> float:

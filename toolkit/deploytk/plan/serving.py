@@ -10,7 +10,8 @@ from deploytk.artifact import Artifact, KvPolicy
 from deploytk.base.errors import PlanError, UsageError
 from deploytk.hardware.catalogue import find_gpu
 from deploytk.plan.caveats import about_memory, about_model
-from deploytk.plan.memory import Memory, Vram, kv_bytes_per_token
+from deploytk.plan.kv import kv_bytes_per_token
+from deploytk.plan.memory import Memory, Vram
 from deploytk.plan.value import PORT, PlanRequest, ServingPlan
 
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
@@ -32,11 +33,11 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     version, engine = _engine(artifact, request)
     ranks = _ranks(artifact, request)
     kv_policy, quant_policy = _kv(artifact, request, version)
-    memory = Memory.of(artifact, version, ranks, kv_policy, find_gpu(request.gpu) if request.gpu else None)
+    memory = Memory.of(artifact, (version, engine), ranks, kv_policy, find_gpu(request.gpu) if request.gpu else None)
     session_len, batch = _sessions(artifact, request, memory)
     share = _share(request, version) or memory.share(session_len, batch)
     pool_bytes = memory.pool_bytes(share, session_len, batch)
-    capacity = memory.capacity_tokens(pool_bytes)
+    capacity = memory.capacity_tokens(pool_bytes, batch)
     plan = ServingPlan(
         engine=engine,
         lmdeploy=version,

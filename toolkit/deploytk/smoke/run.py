@@ -20,7 +20,7 @@ from deploytk.base.errors import EndpointError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import MANIFEST, Golden, golden_in, is_bundle, read_bundle
 from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
-from deploytk.plan.memory import weights_bytes
+from deploytk.plan.weights_size import weights_bytes
 from deploytk.serve.local import Endpoint, ServeOptions, open_endpoint
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
