@@ -21,6 +21,7 @@ from deploytk.artifact import read_artifact
 from deploytk.base.errors import ArtifactError, BundleError, DeployError, UsageError
 from deploytk.base.progress import Silent
 from deploytk.bundle import BundleOptions, Golden, export_templates, read_bundle, read_golden, verify_bundle
+from deploytk.bundle.value import Card
 from deploytk.plan import PlanRequest
 
 GOLDEN = Path(__file__).parent / "golden" / "card"
@@ -267,7 +268,7 @@ def test_licence_and_origin_are_taken_from_the_models_own_card(
     given = make_bundle(model, tmp_path / "given", ALL_OPTIONS)
 
     assert (_front_matter(own.path)["license"], _front_matter(own.path)["base_model"]) == ("mit", "them/base")
-    assert own.manifest["card"] == {"license": "mit", "base_model": "them/base"}
+    assert own.manifest.card == Card("mit", "them/base")
     assert notes.lines[:2] == [
         f"{what}, from the model's own README.md" for what in ("licence mit", "base model them/base")
     ]
@@ -452,42 +453,6 @@ def test_a_template_that_cannot_be_used_is_named(tmp_path: Path, path: str, cont
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("name", "../../elsewhere"),
-        ("name", 1),
-        ("format", "1"),
-        ("plan", {"argv": ["rm", "-rf", "/", "."]}),
-        ("plan", {"argv": ["lmdeploy", "serve", "api_server", "/etc"]}),
-        ("plan", []),
-        ("files", {"a": {"size": -1, "sha256": "0" * 64, "kind": "app"}}),
-        ("files", {"a": {"size": True, "sha256": "0" * 64, "kind": "app"}}),
-        ("files", {"a": {"size": 0, "sha256": "0" * 63, "kind": "app"}}),
-        ("files", {"a": {"size": 0, "sha256": "0" * 64, "kind": "exe"}}),
-        ("files", {"a\nb": {"size": 0, "sha256": "0" * 64, "kind": "app"}}),
-        ("files", {"deploytk.json": {"size": 0, "sha256": "0" * 64, "kind": "app"}}),
-        ("golden", float("nan")),
-    ],
-)
-def test_a_manifest_that_deploytk_would_not_write_is_refused(tmp_path: Path, key: str, value: object) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
-    manifest = json.loads((bundle.path / "deploytk.json").read_text())
-    manifest[key] = value
-    (bundle.path / "deploytk.json").write_text(json.dumps(manifest))
-
-    with pytest.raises(BundleError, match="cannot be read"):
-        read_bundle(bundle.path)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "null", "[" * 100_000, '{"format": ' + "9" * 5000 + "}", "\xff"])
-def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "deploytk.json").write_text(text, encoding="latin-1")
-
-    with pytest.raises(BundleError, match="cannot be read"):
-        read_bundle(tmp_path)
-
-
-@pytest.mark.parametrize(
     ("damage", "named"),
     [
         (lambda path: (path / "app.py").unlink(), r"app\.py is missing"),
@@ -501,17 +466,6 @@ def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: Callable[[Path], No
     damage(bundle.path)
 
     with pytest.raises(BundleError, match=named):
-        read_bundle(bundle.path)
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "./a"])
-def test_a_manifest_cannot_name_files_outside(tmp_path: Path, path: str) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
-    manifest = json.loads((bundle.path / "deploytk.json").read_text())
-    manifest["files"][path] = manifest["files"].pop("app.py")
-    (bundle.path / "deploytk.json").write_text(json.dumps(manifest))
-
-    with pytest.raises(BundleError):
         read_bundle(bundle.path)
 
 

@@ -108,7 +108,7 @@ def test_a_space_of_gradios_sdk_has_its_model_preloaded(hub: Hub, bundle: Bundle
     assert (repo, commit) == ("me/tiny", revision)
     assert set(names.split(",")) == {f.path for f in bundle.files if f.kind in ("weights", "model")}
     assert "Dockerfile" not in space
-    planned = bundle.manifest["plan"]["lmdeploy"]  # type: ignore[index]
+    planned = bundle.manifest.plan.lmdeploy
     assert f"lmdeploy=={planned}\n".encode() in space["requirements.txt"]
     assert hub.load("spaces", APP)["sdk"] == "gradio"  # type: ignore[index]
 
@@ -153,9 +153,10 @@ def test_without_a_token_a_private_space_cannot_read_its_model(
 
 
 def _planned(bundle: Bundle, gib: float, tensor_parallel: int = 1) -> Bundle:
-    plan = dict(bundle.manifest["plan"])  # type: ignore[call-overload]
-    plan |= {"vram": {"total_bytes": int(gib * 2**30)}, "tensor_parallel": tensor_parallel}
-    return dataclasses.replace(bundle, manifest={**bundle.manifest, "plan": plan})
+    plan = bundle.manifest.plan
+    vram = dataclasses.replace(plan.vram, total_bytes=int(gib * 2**30))
+    plan = dataclasses.replace(plan, vram=vram, tensor_parallel=tensor_parallel)
+    return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, plan=plan))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_space_is_built_with_the_planned_lmdeploy_and_fetches_last(hub: Hub, t
     _publish(bundle)
 
     dockerfile = hub.content(hub.commits(APP, "spaces")[-1]["files"]["Dockerfile"]).decode()
-    planned = bundle.manifest["plan"]["lmdeploy"]  # type: ignore[index]
+    planned = bundle.manifest.plan.lmdeploy
     assert f"ARG LMDEPLOY_VERSION={planned}\n" in dockerfile
     assert "ARG BASE_IMAGE=nvidia/cuda:12.4.1-base-ubuntu22.04\n" in dockerfile
     assert dockerfile.endswith("python -I deploytk_app/fetch_model.py\nUSER 10001:10001\n")

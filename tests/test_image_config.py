@@ -98,7 +98,7 @@ def test_labels_tell_what_is_inside(bundle: Bundle, base: Base) -> None:
     assert labels[f"{start}created"] == "1970-01-01T00:00:00Z"
     assert labels["ai.deploytk.model"] == "LlamaForCausalLM"
     assert labels["ai.deploytk.quantization"] == "awq-4bit"
-    assert labels["ai.deploytk.lmdeploy"] == bundle.manifest["plan"]["lmdeploy"]  # type: ignore[index]
+    assert labels["ai.deploytk.lmdeploy"] == bundle.manifest.plan.lmdeploy
     assert labels["ai.deploytk.set-digest"] == bundle.digest
     assert int(labels["ai.deploytk.min-vram-mib"]) > 2000
     assert labels["vendor"] == "example"  # the base's own are kept

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from lying_server import Asked, Script, lying, plain
 
-from deploytk.base.net import Key, Origin, ask, describe, is_loopback, origin_of, parse_json
+from deploytk.base.json import parse_json
+from deploytk.base.net import Key, Origin, ask, describe, is_loopback, origin_of
 
 Send = Callable[[bytes], None]
 
@@ -161,6 +162,12 @@ def test_what_is_no_address_of_a_web_server_is_refused(url: str) -> None:
 def test_what_is_no_json_is_a_value_error(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_json(text)
+
+
+def test_an_object_with_a_key_twice_is_refused_where_that_matters() -> None:
+    assert parse_json('{"a": 1, "a": 2}') == {"a": 2}
+    with pytest.raises(ValueError, match="twice"):
+        parse_json('[{"a": 1, "a": 2}]', has_unique_keys=True)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
-"""Turns the values of the stages into plain JSON: keys are field names."""
+"""Turns the values of the stages into plain JSON, whose keys are field names, and reads JSON that others wrote."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from deploytk.base.terminal import COMMANDS
 
@@ -35,6 +36,37 @@ def to_json(value: object, indent: int | None = None) -> str:
     Exact for whoever reads it as JSON, harmless for a terminal: what one would obey is written as \\u001b.
     """
     return COMMANDS.sub(_escape, json.dumps(plain(value), ensure_ascii=False, indent=indent))
+
+
+def parse_json(content: bytes | str, *, has_unique_keys: bool = False) -> object:
+    """The value of a JSON text; raises ValueError for anything else, NaN, infinity and bottomless nesting included.
+
+    With `has_unique_keys` also for an object that has a key twice, of which readers see different ones.
+    """
+    hook = _unique if has_unique_keys else None
+    try:
+        text = content if isinstance(content, str) else content.decode()  # of bytes json would guess the encoding
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=hook)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _refuse(name: str) -> object:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value:
+        raise ValueError("a number without end")
+    return value
 
 
 def _escape(found: re.Match[str]) -> str:

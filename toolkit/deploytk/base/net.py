@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import ipaddress
-import json
 import re
 import socket
 import ssl
@@ -19,6 +18,8 @@ from functools import cache
 from urllib.parse import urljoin, urlsplit
 
 import httpx
+
+from deploytk.base.json import parse_json
 
 LARGEST_ANSWER_BYTES = 2**20
 _MOST_REDIRECTS = 3
@@ -232,26 +233,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             one.__context__,
         ]
         waiting += [cause for cause in more if isinstance(cause, BaseException)]
-
-
-def parse_json(content: bytes | str) -> object:
-    """The value of a JSON text; raises ValueError for anything else, NaN, infinity and bottomless nesting included."""
-    try:
-        text = content if isinstance(content, str) else content.decode()
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def _refuse(name: str) -> object:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value - value:
-        raise ValueError("a number without end")
-    return value
 
 
 def is_loopback(host: str) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from deploytk import __version__
 from deploytk.base.errors import EndpointError, UsageError
@@ -127,16 +127,7 @@ def _workload(load: Load, repetition: int, options: BenchOptions) -> Workload:
 
 
 def _planned(deployment: Deployment) -> PlannedVram | None:
-    plan = deployment.plan
-    if plan is None or plan.engine == "cpu":
-        return None
-    return planned_vram(
-        deployment.artifact,
-        cast(dict[str, int], plain(plan.vram)),
-        version=str(plan.lmdeploy),
-        ranks=plan.tensor_parallel,
-        sessions=(plan.kv_bytes_per_token, plan.session_len, plan.max_batch_size),
-    )
+    return planned_vram(deployment.artifact, deployment.plan) if deployment.plan else None
 
 
 def _identity(deployment: Deployment, endpoint: Endpoint, gpu: GpuMemory | None) -> Identity:

@@ -1,8 +1,9 @@
 """Stage 3: Artifact + ServingPlan -> Bundle."""
 
 from deploytk.bundle.golden import bundle_place, golden_in, read_golden
-from deploytk.bundle.manifest import bundle_digest, is_bundle, read_bundle, verify_bundle
+from deploytk.bundle.manifest import bundle_digest
 from deploytk.bundle.measured import measured_in, read_measured
+from deploytk.bundle.read import is_bundle, read_bundle, verify_bundle
 from deploytk.bundle.render import SHIPPED_APP, Exported, export_templates, render_bundle
 from deploytk.bundle.value import (
     CHART,

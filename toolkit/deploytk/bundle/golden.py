@@ -9,6 +9,8 @@ from pathlib import Path
 
 from deploytk.base.cache import cache_directory
 from deploytk.base.errors import UsageError
+from deploytk.base.json import parse_json
+from deploytk.bundle.manifest import manifest_in
 from deploytk.bundle.value import Golden
 
 _EXPECTED = 'a JSON list such as [{"prompt": "2+2=", "answer": "4"}], at most 1 MiB'
@@ -30,15 +32,15 @@ def read_golden(path: Path) -> tuple[Golden, ...]:
 
 
 def golden_in(manifest: bytes) -> tuple[Golden, ...]:
-    """The prompts and answers in a bundle's manifest; none where it is no manifest."""
+    """The prompts and answers in a bundle's manifest; none where it is none that deploytk writes."""
     try:
-        return tuple(_golden(entry) for entry in json.loads(manifest)["golden"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return manifest_in(parse_json(manifest, has_unique_keys=True)).golden
+    except (ValueError, RecursionError):
         return ()
 
 
 def _golden(entry: dict[str, object]) -> Golden:
-    is_raw = "text" in entry or bool(entry.get("raw"))
+    is_raw = "text" in entry
     prompt, answer = entry["text"] if "text" in entry else entry["prompt"], entry["answer"]
     if not isinstance(prompt, str) or not isinstance(answer, str) or not prompt:
         raise TypeError("prompt and answer must be texts")

@@ -1,22 +1,34 @@
-"""Reads and writes `deploytk.json`, the truth about a bundle."""
+"""What goes into `deploytk.json`, the truth about a bundle, and how it is read back: typed, or refused in words."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import cast
 
-from deploytk import __version__
+from deploytk import __version__, lmdeploy
 from deploytk.artifact import Artifact
-from deploytk.base.digests import hash_files
-from deploytk.base.errors import BundleError
 from deploytk.base.json import plain
-from deploytk.base.progress import Progress
-from deploytk.bundle.value import FORMAT, MANIFEST, Bundle, BundleFile, BundleOptions
-from deploytk.plan import MODEL_AT, ServingPlan
+from deploytk.base.typed import LARGEST, typed
+from deploytk.bundle.own_card import LICENSE, REPOSITORY
+from deploytk.bundle.value import (
+    FORMAT,
+    MANIFEST,
+    App,
+    AppKind,
+    BundleFile,
+    BundleOptions,
+    Card,
+    FileKind,
+    Golden,
+    Manifest,
+)
+from deploytk.plan import ServingPlan
 
 PORT = 7860
 """Where hubs expect an app."""
@@ -24,10 +36,14 @@ PORT = 7860
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 """What a bundle may be called, as hubs take names: nothing that means something to a shell, a path or YAML."""
 
-_KEYS = {"name": str, "model": dict, "plan": dict, "app": dict, "card": dict, "golden": list, "files": dict}
-_SERVERS = (["lmdeploy", "serve", "api_server"], ["python", "-m", "deploytk.cpu_engine"])
-_LARGEST_MANIFEST_BYTES = 64 * 2**20
-_AGAIN = "package the model again"
+_VERSION = re.compile(r"[0-9A-Za-z.+-]{1,64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_MOST_EXAMPLES = 6
+_LONGEST_NAME_BYTES = 255  # of a file; Linux
+_LONGEST_PATH_BYTES = 1024
+
+# Of an Artifact, what is only true of the directory that it was read from.
+_ELSEWHERE: dict[str, object] = {"root": ".", "config": {}, "facts": None, "files": [], "problems": []}
 
 
 def bundle_digest(files: Sequence[BundleFile]) -> str:
@@ -36,141 +52,129 @@ def bundle_digest(files: Sequence[BundleFile]) -> str:
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def manifest_of(
-    artifact: Artifact, plan: ServingPlan, options: BundleOptions, files: Sequence[BundleFile]
-) -> dict[str, object]:
-    """What goes into `deploytk.json`: no time, no machine, so that the same input gives the same bytes."""
-    facts = cast(dict[str, object], plain(artifact))
-    model = {key: value for key, value in facts.items() if key not in ("root", "config", "facts", "files", "problems")}
-    golden = [{"prompt": g.prompt, "answer": g.answer, "raw": g.is_raw} for g in options.golden]
-    return {
-        "format": FORMAT,
-        "deploytk": __version__,
-        "name": options.name,
-        "model": model,
-        "plan": plain(plan.at(".")),
-        "app": {
-            "kind": options.app,
-            "title": options.name,
-            "host": "0.0.0.0",  # noqa: S104 (a container and a hub reach the app from outside)
-            "port": PORT,
-            "examples": [g.prompt for g in options.golden if not g.is_raw][:6],
-        },
-        "card": {"license": options.license, "base_model": options.base_model},
-        "golden": golden,
-        "files": {f.path: {"size": f.size, "sha256": f.sha256, "kind": f.kind} for f in files},
-    }
-
-
-def to_text(manifest: dict[str, object]) -> str:
-    return json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
-
-
-def is_bundle(path: Path) -> bool:
-    return (path / MANIFEST).is_file()
-
-
-def read_bundle(path: Path) -> Bundle:
-    """The bundle at `path`.
-
-    Raises BundleError for a manifest that deploytk would not have written, and when a file is missing or has
-    another size than the manifest says.
-    """
-    bundle = _parsed(path, _read_manifest(path))
-    for file in bundle.files:
-        _check_size(path, file)
-    return bundle
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    place = path / MANIFEST
-    try:
-        if place.stat().st_size > _LARGEST_MANIFEST_BYTES:
-            raise BundleError(f"{place} is larger than 64 MiB", hint=_AGAIN)
-        manifest = json.loads(place.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BundleError(
-            f"{path} is no bundle: it has no {MANIFEST}", hint="make one with `deploytk package`"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{place} cannot be read: {type(error).__name__}", hint=_AGAIN) from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise BundleError(f"{place} cannot be read: it is not a bundle's manifest", hint=_AGAIN)
-    if manifest["format"] != FORMAT:
-        hint = "use the deploytk that wrote it, or package the model again"
-        raise BundleError(f"{path} has format {manifest['format']}, {FORMAT} expected", hint=hint)
-    return manifest
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _parsed(path: Path, manifest: dict[str, Any]) -> Bundle:
-    """The bundle that a manifest describes; what is on disk is not looked at."""
-    for key, kind in _KEYS.items():
-        if not isinstance(manifest.get(key), kind):
-            raise BundleError(f"{path / MANIFEST} cannot be read: {key!r} is missing or malformed", hint=_AGAIN)
-    name, argv = manifest["name"], manifest["plan"].get("argv")
-    try:
-        if not NAME.fullmatch(name):
-            raise ValueError("the name")
-        # Whoever serves the bundle starts this command.
-        if not _is_server(argv):
-            raise ValueError("the command in the plan")
-        files = tuple(_file(file, entry) for file, entry in sorted(manifest["files"].items()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path / MANIFEST} cannot be read: {error} is malformed", hint=_AGAIN) from error
-    return Bundle(path, name, bundle_digest(files), files, manifest, sum(file.size for file in files), 0)
-
-
-def _is_server(argv: object) -> bool:
-    if not isinstance(argv, list) or len(argv) <= MODEL_AT or not all(isinstance(word, str) for word in argv):
-        return False
-    return argv[:MODEL_AT] in _SERVERS and argv[MODEL_AT] == "."
-
-
-def strangers_in(path: Path) -> list[str]:
-    """Files in the bundle at `path` that its manifest does not name; hidden ones and Python's caches aside.
-
-    All of them when deploytk did not write that manifest.
-    """
-    here = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir() or file.is_symlink()}
-    try:
-        known = {file.path for file in _parsed(path, _read_manifest(path)).files} | {MANIFEST}
-    except BundleError:
-        known = set()
-    return sorted(
-        file
-        for file in here - known
-        if not any(part.startswith(".") or part == "__pycache__" for part in PurePosixPath(file).parts)
+def manifest_of(artifact: Artifact, plan: ServingPlan, options: BundleOptions, files: Sequence[BundleFile]) -> Manifest:
+    """What a bundle says about itself: no time, no machine, so that the same input gives the same bytes."""
+    return Manifest(
+        deploytk=__version__,
+        name=options.name,
+        model=dataclasses.replace(artifact, root=Path(), config={}, facts=None, files=(), problems=()),
+        plan=plan.at("."),
+        app=_app(options.app, options.name, options.golden),
+        card=Card(options.license, options.base_model),
+        golden=options.golden,
+        files=tuple(files),
     )
 
 
-def verify_bundle(bundle: Bundle, progress: Progress) -> None:
-    """Raises BundleError unless every file has the digest that the manifest says."""
-    paths = [bundle.path / file.path for file in bundle.files]
-    digests = hash_files(paths, "verifying", progress)
-    for file, path in zip(bundle.files, paths, strict=True):
-        if digests[path] != file.sha256:
-            raise BundleError(f"{path} is not the file that {MANIFEST} describes: its digest differs", hint=_AGAIN)
+def _app(kind: AppKind, name: str, golden: Sequence[Golden]) -> App:
+    examples = [one.prompt for one in golden if not one.is_raw][:_MOST_EXAMPLES]
+    return App(kind, name, "0.0.0.0", PORT, tuple(examples))  # noqa: S104 (containers and hubs come from outside)
 
 
-def _file(name: str, entry: dict[str, Any]) -> BundleFile:
-    path = PurePosixPath(name)
-    is_inside = not path.is_absolute() and ".." not in path.parts and str(path) == name and name != MANIFEST
-    is_plain = name.isprintable() and "\\" not in name
-    is_digest = re.fullmatch(r"[0-9a-f]{64}", entry["sha256"])
-    is_size = type(entry["size"]) is int and entry["size"] >= 0
-    is_kind = entry["kind"] in ("weights", "model", "app", "card")
-    if not (is_inside and is_plain and is_digest and is_size and is_kind):
-        raise ValueError(f"the entry for {name!r}")
-    return BundleFile(name, entry["size"], entry["sha256"], entry["kind"])
+def to_text(manifest: Manifest) -> str:
+    """The content of `deploytk.json`."""
+    facts = cast(dict[str, object], plain(manifest.model))
+    written = {
+        "format": FORMAT,
+        "deploytk": manifest.deploytk,
+        "name": manifest.name,
+        "model": {key: value for key, value in facts.items() if key not in _ELSEWHERE},
+        "plan": plain(manifest.plan),
+        "app": plain(manifest.app),
+        "card": plain(manifest.card),
+        "golden": [{"prompt": one.prompt, "answer": one.answer, "raw": one.is_raw} for one in manifest.golden],
+        "files": {file.path: {"size": file.size, "sha256": file.sha256, "kind": file.kind} for file in manifest.files},
+    }
+    return json.dumps(written, ensure_ascii=False, indent=1) + "\n"
 
 
-def _check_size(root: Path, file: BundleFile) -> None:
-    path = root / file.path
-    if not path.is_file():
-        raise BundleError(f"{path} is missing, {file.size} bytes expected", hint=_AGAIN)
-    if path.stat().st_size != file.size:
-        raise BundleError(f"{path} has {path.stat().st_size} bytes, {file.size} expected", hint=_AGAIN)
+@dataclass(frozen=True, slots=True)
+class _Golden:
+    prompt: str
+    answer: str
+    raw: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    size: int
+    sha256: str
+    kind: FileKind
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """`deploytk.json`, key by key."""
+
+    format: int
+    deploytk: str
+    name: str
+    model: dict[str, object]
+    plan: dict[str, object]
+    app: App
+    card: Card
+    golden: tuple[_Golden, ...]
+    files: dict[str, _File]
+
+
+def manifest_in(found: object) -> Manifest:
+    """The manifest that parsed JSON is; raises ValueError, in words, for one that deploytk would not have written."""
+    written = typed(_Written, found, "")
+    for key in sorted(written.model.keys() & _ELSEWHERE):
+        raise ValueError(f"model.{key} is nothing that deploytk writes")
+    model = typed(Artifact, {**written.model, **_ELSEWHERE}, "model")
+    golden = tuple(Golden(one.prompt, one.answer, one.raw) for one in written.golden)
+    files = tuple(_file(path, entry) for path, entry in sorted(written.files.items()))
+    manifest = Manifest(
+        deploytk=written.deploytk,
+        name=written.name,
+        model=model,
+        plan=ServingPlan.from_manifest(written.plan, model),
+        app=written.app,
+        card=written.card,
+        golden=golden,
+        files=files,
+    )
+    _require_sense(manifest)
+    return manifest
+
+
+def _require_sense(manifest: Manifest) -> None:
+    """Raises ValueError for values that no manifest has."""
+    card, versions = manifest.card, manifest.model.lmdeploy
+    known = (None, *lmdeploy.VERSIONS)
+    checks = {
+        "deploytk": _VERSION.fullmatch(manifest.deploytk),
+        "name": NAME.fullmatch(manifest.name),
+        "model.lmdeploy": versions.min in known and versions.max in known and versions.pin in known,
+        "card.license": card.license is None or LICENSE.fullmatch(card.license),
+        "card.base_model": card.base_model is None or REPOSITORY.fullmatch(card.base_model),
+        "golden": all(one.prompt for one in manifest.golden),
+        "files": sum(file.size for file in manifest.files) <= LARGEST,
+    }
+    for place, is_right in checks.items():
+        if not is_right:
+            raise ValueError(f"{place} is malformed")
+    usual = _app(manifest.app.kind, manifest.name, manifest.golden)
+    for field in dataclasses.fields(App):
+        if getattr(manifest.app, field.name) != getattr(usual, field.name):
+            raise ValueError(f"app.{field.name} is not what deploytk writes")
+    paths = {file.path for file in manifest.files}
+    inside = next((path for path in sorted(paths) for above in PurePosixPath(path).parents if str(above) in paths), "")
+    if inside:
+        raise ValueError(f"{inside[:100]!r} is a file inside of a file")
+
+
+def _file(path: str, entry: _File) -> BundleFile:
+    if not _is_inside(path) or not _DIGEST.fullmatch(entry.sha256):
+        raise ValueError(f"the entry for {path[:100]!r} is malformed")
+    return BundleFile(path, entry.size, entry.sha256, entry.kind)
+
+
+def _is_inside(path: str) -> bool:
+    """Whether `path` names a file in the bundle, in the one way that deploytk writes it; never a hidden one."""
+    parts = path.split("/")
+    is_plain = path.isprintable() and "\\" not in path and path != MANIFEST
+    is_short = len(path.encode()) <= _LONGEST_PATH_BYTES
+    is_walked = all(part and part[0] != "." and len(part.encode()) <= _LONGEST_NAME_BYTES for part in parts)
+    return is_plain and is_short and is_walked

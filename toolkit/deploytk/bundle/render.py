@@ -18,16 +18,9 @@ from deploytk.base.files import disk_errors, staged_directory, sync_directory
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
 from deploytk.bundle.links import link_or_copy
-from deploytk.bundle.manifest import (
-    NAME,
-    is_bundle,
-    manifest_of,
-    read_bundle,
-    strangers_in,
-    to_text,
-    verify_bundle,
-)
+from deploytk.bundle.manifest import NAME, manifest_of, to_text
 from deploytk.bundle.own_card import LICENSE, REPOSITORY, with_own_facts
+from deploytk.bundle.read import is_bundle, read_bundle, strangers_in, verify_bundle
 from deploytk.bundle.value import CHART, MANIFEST, ROOM, START, Bundle, BundleFile, BundleOptions, FileKind
 from deploytk.plan import ServingPlan
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploytk.artifact import Artifact
+from deploytk.plan import ServingPlan
+
 FORMAT = 1
 """Version of `deploytk.json`; raised when a key changes its meaning."""
 
@@ -90,11 +93,42 @@ class BundleOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class App:
+    """What the app is told beside the plan."""
+
+    kind: AppKind
+    title: str
+    host: str
+    port: int
+    examples: tuple[str, ...]  # prompts that the chat page offers
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    license: str | None
+    base_model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`deploytk.json`, read back: every value is one that deploytk writes."""
+
+    deploytk: str  # the version that wrote it
+    name: str
+    model: Artifact  # at the bundle; what `inspect` found, without its files, its config and its problems
+    plan: ServingPlan
+    app: App
+    card: Card
+    golden: tuple[Golden, ...]
+    files: tuple[BundleFile, ...]  # sorted by path
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     path: Path
     name: str
     digest: str  # "sha256:..." over the sorted lines `sha256  path\n` of files
     files: tuple[BundleFile, ...]  # all but deploytk.json itself, sorted by path
-    manifest: dict[str, object]  # deploytk.json, parsed
+    manifest: Manifest
     bytes: int  # sum of the sizes of files
     copied_bytes: int  # what had to be copied because hard links did not work; 0 when read back

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -13,8 +13,7 @@ from deploytk.image.value import WEIGHTS_PLACE, BuildOptions
 
 def compose_of(bundle: Bundle, options: BuildOptions) -> str:
     """How `docker compose up` runs the image; reachable from this machine alone until a person changes that."""
-    plan, app = (cast(dict[str, Any], bundle.manifest[key]) for key in ("plan", "app"))
-    port = int(app["port"])
+    plan, port = bundle.manifest.plan, bundle.manifest.app.port
     service: dict[str, Any] = {
         "image": options.tag,
         "ports": [f"127.0.0.1:{port}:{port}"],
@@ -42,8 +41,8 @@ def compose_of(bundle: Bundle, options: BuildOptions) -> str:
         volumes = {"volumes": {"weights": {}}}
     if options.weights == "mount":
         service["volumes"] = ["${WEIGHTS:?the directory of the bundle}:/bundle:ro"]
-    if plan["engine"] != "cpu":
-        devices = {"driver": "nvidia", "count": plan["tensor_parallel"], "capabilities": ["gpu"]}
+    if plan.engine != "cpu":
+        devices = {"driver": "nvidia", "count": plan.tensor_parallel, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [devices]}}}
     text: str = yaml.safe_dump({"services": {"model": service}} | volumes, sort_keys=False, allow_unicode=True)
     return text

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any, cast
+from typing import Any
 
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ImageError
@@ -85,25 +85,24 @@ def finished(layers: tuple[Layer, ...], config: bytes) -> ImagePlan:
 
 def labels_of(bundle: Bundle, base: Base, options: BuildOptions) -> dict[str, str]:
     """What can be known about an image without pulling it."""
-    model, plan = (cast(dict[str, Any], bundle.manifest[key]) for key in ("model", "plan"))
-    card = cast(dict[str, Any], bundle.manifest["card"])
-    quantization = f"{model.get('weight_format')}-{model.get('weight_bits')}bit"
+    model, plan, card = bundle.manifest.model, bundle.manifest.plan, bundle.manifest.card
+    quantization = f"{model.weight_format}-{model.weight_bits}bit" if model.is_quantized else "none"
     labels = {
         "org.opencontainers.image.title": bundle.name,
         "org.opencontainers.image.version": bundle.digest.removeprefix("sha256:")[:12],
         "org.opencontainers.image.revision": hash_file(bundle.path / MANIFEST),
-        "org.opencontainers.image.licenses": card.get("license"),
+        "org.opencontainers.image.licenses": card.license,
         "org.opencontainers.image.created": created(),
         "org.opencontainers.image.base.name": base.reference,
         # Its image ID: the digest of its manifest depends on where it was taken from, and ours would then as well.
         "org.opencontainers.image.base.digest": base.image_id,
-        f"{LABELS}model": model.get("architecture"),
-        f"{LABELS}base-model": card.get("base_model"),
-        f"{LABELS}quantization": "none" if model.get("weight_format") == "none" else quantization,
-        f"{LABELS}lmdeploy": plan.get("lmdeploy"),
+        f"{LABELS}model": model.architecture,
+        f"{LABELS}base-model": card.base_model,
+        f"{LABELS}quantization": quantization,
+        f"{LABELS}lmdeploy": plan.lmdeploy,
         f"{LABELS}set-digest": bundle.digest,
         f"{LABELS}weights": options.weights,
-        f"{LABELS}min-vram-mib": _mib(plan.get("vram")),
+        f"{LABELS}min-vram-mib": str(math.ceil(plan.vram.total_bytes / 2**20)),
     }
     return {key: str(value) for key, value in labels.items() if value}
 
@@ -135,7 +134,7 @@ def _check_base(base: Base) -> None:
 def _config(bundle: Bundle, base: Base, options: BuildOptions, layers: Sequence[Layer]) -> dict[str, object]:
     inherited = json.loads(base.config)
     run: dict[str, Any] = dict(inherited.get("config") or {})
-    port = cast(dict[str, Any], bundle.manifest["app"])["port"]
+    port = bundle.manifest.app.port
     is_fetching = options.weights == "download"
     source = {"DEPLOYTK_WEIGHTS": WEIGHTS_PLACE} if is_fetching else {"HF_HUB_OFFLINE": "1"}
     # What describes the base does not describe this image.
@@ -176,11 +175,6 @@ def _history(theirs: list[dict[str, Any]], base: Base, layers: Sequence[Layer]) 
     ours = [{"created": created(), "created_by": layer.created_by} for layer in layers[len(base.layers) :]]
     last = {"created": created(), "created_by": "deploytk: user, health check, entry point", "empty_layer": True}
     return [*theirs, *ours, last]
-
-
-def _mib(vram: object) -> str | None:
-    total = vram.get("total_bytes") if isinstance(vram, dict) else None
-    return str(math.ceil(total / 2**20)) if isinstance(total, (int, float)) else None
 
 
 def _to_bytes(value: object) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from deploytk import __version__
 from deploytk.base.errors import ImageError
@@ -20,12 +20,11 @@ _MOST_SHOWN = 5
 
 def lock_of(bundle: Bundle, base: Base) -> bytes:
     """`deploytk.lock`: all that an image is made of, by digest and version, so that it can be made again."""
-    plan = cast(dict[str, Any], bundle.manifest["plan"])
     content = {
         "format": _FORMAT,
         "deploytk": __version__,
         "base": {"name": base.reference, "image_id": base.image_id},
-        "lmdeploy": plan.get("lmdeploy"),
+        "lmdeploy": bundle.manifest.plan.lmdeploy,
         "packages": dict(sorted(set(base.packages))),
         "bundle": {"name": bundle.name, "digest": bundle.digest},
         "files": {file.path: file.sha256 for file in bundle.files},

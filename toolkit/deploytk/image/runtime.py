@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 from deploytk import lmdeploy
 from deploytk.base.errors import ImageError
@@ -62,10 +62,9 @@ def runtime_base(bundle: Bundle, options: BuildOptions, progress: Progress) -> B
 
 def recipe_for(bundle: Bundle, options: BuildOptions) -> Recipe:
     """Dockerfile, locked requirements and arguments for the engine of a bundle."""
-    plan = cast(Mapping[str, Any], bundle.manifest["plan"])
     arguments = {name: value for name, value in options.arguments.items() if value}
-    version = plan["lmdeploy"]
-    if plan["engine"] == "cpu":
+    version = bundle.manifest.plan.lmdeploy
+    if version is None:
         if options.wheels and any(options.wheels.glob("torch-*")):
             arguments.setdefault("TORCH_INDEX_URL", "")
         files = {"requirements.txt": _locked("cpu"), **_own_code()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from typing import Any, cast
 from urllib.parse import quote
 
 from deploytk import __version__
@@ -18,7 +17,7 @@ def sbom_of(bundle: Bundle, base: Base) -> bytes:
 
     It has no time and its serial number follows from its content: the same image has the same document.
     """
-    card = cast(dict[str, Any], bundle.manifest["card"])
+    card = bundle.manifest.card
     model: dict[str, object] = {
         "type": "machine-learning-model",
         "bom-ref": "model",
@@ -35,10 +34,10 @@ def sbom_of(bundle: Bundle, base: Base) -> bytes:
             if file.kind in ("weights", "model")
         ],
     }
-    if card.get("license"):
-        model["licenses"] = [{"license": {"name": str(card["license"])}}]
-    if card.get("base_model"):
-        model["pedigree"] = {"ancestors": [{"type": "machine-learning-model", "name": str(card["base_model"])}]}
+    if card.license:
+        model["licenses"] = [{"license": {"name": card.license}}]
+    if card.base_model:
+        model["pedigree"] = {"ancestors": [{"type": "machine-learning-model", "name": card.base_model}]}
     runtime = {
         "type": "container",
         "bom-ref": "runtime",

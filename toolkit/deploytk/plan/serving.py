@@ -12,11 +12,10 @@ from deploytk.hardware.catalogue import find_gpu
 from deploytk.plan.caveats import about_memory, about_model
 from deploytk.plan.kv import kv_bytes_per_token
 from deploytk.plan.memory import Memory, Vram
-from deploytk.plan.value import PORT, PlanRequest, ServingPlan
+from deploytk.plan.value import PlanRequest, ServingPlan
 
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
 _BATCH = 8
-_PREFILL = 8192  # LMDeploy's default of max_prefill_token_num
 
 
 def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
@@ -59,7 +58,7 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         largest_batch=memory.largest_batch(session_len),
         notes=(),
     )
-    argv, config_ini = _command(artifact, request, plan)
+    argv, config_ini = plan.command(artifact, trusts_remote_code=request.trust_remote_code)
     notes = (*about_memory(artifact, plan, memory), *about_model(artifact, plan, request))
     return dataclasses.replace(plan, argv=argv, config_ini=config_ini, notes=notes)
 
@@ -161,45 +160,16 @@ def _clean_name(artifact: Artifact, request: PlanRequest) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
 
 
-def _command(
-    artifact: Artifact, request: PlanRequest, plan: ServingPlan
-) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """The command line, and what goes into config.ini instead where the version has no flag for it."""
-    version = str(plan.lmdeploy)
-    share = f"{plan.cache_max_entry_count:.12f}".rstrip("0").rstrip(".")  # never 6.4e-05
-    settings = {
-        "session_len": str(plan.session_len),
-        "max_batch_size": str(plan.max_batch_size),
-        "cache_max_entry_count": share,
-        "quant_policy": str(plan.quant_policy),
-    }
-    start = ("lmdeploy", "serve", "api_server", str(artifact.root))
-    if not lmdeploy.has_flag(version, "--session-len"):
-        return (*start, "--server_port", str(PORT), "--tp", str(plan.tensor_parallel)), tuple(settings.items())
-    flags = {"--server-port": str(PORT), "--backend": plan.engine, "--tp": str(plan.tensor_parallel)}
-    if lmdeploy.has_flag(version, "--model-name"):
-        flags["--model-name"] = plan.model_name
-    flags |= {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
-    if artifact.layout == "huggingface" and artifact.weight_format in ("awq", "gptq"):
-        flags["--model-format"] = artifact.weight_format
-    if plan.kv_capacity_tokens < _PREFILL and lmdeploy.has_flag(version, "--max-prefill-token-num"):
-        flags["--max-prefill-token-num"] = str(min(plan.session_len, plan.kv_capacity_tokens))
-    trusts = request.trust_remote_code and lmdeploy.has_flag(version, "--trust-remote-code")
-    parts = [part for flag in flags.items() for part in flag]
-    return (*start, *parts, *(("--trust-remote-code",) if trusts else ())), ()
-
-
 def _on_cpu(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     """A preview: no VRAM, one conversation at a time, the cache never quantized."""
     if request.kv_policy not in (None, "none"):
         raise UsageError("the CPU engine does not quantize the KV cache", hint="leave --kv out, or --engine cpu")
     session_len = min(request.session_len or _SESSION_LEN, artifact.session_len)
     name = _clean_name(artifact, request)
-    start = ("python", "-m", "deploytk.cpu_engine", str(artifact.root), "--server-port", str(PORT))
-    return ServingPlan(
+    plan = ServingPlan(
         engine="cpu",
         lmdeploy=None,
-        argv=(*start, "--model-name", name, "--session-len", str(session_len)),
+        argv=(),
         config_ini=(),
         model_name=name,
         session_len=session_len,
@@ -217,3 +187,4 @@ def _on_cpu(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         largest_batch=None,
         notes=("the CPU engine is for previews: it answers the same, but slowly",),
     )
+    return dataclasses.replace(plan, argv=plan.command(artifact)[0])

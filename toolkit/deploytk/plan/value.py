@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from deploytk.artifact import KvPolicy
+from deploytk import lmdeploy
+from deploytk.artifact import Artifact, KvPolicy
+from deploytk.base.typed import typed
 from deploytk.hardware.catalogue import Gpu
 from deploytk.plan.memory import Vram
 
@@ -17,6 +19,11 @@ MODEL_AT = 3
 
 PORT = 23333
 """LMDeploy's own default."""
+
+_PREFILL = 8192  # LMDeploy's default of max_prefill_token_num
+
+Command = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
+"""A command line, and what goes into config.ini instead where a version has no flag for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +69,68 @@ class ServingPlan:
         """The same plan for the same model at another path."""
         argv = (*self.argv[:MODEL_AT], model, *self.argv[MODEL_AT + 1 :])
         return dataclasses.replace(self, argv=argv)
+
+    def command(self, artifact: Artifact, *, trusts_remote_code: bool = False) -> Command:
+        """What starts the server that this plan describes, for a model of that kind at its root."""
+        if self.lmdeploy is None:
+            preview = ("python", "-m", "deploytk.cpu_engine", str(artifact.root), "--server-port", str(PORT))
+            return (*preview, "--model-name", self.model_name, "--session-len", str(self.session_len)), ()
+        start = ("lmdeploy", "serve", "api_server", str(artifact.root))
+        if not lmdeploy.has_flag(self.lmdeploy, "--session-len"):
+            return (*start, "--server_port", str(PORT), "--tp", str(self.tensor_parallel)), tuple(self._settings())
+        flags = {"--server-port": str(PORT), "--backend": self.engine, "--tp": str(self.tensor_parallel)}
+        if lmdeploy.has_flag(self.lmdeploy, "--model-name"):
+            flags["--model-name"] = self.model_name
+        flags |= {f"--{name.replace('_', '-')}": value for name, value in self._settings()}
+        if artifact.layout == "huggingface" and artifact.weight_format in ("awq", "gptq"):
+            flags["--model-format"] = artifact.weight_format
+        if self.kv_capacity_tokens < _PREFILL and lmdeploy.has_flag(self.lmdeploy, "--max-prefill-token-num"):
+            flags["--max-prefill-token-num"] = str(min(self.session_len, self.kv_capacity_tokens))
+        trusts = trusts_remote_code and lmdeploy.has_flag(self.lmdeploy, "--trust-remote-code")
+        parts = [part for flag in flags.items() for part in flag]
+        return (*start, *parts, *(("--trust-remote-code",) if trusts else ())), ()
+
+    def _settings(self) -> list[tuple[str, str]]:
+        share = f"{self.cache_max_entry_count:.12f}".rstrip("0").rstrip(".")  # never 6.4e-05
+        return [
+            ("session_len", str(self.session_len)),
+            ("max_batch_size", str(self.max_batch_size)),
+            ("cache_max_entry_count", share),
+            ("quant_policy", str(self.quant_policy)),
+        ]
+
+    @classmethod
+    def from_manifest(cls, found: object, artifact: Artifact) -> ServingPlan:
+        """The plan that `found`, the `plan` of a manifest, is for that model.
+
+        Raises ValueError, in words, for one that is not whole, that contradicts itself, or whose command is not what
+        it would generate: whoever serves a bundle starts that command.
+        """
+        plan = typed(cls, found, "plan")
+        plan._require_sense()
+        argv, config_ini = plan.command(artifact)
+        if plan.argv != argv:
+            raise ValueError("plan.argv is not the command that the plan itself means")
+        if plan.config_ini != config_ini:
+            raise ValueError("plan.config_ini is not what the plan itself means")
+        return plan
+
+    def _require_sense(self) -> None:
+        """Raises ValueError for values that no plan has."""
+        is_cpu = self.engine == "cpu"
+        checks = {
+            "lmdeploy": is_cpu if self.lmdeploy is None else not is_cpu and self.lmdeploy in lmdeploy.VERSIONS,
+            # It is a word of the command line, and of file names on hubs.
+            "model_name": self.model_name.isprintable() and self.model_name.strip("-.") == self.model_name != "",
+            "session_len": self.session_len >= 1,
+            "max_batch_size": self.max_batch_size >= 1,
+            "tensor_parallel": self.tensor_parallel >= 1,
+            "cache_max_entry_count": 0 <= self.cache_max_entry_count < 1e6,
+            "fits": (self.fits is None) == (self.gpu is None),
+        }
+        for name, is_right in checks.items():
+            if not is_right:
+                raise ValueError(f"plan.{name} is malformed")
+        meant = 0 if self.lmdeploy is None else lmdeploy.quant_policy(self.lmdeploy, self.kv_policy)
+        if self.quant_policy != meant:
+            raise ValueError("plan.quant_policy is not what its kv_policy means in that version")

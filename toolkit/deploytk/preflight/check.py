@@ -7,7 +7,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from deploytk.base.errors import EndpointError, UsageError
 from deploytk.base.progress import Progress
@@ -117,15 +116,15 @@ def _look(app: Path, bundle: Bundle | None, options: PreflightOptions, platform:
 
 
 def _of_memory(bundle: Bundle, options: PreflightOptions, platform: Platform) -> list[Finding]:
-    plan = cast(dict[str, Any], bundle.manifest["plan"])
-    needs = max(plan["vram"]["total_bytes"], plan["vram"].get("loading_peak_bytes") or 0)
+    vram = bundle.manifest.plan.vram
+    needs = max(vram.total_bytes, vram.loading_peak_bytes)
     has = find_gpu(options.gpu).total_bytes if options.gpu else platform.vram_bytes
     found = []
     if needs > has:
         message = f"it takes {needs / 2**30:.1f} GiB of GPU memory, the tier has {has / 2**30:.1f}"
         hint = "plan with a shorter --session-len, a smaller --max-batch-size or --kv int8, or ask for a larger tier"
         found.append(Finding("error", "too-little-memory", message, hint))
-    weights = plan["vram"]["weights_bytes"]
+    weights = vram.weights_bytes
     if weights > _RAM_SHARE * platform.memory_bytes:
         message = (
             f"the weights are {weights / 2**30:.1f} GiB, the tier has {platform.memory_bytes / 2**30:.0f} GiB of RAM"

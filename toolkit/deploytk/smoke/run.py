@@ -11,15 +11,15 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from deploytk import __version__
 from deploytk.artifact import Artifact, read_artifact
 from deploytk.base.errors import EndpointError
 from deploytk.base.progress import Progress, Silent
-from deploytk.bundle import MANIFEST, Golden, golden_in, is_bundle, read_bundle
+from deploytk.bundle import Golden, is_bundle, read_bundle
 from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
+from deploytk.plan import ServingPlan
 from deploytk.plan.weights_size import weights_bytes
 from deploytk.serve.local import Endpoint, ServeOptions, open_endpoint
 from deploytk.smoke.budget import Budget
@@ -99,7 +99,7 @@ def _golden(endpoint: Endpoint) -> tuple[Golden, ...]:
     """The golden answers that a bundle or an image carries."""
     if endpoint.bundle is None or not is_bundle(endpoint.bundle):
         return endpoint.golden
-    return golden_in((endpoint.bundle / MANIFEST).read_bytes())
+    return read_bundle(endpoint.bundle).manifest.golden
 
 
 def _require_text(endpoint: Endpoint) -> None:
@@ -154,18 +154,18 @@ class _Served:
     """What a bundle says about what it serves; of other servers nothing is known."""
 
     planned: PlannedVram | None
-    plan: dict[str, Any]
+    plan: ServingPlan | None
     weights: str | None
     digest: str | None
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> _Served:
         if endpoint.bundle is None:
-            return cls(None, {}, None, None)
+            return cls(None, None, None, None)
         bundle = read_bundle(endpoint.bundle)
-        plan: dict[str, Any] = bundle.manifest["plan"]  # type: ignore[assignment]
+        plan = bundle.manifest.plan
         artifact = read_artifact(endpoint.bundle)
-        return cls(_planned(artifact, plan), plan, weights_name(artifact), bundle.digest)
+        return cls(planned_vram(artifact, plan), plan, weights_name(artifact), bundle.digest)
 
 
 def weights_name(artifact: Artifact) -> str:
@@ -176,32 +176,20 @@ def weights_name(artifact: Artifact) -> str:
     return f"{artifact.weight_format} {artifact.weight_bits} bit"
 
 
-def _planned(artifact: Artifact, plan: dict[str, Any]) -> PlannedVram | None:
-    if plan["engine"] == "cpu":
+def planned_vram(artifact: Artifact, plan: ServingPlan) -> PlannedVram | None:
+    """What a plan says about memory; None for the CPU engine's."""
+    if plan.lmdeploy is None:
         return None
-    return planned_vram(
-        artifact,
-        plan["vram"],
-        version=plan["lmdeploy"],
-        ranks=plan["tensor_parallel"],
-        sessions=(plan["kv_bytes_per_token"], plan["session_len"], plan["max_batch_size"]),
-    )
-
-
-def planned_vram(
-    artifact: Artifact, vram: dict[str, int], *, version: str, ranks: int, sessions: tuple[int, int, int]
-) -> PlannedVram:
-    """What a plan says; `sessions` are bytes per token, tokens per session and sessions."""
     plain = dataclasses.replace(artifact, weight_format="none", weight_bits=16, group_size=None)
     return PlannedVram(
-        weights_bytes=vram["weights_bytes"],
-        kv_pool_bytes=vram["kv_pool_bytes"],
-        overhead_bytes=vram["overhead_bytes"],
-        kv_bytes_per_token=sessions[0],
-        session_len=sessions[1],
-        max_batch_size=sessions[2],
+        weights_bytes=plan.vram.weights_bytes,
+        kv_pool_bytes=plan.vram.kv_pool_bytes,
+        overhead_bytes=plan.vram.overhead_bytes,
+        kv_bytes_per_token=plan.kv_bytes_per_token,
+        session_len=plan.session_len,
+        max_batch_size=plan.max_batch_size,
         is_quantized=artifact.is_quantized,
-        fp16_weights_bytes=weights_bytes(plain, version, ranks),
+        fp16_weights_bytes=weights_bytes(plain, plan.lmdeploy, plan.tensor_parallel),
     )
 
 
@@ -216,8 +204,8 @@ def _identity(endpoint: Endpoint, served: _Served, log: EngineLog, gpu: GpuMemor
         lmdeploy=installed_lmdeploy() if endpoint.bundle and engine != "cpu" else None,
         package_digest=served.digest,
         weights=served.weights,
-        kv_policy=served.plan.get("kv_policy"),
-        settings={name: str(served.plan[name]) for name in names if name in served.plan},
+        kv_policy=served.plan.kv_policy if served.plan else None,
+        settings={name: str(getattr(served.plan, name)) for name in names} if served.plan else {},
         gpu=gpu,
         client=client_identity(),
     )
@@ -242,7 +230,7 @@ def _split_by_two_starts(
     vram: VramReport, source: str, options: ServeOptions, served: _Served, progress: Progress
 ) -> VramReport:
     """Where the engine's log does not tell its pool, a second start with a larger one does."""
-    share = served.plan.get("cache_max_entry_count") or 0
+    share = served.plan.cache_max_entry_count if served.plan else 0
     is_possible = served.planned is not None and 0 < share * _OTHER_SHARE < _LARGEST_SHARE
     if vram.method is not None or not is_possible or is_bundle(Path(source)):
         return vram

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
 
 from deploytk import lmdeploy
 from deploytk.base.errors import ReleaseError
@@ -43,7 +42,7 @@ def write_app(bundle: Bundle, out: Path, url: str, revision: str) -> Path:
 
 def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
     """The whole app repository, path -> content, which fetches `revision` of the model repository `url`."""
-    kind = cast(dict[str, Any], bundle.manifest["app"])["kind"]
+    kind = bundle.manifest.app.kind
     template = shipped("templates") / "hosted"
     texts = {
         source.name if source.name in _AT_ROOT else f"{ROOM}/{source.name}": source.read_bytes()
@@ -68,14 +67,11 @@ def app_changes(wanted: Mapping[str, bytes], there: Mapping[str, str]) -> tuple[
 
 def hosted_lmdeploy(bundle: Bundle) -> str:
     """The LMDeploy that the app installs: the planned one, or the newest for the hub's Python that serves it alike."""
-    plan = cast(dict[str, Any], bundle.manifest["plan"])
-    borders = cast(dict[str, Any], bundle.manifest["model"])["lmdeploy"]
-    planned = str(plan["lmdeploy"])
-    try:
-        has_wheel = lmdeploy.age(planned) <= lmdeploy.age(LMDEPLOY)
-        serves = lmdeploy.age(borders["min"]) <= lmdeploy.age(LMDEPLOY)
-        flags = [word for word in plan["argv"] if word.startswith("--")]
-        takes = all(lmdeploy.has_flag(LMDEPLOY, flag) for flag in flags)
-    except (ValueError, KeyError, TypeError):  # a version or flag that this deploytk does not know
-        return planned
+    planned, first = bundle.manifest.plan.lmdeploy, bundle.manifest.model.lmdeploy.min
+    if planned is None or first is None:
+        raise ReleaseError(f"{bundle.path} is planned for the CPU engine", hint="package it without --engine cpu")
+    has_wheel = lmdeploy.age(planned) <= lmdeploy.age(LMDEPLOY)
+    serves = lmdeploy.age(first) <= lmdeploy.age(LMDEPLOY)
+    flags = [word for word in bundle.manifest.plan.argv if word.startswith("--")]
+    takes = all(lmdeploy.has_flag(LMDEPLOY, flag) for flag in flags)
     return LMDEPLOY if not has_wheel and serves and takes else planned

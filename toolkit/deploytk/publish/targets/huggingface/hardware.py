@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
 from deploytk.base.errors import UsageError
 from deploytk.bundle import Bundle
@@ -41,7 +39,7 @@ _USABLE = 0.9  # a tenth of the memory is never free
 
 
 def needs_gpu(bundle: Bundle) -> bool:
-    return bool(_plan(bundle)["engine"] != "cpu")
+    return bundle.manifest.plan.engine != "cpu"
 
 
 def suggested_hardware(bundle: Bundle) -> str:
@@ -64,20 +62,16 @@ def check_hardware(name: str, bundle: Bundle) -> str | None:
         return f"{name} has no GPU; take {suggested_hardware(bundle)}"
     if _fits(bundle, name):
         return None
-    gib = _plan(bundle)["vram"]["total_bytes"] / 2**30
+    gib = bundle.manifest.plan.vram.total_bytes / 2**30
     each = f", on each of {_shares(bundle)} GPUs" if _shares(bundle) > 1 else ""
     return f"{name} is too small: the plan takes {gib:.1f} GiB{each}; take {suggested_hardware(bundle)}"
 
 
 def _fits(bundle: Bundle, name: str) -> bool:
     gpus = _GPUS.get(name)
-    needed_gib = _plan(bundle)["vram"]["total_bytes"] / 2**30
+    needed_gib = bundle.manifest.plan.vram.total_bytes / 2**30
     return gpus is not None and gpus.count >= _shares(bundle) and needed_gib <= _USABLE * gpus.gib
 
 
 def _shares(bundle: Bundle) -> int:
-    return int(_plan(bundle)["tensor_parallel"])
-
-
-def _plan(bundle: Bundle) -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], bundle.manifest["plan"])
+    return bundle.manifest.plan.tensor_parallel

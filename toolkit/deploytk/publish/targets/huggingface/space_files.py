@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -52,7 +52,7 @@ def space_files(bundle: Bundle, source: ModelSource, sdk: AppSdk) -> dict[str, b
     place = {"endpoint": source.endpoint, "repo": source.repo, "revision": source.revision}
     texts["model_source.json"] = (json.dumps(place, indent=1) + "\n").encode()
     if sdk == "docker":
-        front: dict[str, Any] = {"sdk": "docker", "app_port": _app(bundle)["port"]}
+        front: dict[str, Any] = {"sdk": "docker", "app_port": bundle.manifest.app.port}
         texts["Dockerfile"] = _dockerfile(bundle, texts["Dockerfile"].decode()).encode()
     else:
         front = {"sdk": "gradio", "sdk_version": _gradio_version(), "python_version": _GRADIO_PYTHON}
@@ -65,7 +65,7 @@ def space_files(bundle: Bundle, source: ModelSource, sdk: AppSdk) -> dict[str, b
 
 def _dockerfile(bundle: Bundle, text: str) -> str:
     """The bundle's own, with the planned LMDeploy: a Space is built without arguments."""
-    version = _plan(bundle)["lmdeploy"]
+    version = bundle.manifest.plan.lmdeploy
     if version:
         text = re.sub(r"^ARG LMDEPLOY_VERSION=.*$", f"ARG LMDEPLOY_VERSION={version}", text, flags=re.MULTILINE)
         if lmdeploy.age(str(version)) <= lmdeploy.age(_LAST_FOR_PYTHON_3_10):
@@ -75,7 +75,7 @@ def _dockerfile(bundle: Bundle, text: str) -> str:
 
 def _requirements(bundle: Bundle, text: str) -> str:
     """The app's own and the engine's: under Gradio's SDK both share one environment."""
-    version = _plan(bundle)["lmdeploy"]
+    version = bundle.manifest.plan.lmdeploy
     if version is None:
         return f"{text.rstrip()}\ndeploytk[cpu]\n"
     if lmdeploy.age(str(version)) < lmdeploy.age(_FIRST_BESIDE_GRADIO):
@@ -106,14 +106,13 @@ def _gradio_version() -> str:
 
 def _readme(bundle: Bundle, model: str, front: Mapping[str, Any]) -> str:
     """Source: hub-docs, docs/hub/spaces-config-reference.md."""
-    card = cast(Mapping[str, Any], bundle.manifest["card"])
     facts = {
-        "title": _app(bundle)["title"],
+        "title": bundle.manifest.app.title,
         "emoji": "💬",
         "colorFrom": "blue",
         "colorTo": "green",
         **front,
-        "license": card.get("license") or "unknown",
+        "license": bundle.manifest.card.license or "unknown",
         "models": [model],
         "startup_duration_timeout": "1h",
         "tags": ["deploytk", "lmdeploy"],
@@ -124,11 +123,3 @@ def _readme(bundle: Bundle, model: str, front: Mapping[str, Any]) -> str:
     return (
         f"---\n{head}---\n\nServes [{model}](https://huggingface.co/{model}) as a chat page and an OpenAI-style API.\n"
     )
-
-
-def _app(bundle: Bundle) -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], bundle.manifest["app"])
-
-
-def _plan(bundle: Bundle) -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], bundle.manifest["plan"])

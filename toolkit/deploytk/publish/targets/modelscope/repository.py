@@ -13,7 +13,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from modelscope_hub import HubApi, errors
@@ -174,10 +173,9 @@ def _visibility(api: HubApi, repo: str) -> int | None:
 
 def _create(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions) -> int:
     """Make the repository, and look what it has become. The uploader would make it public."""
-    card: Any = bundle.manifest["card"]
     asked = _PRIVATE if options.is_private else _PUBLIC
     with contextlib.suppress(errors.AlreadyExistsError):
-        api.create_repo(repo, _TYPE, visibility=asked, license=card.get("license"))
+        api.create_repo(repo, _TYPE, visibility=asked, license=bundle.manifest.card.license)
     return _visibility(api, repo) or asked
 
 

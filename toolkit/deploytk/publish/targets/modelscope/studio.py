@@ -11,7 +11,6 @@ import re
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import urlsplit
 
 from modelscope_hub import HubApi, errors
@@ -48,8 +47,7 @@ def publish_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, 
         api.deploy_repo(repo, _TYPE)
     _wait(api, repo, wish.wait_s, progress)
     page = f"{site(api)}/studios/{repo}"
-    plan = cast(dict[str, Any], bundle.manifest["plan"])
-    gib = plan["vram"]["total_bytes"] / 2**30
+    gib = bundle.manifest.plan.vram.total_bytes / 2**30
     steps = [f"see that {page} has a GPU with {gib:.1f} GiB of memory or more"]
     if wish.is_private and not has_token:
         steps.append(f"the model is private: set {TOKEN_VARIABLE} to a token that may read, and run again")
@@ -66,9 +64,8 @@ def _ensure(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progres
         api.get_repo(repo, _TYPE)
     except errors.NotExistError:
         progress.note(f"the Studio {repo} is not there: creating it")
-        card = cast(dict[str, Any], bundle.manifest["card"])
         visibility = "private" if wish.is_private else "public"
-        api.create_repo(repo, _TYPE, visibility=visibility, license=card.get("license"), sdk_type="gradio")
+        api.create_repo(repo, _TYPE, visibility=visibility, license=bundle.manifest.card.license, sdk_type="gradio")
 
 
 def _give_token(api: HubApi, repo: str) -> bool:

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, cast
 
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError
@@ -71,8 +70,7 @@ def push_app(app: Path, remote: str) -> str:
 
 def steps_left(bundle: Bundle, place: Place, app: Path, remote: str | None, *, is_private: bool) -> tuple[str, ...]:
     """What only a person can do, one sentence each: OpenXLab has no way to make an app but its web form."""
-    plan = cast(dict[str, Any], bundle.manifest["plan"])
-    gib = plan["vram"]["total_bytes"] / 2**30
+    gib = bundle.manifest.plan.vram.total_bytes / 2**30
     code = remote or "the repository that you pushed to"
     push = () if remote else (f"push {app} to a new GitHub repository, or run again with --app-remote URL",)
     secrets = (

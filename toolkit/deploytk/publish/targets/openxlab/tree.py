@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, cast
 
 import yaml
 
@@ -86,11 +85,10 @@ def _plain(source: Path, path: str) -> Entry:
 
 def metafile(bundle: Bundle) -> dict[str, object]:
     """The description that OpenXLab's own tools read; a courtesy as far as git goes."""
-    card = cast(dict[str, Any], bundle.manifest["card"])
     weights = [file.path for file in bundle.files if file.kind == "weights"]
     collection = {
         "Name": bundle.name,
-        "License": card.get("license") or "unknown",
+        "License": bundle.manifest.card.license or "unknown",
         "Framework": "LMDeploy",
         "Paper": {},
         "Code": {"URL": "https://github.com/InternLM/lmdeploy"},

@@ -1,0 +1,121 @@
+"""A directory -> Bundle: what its manifest says, held against what is there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from deploytk.base.digests import hash_files
+from deploytk.base.errors import BundleError
+from deploytk.base.json import parse_json
+from deploytk.base.progress import Progress
+from deploytk.base.terminal import one_line
+from deploytk.bundle.manifest import bundle_digest, manifest_in
+from deploytk.bundle.value import FORMAT, MANIFEST, Bundle, BundleFile, Manifest
+
+_LARGEST_MANIFEST_BYTES = 64 * 2**20
+_AGAIN = "package the model again"
+
+
+def is_bundle(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The bundle at `path`.
+
+    Raises BundleError for a manifest that deploytk would not have written, and when a file is missing, leads out of the
+    bundle or has another size than the manifest says.
+    """
+    manifest = _read_manifest(path)
+    homes = _homes(path)
+    for file in manifest.files:
+        _check(path, file, homes)
+    size = sum(file.size for file in manifest.files)
+    return Bundle(path, manifest.name, bundle_digest(manifest.files), manifest.files, manifest, size, 0)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    place = path / MANIFEST
+    try:
+        found = parse_json(_content(place), has_unique_keys=True)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(
+            f"{path} is no bundle: it has no {MANIFEST}", hint="make one with `deploytk package`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{place} cannot be read: {one_line(str(error))}", hint=_AGAIN) from error
+    number = found.get("format") if isinstance(found, dict) else None
+    if type(number) is int and 0 < number != FORMAT:
+        hint = "use the deploytk that wrote it, or package the model again"
+        raise BundleError(f"{path} has format {number}, {FORMAT} expected", hint=hint)
+    try:
+        if number != FORMAT or isinstance(number, bool):
+            raise ValueError("it is not a bundle's manifest")
+        return manifest_in(found)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{place} cannot be read: {one_line(str(error))}", hint=_AGAIN) from error
+
+
+def _content(place: Path) -> bytes:
+    """What is in the manifest; raises OSError or ValueError for what is no file of a possible size."""
+    status = place.stat()
+    if not stat.S_ISREG(status.st_mode) or not _real(place).startswith(_homes(place.parent)):
+        raise ValueError("it is no file of the bundle's own")
+    with place.open("rb") as file:
+        content = file.read(_LARGEST_MANIFEST_BYTES + 1)
+    if len(content) > _LARGEST_MANIFEST_BYTES:
+        raise ValueError("it is larger than 64 MiB")
+    return content
+
+
+def _real(place: Path) -> str:
+    return os.path.realpath(place)
+
+
+def _homes(root: Path) -> tuple[str, ...]:
+    """Where the files of a bundle may really lie: in it, or in the blobs of its own repository in a hub's cache."""
+    resolved = root.resolve()
+    homes = [resolved, resolved.parents[1] / "blobs"] if resolved.parent.name == "snapshots" else [resolved]
+    return tuple(f"{home}{os.sep}" for home in homes)
+
+
+def _check(root: Path, file: BundleFile, homes: tuple[str, ...]) -> None:
+    path = root / file.path
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BundleError(f"{path} is missing, {file.size} bytes expected", hint=_AGAIN) from error
+    if not _real(path).startswith(homes):
+        raise BundleError(f"{path} is a link that leads out of the bundle", hint=_AGAIN)
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} is no file", hint=_AGAIN)
+    if status.st_size != file.size:
+        raise BundleError(f"{path} has {status.st_size} bytes, {file.size} expected", hint=_AGAIN)
+
+
+def strangers_in(path: Path) -> list[str]:
+    """Files in the bundle at `path` that its manifest does not name; hidden ones and Python's caches aside.
+
+    All of them when deploytk did not write that manifest.
+    """
+    here = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir() or file.is_symlink()}
+    try:
+        known = {file.path for file in _read_manifest(path).files} | {MANIFEST}
+    except BundleError:
+        known = set()
+    return sorted(
+        file
+        for file in here - known
+        if not any(part.startswith(".") or part == "__pycache__" for part in PurePosixPath(file).parts)
+    )
+
+
+def verify_bundle(bundle: Bundle, progress: Progress) -> None:
+    """Raises BundleError unless every file has the digest that the manifest says."""
+    paths = [bundle.path / file.path for file in bundle.files]
+    digests = hash_files(paths, "verifying", progress)
+    for file, path in zip(bundle.files, paths, strict=True):
+        if digests[path] != file.sha256:
+            raise BundleError(f"{path} is not the file that {MANIFEST} describes: its digest differs", hint=_AGAIN)
