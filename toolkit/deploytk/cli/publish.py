@@ -14,6 +14,7 @@ from deploytk.cli.command import command, spread
 from deploytk.cli.options import AppKind, ModelBundleOrImage, Packaging, Planning
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import bundle_of, refuse_packaging
+from deploytk.publish.obstacles import refuse
 from deploytk.publish.options import NoOptions, Option, PublishOptions
 
 if TYPE_CHECKING:
@@ -29,10 +30,13 @@ class Where:
         str | None, typer.Option(metavar="OWNER/NAME", help="The repository: OWNER/NAME, DIR, or HOST/NAME:TAG.")
     ] = None
     public: Annotated[bool, typer.Option("--public", help="Visible to everybody; private by default.")] = False
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Delete files of others that lie there; they stay by default.")
+    ] = False
     plan: Annotated[bool, typer.Option("--plan", help="Show what would change, change nothing.")] = False
 
     def options(self) -> PublishOptions:
-        return PublishOptions(repo=self.repo, is_private=not self.public)
+        return PublishOptions(repo=self.repo, is_private=not self.public, is_mirror=self.mirror)
 
 
 @command("deploytk publish ./workspace_hfmerge --target NAME --repo me/internlm-chat-7b")
@@ -117,6 +121,8 @@ def _target(name: str, own: object, others: object) -> Target:
         unused(option, because=f"it is an option of {declaration.help}, not of {name}")
     if "public" not in found.about.takes:
         unused("public", because=f"{found.about.title} has no private and public")
+    if "mirror" not in found.about.takes:
+        unused("mirror", because=f"there are no files of others in {found.about.title}")
     return found(own)
 
 
@@ -130,9 +136,11 @@ def _publish_image(image: str, place: Any, where: Where) -> None:
     refuse_packaging(f"{image} is an image")
     unused(*Session.given.keys() & {"base"}, because=f"{image} is an image already")
     if where.plan:
-        show(place.preview_image(image, where.options()), "show_release_plan")
+        found = place.preview_image(image, where.options())
+        show(found, "show_release_plan")
+        refuse(found.obstacles)
     else:
-        show(place.publish_image(image, where.options(), Session.progress), "show_release")
+        show(place.publish_image(image, where.options(), Session.progress), "show_release", leave_out=("app_files",))
 
 
 def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None) -> None:
@@ -140,14 +148,16 @@ def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None
 
     app = place.app
     if where.plan:
-        show(plan_release(bundle, place, where.options(), Session.progress), "show_release_plan")
+        found = plan_release(bundle, place, where.options(), Session.progress)
+        show(found, "show_release_plan")
+        refuse(found.obstacles)
         return
     if app and app.is_preflighted:
         from deploytk.preflight import PreflightOptions, preflight, require_passed
 
         wanted = PreflightOptions(gpu=gpu, platform=place.about.platform)
         require_passed(preflight(bundle.path, wanted, Session.progress))
-    show(publish_bundle(bundle, place, where.options(), Session.progress), "show_release")
+    show(publish_bundle(bundle, place, where.options(), Session.progress), "show_release", leave_out=("app_files",))
     if app and app.url:
         from deploytk.preflight import await_app
 

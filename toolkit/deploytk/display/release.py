@@ -62,11 +62,21 @@ def show_release(release: Release) -> None:
             ("url", release.url),
             ("sent", f"{release.uploaded_files} files, {mib(release.uploaded_bytes)}"),
             ("unchanged", f"{release.unchanged_files} files"),
+            *_others(release.kept_files, release.app_kept_files),
+            *([("deleted", ", ".join(release.deleted_files))] if release.deleted_files else []),
             ("verified", f"by {release.verified_by}" if release.verified else "no"),
         ]
     )
     for number, step in enumerate(release.steps_left, 1):
         console().print(Text(f"{number}. {step}"))
+
+
+def _others(kept: Sequence[str], app_kept: Sequence[str]) -> list[tuple[str, str]]:
+    """What others wrote there and stays."""
+    rows = [("kept", f"of others: {', '.join(kept)}; --mirror deletes them")] if kept else []
+    if app_kept:
+        rows.append(("kept", f"of others, in the app's repository: {', '.join(app_kept)}"))
+    return rows
 
 
 def show_preflight(found: Preflight) -> None:

@@ -16,6 +16,7 @@ class PublishOptions:
 
     repo: str | None = None  # OWNER/NAME, or a directory for the target `local`; each target has a default
     is_private: bool = True
+    is_mirror: bool = False  # files of others that lie there are deleted
 
 
 @dataclass(frozen=True, slots=True)

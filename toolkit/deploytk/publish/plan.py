@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from deploytk.bundle import MANIFEST, Bundle
+from deploytk.publish.obstacles import Obstacle
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,8 @@ class Change:
     """What publishing would do to one file of the repository."""
 
     path: str
-    status: Literal["new", "changed", "same", "deleted"]
-    bytes: int  # to be sent; 0 for same and deleted
+    status: Literal["new", "changed", "same", "deleted", "kept"]  # kept: of others, not in the release
+    bytes: int  # to be sent; 0 for all but new and changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +44,37 @@ class ReleasePlan:
     upload_bytes: int
     permissions: str  # what the credentials found may do, in words; never the credentials
     app: AppPlan | None = None
+    obstacles: tuple[Obstacle, ...] = ()  # what would stop the run, before it changed anything
 
 
-def compare(bundle: Bundle, remote: Mapping[str, str], manifest_sha256: str) -> tuple[Change, ...]:
-    """What publishing changes, against the paths and SHA-256 digests of what is there."""
+def compare(
+    bundle: Bundle, remote: Mapping[str, str], manifest_sha256: str, deleted: Collection[str] = ()
+) -> tuple[Change, ...]:
+    """What publishing changes, against the paths and SHA-256 digests of what is there, of which `deleted` goes."""
     wanted = {file.path: (file.sha256, file.size) for file in bundle.files}
     wanted[MANIFEST] = (manifest_sha256, (bundle.path / MANIFEST).stat().st_size)
-    return changes_between(wanted, remote)
+    return changes_between(wanted, remote, deleted)
 
 
-def changes_between(wanted: Mapping[str, tuple[str, int]], remote: Mapping[str, str]) -> tuple[Change, ...]:
-    """What makes of the paths and digests `remote` those of `wanted`, which has sizes as well."""
+def changes_between(
+    wanted: Mapping[str, tuple[str, int]], remote: Mapping[str, str], deleted: Collection[str] = ()
+) -> tuple[Change, ...]:
+    """What makes of the paths and digests `remote` those of `wanted`, which has sizes as well, without `deleted`."""
     changes = [
         Change(path, _status(remote.get(path), digest), 0 if remote.get(path) == digest else size)
         for path, (digest, size) in wanted.items()
     ]
-    changes += [Change(path, "deleted", 0) for path in remote if path not in wanted]
+    changes += extra_files(remote.keys() - wanted.keys(), deleted)
     return tuple(sorted(changes, key=lambda change: change.path))
+
+
+def extra_files(paths: Iterable[str], deleted: Collection[str]) -> list[Change]:
+    """What becomes of files that lie there and are not in the release."""
+    return [Change(path, "deleted" if path in deleted else "kept", 0) for path in paths]
+
+
+def paths_with(status: str, changes: Iterable[Change]) -> tuple[str, ...]:
+    return tuple(change.path for change in changes if change.status == status)
 
 
 def _status(there: str | None, digest: str) -> Literal["new", "changed", "same"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import cast
@@ -29,6 +29,10 @@ class Release:
     verified: bool
     verified_by: str  # "reading back every object", "LFS object ids", ...
     steps_left: tuple[str, ...]  # what only a person can do, one sentence each
+    kept_files: tuple[str, ...] = ()  # of others, which were there and stayed
+    deleted_files: tuple[str, ...] = ()  # of an earlier release, or of anybody with --mirror
+    app_kept_files: tuple[str, ...] = ()  # of others, in the repository of the app
+    app_files: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # path -> size, SHA-256
     download: WeightsSource | None = None  # where its files can be had one by one
 
 
@@ -55,6 +59,16 @@ def recorded_digests(bundle: Bundle, target: str, repo: str, verified_by: Sequen
         return {str(one["digest"]) for one in mine if one["verified"] and one["verified_by"] in verified_by}
     except (OSError, ValueError, LookupError, TypeError):
         return set()
+
+
+def recorded_app_files(bundle: Bundle, target: str, repo: str) -> dict[str, tuple[int, str]]:
+    """The files of the app that the last release to that place wrote; nothing where the record tells of none."""
+    try:
+        records = json.loads(record_path(bundle).read_text(encoding="utf-8"))["releases"]
+        mine = [one for one in records if (one["target"], one["repo"]) == (target, repo) and one.get("app_files")]
+        return {str(path): (int(size), str(sha256)) for path, (size, sha256) in mine[-1]["app_files"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
 
 
 def keep_record(bundle: Bundle, release: Release) -> None:

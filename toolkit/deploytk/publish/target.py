@@ -27,7 +27,7 @@ class About:
     name: str  # of its entry point
     title: str  # as people write it
     options: type = NoOptions  # a dataclass: its own options, each field Annotated with an Option
-    takes: tuple[Literal["public"], ...] = ()  # options of every target that mean something here
+    takes: tuple[Literal["public", "mirror"], ...] = ()  # options of every target that mean something here
     programs: tuple[str, ...] = ()  # that must be on PATH
     credential: Callable[[], Credential] | None = None  # where it would take one from
     platform: Platform | None = None  # of its apps, where that is known

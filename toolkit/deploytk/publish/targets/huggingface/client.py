@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
@@ -17,6 +18,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from deploytk.base.errors import ReleaseError
 from deploytk.base.progress import Progress
+from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES
 from deploytk.publish.targets.huggingface.place import Hub
 from deploytk.publish.targets.huggingface.refusals import FAILURES, TRANSIENT, in_words, is_transient, status_of, wait_s
 from deploytk.publish.targets.huggingface.uploads import Addition
@@ -97,6 +99,25 @@ class Client:
             }
 
         return self.ask(read, repo)
+
+    def read(self, repo: str, path: str, kind: str) -> bytes | None:
+        """A small file as the hub hands it out now; None when it has none, or one that is too large to be small."""
+        prefix = "" if kind == "model" else f"{kind}s/"
+        url = f"{self.hub.endpoint}/{prefix}{repo}/resolve/main/{quote(path)}"
+
+        def get() -> bytes | None:
+            headers = {"Authorization": f"Bearer {self.hub.token}"}
+            with huggingface_hub.get_session().stream("GET", url, headers=headers) as answer:
+                if answer.status_code in TRANSIENT:
+                    raise TimeoutError
+                content = b""
+                for chunk in answer.iter_bytes():
+                    content += chunk
+                    if len(content) > LARGEST_MANIFEST_BYTES:
+                        return None
+                return content if answer.status_code == 200 else None
+
+        return self.ask(get, path)
 
     def choose_storage(self, repo: str, kind: str) -> bool:
         """Whether uploads go by xet. The client knows no way back from xet where a mirror has none: asked here, once.
@@ -183,10 +204,7 @@ class Client:
             )
 
     def create(self, repo: str, kind: str, *, is_private: bool, **space: Any) -> tuple[Head, bool]:
-        """The repository, and whether it was created just now.
-
-        Created first and looked at then: asking before would be one request more.
-        """
+        """The repository, and whether it was created just now."""
         refused: Exception | None = None
         try:
             self.ask(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from deploytk.base.errors import UsageError
-from deploytk.publish.options import WAIT_S, Option, Wait
+from deploytk.publish.options import WAIT_S, Option, PublishOptions, Wait
 
 AppSdk = Literal["docker", "gradio"]
 
@@ -19,6 +19,7 @@ class SpaceRequest:
     hardware: str | None  # what it runs on, "t4-small"; None leaves it as it is
     wait_s: float  # how long to wait until it runs
     is_private: bool
+    is_mirror: bool  # files of others that lie there are deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class HuggingFaceOptions:
     def has_app(self) -> bool:
         return self.app or self.app_sdk is not None or self.app_hardware is not None
 
-    def space(self, *, is_private: bool) -> SpaceRequest | None:
+    def space(self, options: PublishOptions) -> SpaceRequest | None:
         """None when no Space is asked for."""
         if not self.has_app:
             return None
         wait_s = WAIT_S if self.wait is None else self.wait
-        return SpaceRequest(self.app_sdk or "docker", self.app_hardware, wait_s, is_private)
+        return SpaceRequest(self.app_sdk or "docker", self.app_hardware, wait_s, options.is_private, options.is_mirror)

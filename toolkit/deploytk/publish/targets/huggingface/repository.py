@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from huggingface_hub import CommitOperationDelete
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.bundle import MANIFEST, Bundle
-from deploytk.publish.plan import Change
+from deploytk.publish.obstacles import Obstacle, refuse
+from deploytk.publish.plan import Change, extra_files, paths_with
+from deploytk.publish.superseded import Named, named_in
 from deploytk.publish.targets.huggingface.client import Client, Head, MovedError, RemoteFile
 from deploytk.publish.targets.huggingface.uploads import addition
 
@@ -57,15 +59,51 @@ class Outcome:
     sent_bytes: int
 
 
-def open_repository(client: Client, name: str, kind: str, *, is_private: bool, **space: Any) -> Repository:
-    """The repository, created if need be; raises ReleaseError when it is more visible than asked for."""
-    head, is_new = client.create(name, kind, is_private=is_private, **space)
-    if is_private and not head.is_private:
-        raise ReleaseError(
-            f"{name} is visible to everybody; nothing was sent",
-            hint="add --public if that is meant, or make the repository private on its settings page",
-        )
+Superseded = Callable[[Client, str, Mapping[str, RemoteFile]], Collection[str]]
+"""Which of the files that are in the repository (of that name) and not in the release are deleted."""
+
+
+def open_repository(
+    client: Client, name: str, kind: str, seen: Head | None, *, is_private: bool, **space: Any
+) -> Repository:
+    """The repository as it was `seen`, created if it was not there; raises ReleaseError when it is too visible."""
+    head, is_new = (seen, False) if seen else client.create(name, kind, is_private=is_private, **space)
+    refuse(too_visible(name, head, is_private=is_private))
     return Repository(name, kind, head, is_new)
+
+
+def too_visible(name: str, head: Head | None, *, is_private: bool) -> list[Obstacle]:
+    if head is None or head.is_private or not is_private:
+        return []
+    hint = "add --public if that is meant, or make the repository private on its settings page"
+    return [Obstacle(f"{name} is visible to everybody; nothing was sent", hint)]
+
+
+def everything(_client: Client, _name: str, extra: Mapping[str, RemoteFile]) -> Collection[str]:
+    """As with --mirror: the repository becomes what the release is."""
+    return extra.keys()
+
+
+def by_manifest(client: Client, name: str, extra: Mapping[str, RemoteFile]) -> Collection[str]:
+    """What the deploytk.json that lies there names, and is as it says."""
+    return still_as_named(client, name, "model", extra, named_in(client.read(name, MANIFEST, "model") or b""))
+
+
+def still_as_named(
+    client: Client, name: str, kind: str, there: Mapping[str, RemoteFile], named: Named
+) -> Collection[str]:
+    """Those files that have the size and the SHA-256 that they are `named` with; small ones are read."""
+
+    def is_same(path: str) -> bool:
+        size, sha256 = named[path]
+        if there[path].size != size:
+            return False
+        if there[path].sha256:
+            return there[path].sha256 == sha256
+        content = client.read(name, path, kind)
+        return content is not None and hashlib.sha256(content).hexdigest() == sha256
+
+    return {path for path in there.keys() & named.keys() if is_same(path)}
 
 
 def wanted_files(bundle: Bundle) -> dict[str, LocalFile]:
@@ -74,7 +112,18 @@ def wanted_files(bundle: Bundle) -> dict[str, LocalFile]:
     return files | {MANIFEST: LocalFile(manifest, manifest.stat().st_size, hash_file(manifest))}
 
 
-def changes_of(wanted: Mapping[str, LocalFile], remote: Mapping[str, RemoteFile]) -> tuple[Change, ...]:
+def look(
+    client: Client, name: str, kind: str, wanted: Mapping[str, LocalFile], superseded: Superseded
+) -> tuple[Change, ...]:
+    """What has to be done to the repository as it is now."""
+    remote = client.listing(name, kind=kind)
+    extra = {path: file for path, file in remote.items() if path not in wanted and path not in _HUBS_OWN}
+    return changes_of(wanted, remote, superseded(client, name, extra) if extra else ())
+
+
+def changes_of(
+    wanted: Mapping[str, LocalFile], remote: Mapping[str, RemoteFile], deleted: Collection[str] = ()
+) -> tuple[Change, ...]:
     changes = []
     for path, file in wanted.items():
         there = remote.get(path)
@@ -82,18 +131,20 @@ def changes_of(wanted: Mapping[str, LocalFile], remote: Mapping[str, RemoteFile]
             changes.append(Change(path, "same", 0))
         else:
             changes.append(Change(path, "changed" if there else "new", file.size))
-    changes += [Change(path, "deleted", 0) for path in remote if path not in wanted and path not in _HUBS_OWN]
+    changes += extra_files(remote.keys() - wanted.keys() - _HUBS_OWN, deleted)
     return tuple(sorted(changes, key=lambda change: change.path))
 
 
-def bring(client: Client, repository: Repository, wanted: Mapping[str, LocalFile], message: str) -> Outcome:
-    """Make the repository what `wanted` says, by one commit.
+def bring(
+    client: Client, repository: Repository, wanted: Mapping[str, LocalFile], message: str, superseded: Superseded
+) -> Outcome:
+    """Make the repository have what `wanted` says, by one commit; of what else is there only `superseded` goes.
 
     After a lost answer or somebody else's commit it looks again: what landed is not committed twice.
     """
     stats = {path: _stat(file.source) for path, file in wanted.items()}
     try:
-        return _bring(client, repository, wanted, stats, message)
+        return _bring(client, repository, wanted, stats, message, superseded)
     except OSError as error:
         _refuse_changed(wanted, stats, error)
         raise ReleaseError(
@@ -107,6 +158,7 @@ def _bring(
     wanted: Mapping[str, LocalFile],
     stats: Mapping[str, tuple[int, ...]],
     message: str,
+    superseded: Superseded,
 ) -> Outcome:
     name, kind = repository.name, repository.kind
     first: tuple[Change, ...] | None = None
@@ -119,9 +171,9 @@ def _bring(
         if head is None:
             raise ReleaseError(f"{name} is gone from {client.hub.host}", hint="somebody removed it; run again")
         is_empty = repository.is_new and first is None
-        changes = changes_of(wanted, {} if is_empty else client.listing(name, kind=kind))
+        changes = changes_of(wanted, {}) if is_empty else look(client, name, kind, wanted, superseded)
         first = first or changes
-        if all(change.status == "same" for change in changes):
+        if is_done(changes):
             return Outcome(head.commit or "", first, files, size)
         try:
             sent = _send(client, repository, wanted, changes)
@@ -136,7 +188,7 @@ def _bring(
             _refuse_changed(wanted, stats, error)
             raise
         files, size = files + len(sent.small), size + sum(wanted[path].size for path in sent.small)
-        _verify(client, repository, wanted)
+        _verify(client, repository, wanted, paths_with("deleted", changes))
         _refuse_changed(wanted, stats, None, "was committed")
         return Outcome(commit, first, files, size)
     raise TryAgainError(
@@ -159,7 +211,7 @@ def _send(
 ) -> _Sent:
     """Upload what the hub keeps apart from git; the content of equal files goes once."""
     paths = [change.path for change in changes if change.status in ("new", "changed")]
-    if "README.md" in paths:
+    if "README.md" in paths and not repository.is_new:  # that of a new one was asked about before it was created
         client.check_card(wanted["README.md"].source.read_text(encoding="utf-8"), repository.kind)
     is_xet = client.choose_storage(repository.name, repository.kind)
     with client.progress.task("sending", sum(wanted[path].size for path in paths)) as advance:
@@ -198,10 +250,14 @@ def _refuse_changed(
             ) from cause
 
 
-def _verify(client: Client, repository: Repository, wanted: Mapping[str, LocalFile]) -> None:
-    """Raises ReleaseError unless the newest listing is exactly `wanted`."""
-    for change in changes_of(wanted, client.listing(repository.name, kind=repository.kind)):
-        if change.status != "same":
+def is_done(changes: Iterable[Change]) -> bool:
+    return all(change.status in ("same", "kept") for change in changes)
+
+
+def _verify(client: Client, repository: Repository, wanted: Mapping[str, LocalFile], deleted: Collection[str]) -> None:
+    """Raises ReleaseError unless the newest listing has all of `wanted`, and nothing of `deleted`."""
+    for change in changes_of(wanted, client.listing(repository.name, kind=repository.kind), deleted):
+        if not is_done([change]):
             raise ReleaseError(
                 f"{client.hub.host} shows {change.path} otherwise than it was committed ({change.status})",
                 hint="run again; if it stays so, somebody else commits to the repository",

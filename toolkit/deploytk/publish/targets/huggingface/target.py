@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -13,7 +12,6 @@ from deploytk.base.credentials import Credential, find_credential
 from deploytk.base.errors import ReleaseError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle
-from deploytk.image.value import WeightsSource
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan
 from deploytk.publish.record import Release
@@ -33,7 +31,9 @@ def _credential() -> Credential:
 
 
 class HuggingFace:
-    about = About("huggingface", "Hugging Face", options=HuggingFaceOptions, takes=("public",), credential=_credential)
+    about = About(
+        "huggingface", "Hugging Face", options=HuggingFaceOptions, takes=("public", "mirror"), credential=_credential
+    )
     app: AppRequest | None = None  # the hub builds and starts it; it is waited for here
 
     def __init__(
@@ -48,68 +48,26 @@ class HuggingFace:
         self._poll_s = poll_s  # how often a Space is looked at
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
-        from deploytk.publish.targets.huggingface.repository import changes_of, wanted_files
-
         client = self._client(Silent())
         _check_card(bundle)
         account = client.account()
         repo = _repo(client, bundle, options, account)
-        head = client.head(repo)
-        remote = client.listing(repo) if head else {}
-        changes = changes_of(wanted_files(bundle), remote)
-        size = sum(change.bytes for change in changes)
-        is_private = head.is_private if head else options.is_private
-        app = None
-        space = self._own.space(is_private=options.is_private)
-        if space:
-            from deploytk.publish.targets.huggingface.space import plan_space
-            from deploytk.publish.targets.huggingface.space_files import ModelSource
+        from deploytk.publish.targets.huggingface.planning import plan_model
 
-            is_known = head is not None and all(change.status == "same" for change in changes)
-            revision = head.commit if head and is_known else None
-            source = ModelSource(client.hub.endpoint, repo, revision or "", is_private)
-            app = plan_space(client, bundle, source, space)
-        return ReleasePlan(self.about.name, repo, is_private, changes, size, permissions(account, repo), app)
+        return plan_model(client, bundle, repo, options, self._own.space(options), account)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Create the repository (private unless told otherwise), send what it lacks, commit once, list and compare.
 
-        Nothing is seen of it before the commit. Raises ReleaseError when the hub refuses, TryAgainError when it does
-        not answer or others keep committing.
+        Nothing is seen of it before the commit. Files of others stay. Raises ReleaseError when the hub refuses,
+        TryAgainError when it does not answer or others keep committing; what refuses beforehand creates nothing.
         """
-        from deploytk.publish.targets.huggingface.repository import bring, open_repository, wanted_files
-
         client = self._client(progress)
-        repo = _repo(client, bundle, options, None)
         _check_card(bundle)
-        repository = open_repository(client, repo, "model", is_private=options.is_private)
-        space = self._own.space(is_private=options.is_private)
-        if space:
-            from deploytk.publish.targets.huggingface.space import check_space, publish_space
-            from deploytk.publish.targets.huggingface.space_files import ModelSource
+        repo = _repo(client, bundle, options, None)
+        from deploytk.publish.targets.huggingface.publishing import publish_model
 
-            source = ModelSource(client.hub.endpoint, repo, "", repository.head.is_private)
-            check_space(client, bundle, source, space)
-        outcome = bring(client, repository, wanted_files(bundle), f"Publish {bundle.name}\n\n{bundle.digest}")
-        steps = []
-        if repository.head.is_private and not options.is_private:
-            steps.append(f"make it public on its settings page: {client.hub.endpoint}/{repo}/settings")
-        if space:
-            source = replace(source, revision=outcome.commit)
-            steps += publish_space(client, bundle, source, space, self._poll_s)
-        return Release(
-            target=self.about.name,
-            repo=repo,
-            revision=outcome.commit,
-            url=f"{client.hub.endpoint}/{repo}",
-            uploaded_files=outcome.sent_files,
-            uploaded_bytes=outcome.sent_bytes,
-            unchanged_files=sum(change.status == "same" for change in outcome.changes),
-            verified=True,
-            verified_by=_VERIFIED_BY,
-            steps_left=tuple(steps),
-            download=WeightsSource(client.hub.endpoint, repo, outcome.commit),
-        )
+        return publish_model(client, bundle, repo, options, self._own.space(options), self._poll_s)
 
     def _client(self, progress: Progress) -> Client:
         hub = find_hub()
@@ -123,30 +81,6 @@ def _repo(client: Client, bundle: Bundle, options: PublishOptions, account: Mapp
     if "/" not in repo:
         repo = f"{(account or client.account())['name']}/{repo}"
     return check_repo(repo)
-
-
-def permissions(account: Mapping[str, Any], repo: str) -> str:
-    """What the token may do, in words."""
-    who = str(account.get("name"))
-    owner = repo.split("/")[0]
-    token = account.get("auth", {}).get("accessToken", {})
-    role = token.get("role")
-    teams = {str(team.get("name")): team.get("roleInOrg") for team in account.get("orgs", [])}
-    if owner != who and owner not in teams:
-        return f"the token of {who} may not write: {owner} is neither that account nor one of its organizations"
-    if role == "read" or teams.get(owner) == "read":
-        return f"the token of {who} may only read"
-    if role == "fineGrained":
-        grants = token.get("fineGrained", {}).get("scoped", [])
-        allowed = {
-            str(grant.get("entity", {}).get("name"))
-            for grant in grants
-            if {"repo.write", "repo.content.write"} & set(grant.get("permissions", []))
-        }
-        if repo in allowed and owner not in allowed:
-            return f"the token of {who} may write to {repo}, and create nothing else"
-        return f"the token of {who} {'may write' if owner in allowed else 'may not write'} to repositories of {owner}"
-    return f"the token of {who} may write"
 
 
 def _check_card(bundle: Bundle) -> None:

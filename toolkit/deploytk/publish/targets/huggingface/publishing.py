@@ -1,0 +1,72 @@
+"""Brings a model to its repository by one commit, and then the Space that runs it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from deploytk.bundle import Bundle
+from deploytk.image.value import WeightsSource
+from deploytk.publish.obstacles import refuse
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.plan import paths_with
+from deploytk.publish.record import Release
+from deploytk.publish.targets.huggingface.client import Client, Head
+from deploytk.publish.targets.huggingface.options import SpaceRequest
+from deploytk.publish.targets.huggingface.planning import model_obstacles
+from deploytk.publish.targets.huggingface.repository import (
+    bring,
+    by_manifest,
+    everything,
+    open_repository,
+    wanted_files,
+)
+from deploytk.publish.targets.huggingface.space import publish_space, space_obstacles
+from deploytk.publish.targets.huggingface.space_files import ModelSource
+
+_VERIFIED_BY = "one listing of the repository: SHA-256 of large files, git object ids of the others"
+
+
+def publish_model(
+    client: Client, bundle: Bundle, repo: str, options: PublishOptions, space: SpaceRequest | None, poll_s: float
+) -> Release:
+    """What refuses it is found before anything is created."""
+    seen = client.head(repo)
+    source = ModelSource(client.hub.endpoint, repo, "", seen.is_private if seen else options.is_private)
+    obstacles = model_obstacles(client, bundle, repo, seen, options)
+    if space:
+        obstacles += space_obstacles(client, bundle, source, space, client.account())
+    refuse(obstacles)
+    repository = open_repository(client, repo, "model", seen, is_private=options.is_private)
+    superseded = everything if options.is_mirror else by_manifest
+    message = f"Publish {bundle.name}\n\n{bundle.digest}"
+    outcome = bring(client, repository, wanted_files(bundle), message, superseded)
+    release = Release(
+        target="huggingface",
+        repo=repo,
+        revision=outcome.commit,
+        url=f"{client.hub.endpoint}/{repo}",
+        uploaded_files=outcome.sent_files,
+        uploaded_bytes=outcome.sent_bytes,
+        unchanged_files=len(paths_with("same", outcome.changes)),
+        verified=True,
+        verified_by=_VERIFIED_BY,
+        steps_left=_to_make_public(client, repo, repository.head, options),
+        kept_files=paths_with("kept", outcome.changes),
+        deleted_files=paths_with("deleted", outcome.changes),
+        download=WeightsSource(client.hub.endpoint, repo, outcome.commit),
+    )
+    if space is None:
+        return release
+    done = publish_space(client, bundle, replace(source, revision=outcome.commit), space, poll_s)
+    return replace(
+        release,
+        steps_left=(*release.steps_left, *done.steps_left),
+        app_kept_files=done.kept_files,
+        app_files=done.files,
+    )
+
+
+def _to_make_public(client: Client, repo: str, head: Head, options: PublishOptions) -> tuple[str, ...]:
+    if options.is_private or not head.is_private:
+        return ()
+    return (f"make it public on its settings page: {client.hub.endpoint}/{repo}/settings",)
