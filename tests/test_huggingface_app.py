@@ -130,7 +130,7 @@ def test_a_legacy_lmdeploy_cannot_run_beside_gradio(hub: Hub, tmp_path: Path) ->
         _publish(bundle, PUBLIC, GRADIO)
 
     assert "--app-sdk docker" in caught.value.hint
-    assert hub.commits("me/tiny")[-1]["files"].keys() <= {".gitattributes"}  # nothing was sent
+    assert hub.load("models", "me/tiny") is None
 
 
 def test_an_unknown_hardware_is_refused_before_anything_is_sent(hub: Hub, bundle: Bundle) -> None:
@@ -148,8 +148,12 @@ def test_without_a_token_a_private_space_cannot_read_its_model(
 
     with pytest.raises(ReleaseError, match="is private") as caught:
         _publish(bundle, PRIVATE)
+    plan = HuggingFace(DOCKER, patience_s=3.0).preview(bundle, PRIVATE)
 
     assert "HF_APP_TOKEN" in caught.value.hint
+    assert [obstacle.message for obstacle in plan.obstacles] == [str(caught.value)]
+    assert hub.load("models", "me/tiny") is None  # a run that refuses has created nothing
+    assert hub.load("spaces", APP) is None
 
 
 def _planned(bundle: Bundle, gib: float, tensor_parallel: int = 1) -> Bundle:

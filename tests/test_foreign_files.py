@@ -1,0 +1,226 @@
+"""Publishing deletes what an earlier release wrote, and of others nothing: unless `--mirror` says so."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from bundles import make_bundle
+from conftest import MODELS
+from hf_hub import WRITER, Hub, _git, hf_hub
+from huggingface_hub import constants
+
+from deploytk.base.progress import Silent
+from deploytk.bundle import Bundle, BundleOptions
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.record import Release, record_path
+from deploytk.publish.release import publish_bundle
+from deploytk.publish.superseded import named_in
+from deploytk.publish.target import Target
+from deploytk.publish.targets.huggingface import HuggingFace
+from deploytk.publish.targets.huggingface.options import HuggingFaceOptions
+
+LICENSE = b"of others"
+
+
+class Remote(Protocol):
+    """A repository me/tiny, as a person with a browser has it."""
+
+    @property
+    def target(self) -> Target: ...
+    @property
+    def repo(self) -> str: ...
+    def files(self) -> dict[str, bytes]: ...
+    def put(self, path: str, content: bytes) -> None: ...
+
+
+@dataclass
+class OnHuggingFace:
+    hub: Hub
+    target: HuggingFace
+    repo: str = "me/tiny"
+    kind: str = "models"
+
+    def files(self) -> dict[str, bytes]:
+        files = self.hub.commits(self.repo, self.kind)[-1]["files"]
+        return {path: self.hub.content(file) for path, file in files.items() if path != ".gitattributes"}
+
+    def put(self, path: str, content: bytes) -> None:
+        state = self.hub.load(self.kind, self.repo) or {}
+        file = {"content": base64.b64encode(content).decode(), "size": len(content), "oid": _git(content)}
+        self.hub.add_commit(state, "by hand", state["commits"][-1]["files"] | {path: file})
+        self.hub.save(self.kind, self.repo, state)
+
+
+@pytest.fixture
+def huggingface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnHuggingFace]:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with hf_hub(tmp_path / "hub") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        hub.create("me/tiny")
+        yield OnHuggingFace(hub, HuggingFace(patience_s=3.0, poll_s=0.02))
+
+
+REMOTES = ["huggingface"]
+
+
+@pytest.fixture(params=REMOTES)
+def remote(request: pytest.FixtureRequest) -> Remote:
+    found: Remote = request.getfixturevalue(request.param)
+    return found
+
+
+Make = Callable[..., Bundle]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Makes the bundle again, of the tiny model with other files beside it."""
+    import shutil
+
+    def bundle(**extra: bytes) -> Bundle:
+        model = tmp_path / "model"
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(MODELS / "hf-awq", model)
+        for name, content in extra.items():
+            (model / f"{name}.txt").write_bytes(content)
+        place = tmp_path / "bundle"
+        shutil.rmtree(place, ignore_errors=True)
+        return make_bundle(model, place, BundleOptions(name="tiny", license="mit"))
+
+    return bundle
+
+
+def _publish(remote: Remote, bundle: Bundle, *, is_mirror: bool = False) -> Release:
+    options = PublishOptions(repo=remote.repo, is_mirror=is_mirror)
+    return publish_bundle(bundle, remote.target, options, Silent())
+
+
+def test_what_others_wrote_stays_and_is_named(remote: Remote, make: Make) -> None:
+    bundle = make()
+    _publish(remote, bundle)
+    remote.put("LICENSE", LICENSE)
+    remote.put("results/mmlu.json", b"{}")
+
+    plan = remote.target.preview(bundle, PublishOptions(repo=remote.repo))
+    release = _publish(remote, make(notes=b"new"))
+
+    assert {change.path for change in plan.changes if change.status == "kept"} == {"LICENSE", "results/mmlu.json"}
+    assert set(release.kept_files) == {"LICENSE", "results/mmlu.json"}
+    assert release.verified
+    files = remote.files()
+    assert (files["LICENSE"], files["results/mmlu.json"], files["notes.txt"]) == (LICENSE, b"{}", b"new")
+
+
+def test_files_that_were_there_before_the_first_release_stay(remote: Remote, make: Make) -> None:
+    bundle = make()
+    if not isinstance(remote, OnHuggingFace):
+        _publish(remote, bundle)
+    remote.put("LICENSE", LICENSE)
+
+    release = _publish(remote, bundle)
+    again = _publish(remote, bundle)
+
+    assert (release.kept_files, again.kept_files) == (("LICENSE",), ("LICENSE",))
+    assert again.uploaded_files == 0
+
+
+def test_what_an_earlier_release_wrote_goes_and_is_named(remote: Remote, make: Make) -> None:
+    _publish(remote, make(notes=b"old"))
+    remote.put("LICENSE", LICENSE)
+
+    bundle = make()
+    plan = remote.target.preview(bundle, PublishOptions(repo=remote.repo))
+    release = _publish(remote, bundle)
+
+    assert [change.path for change in plan.changes if change.status == "deleted"] == ["notes.txt"]
+    assert (release.deleted_files, release.kept_files) == (("notes.txt",), ("LICENSE",))
+    assert "notes.txt" not in remote.files()
+
+
+def test_a_file_of_ours_that_somebody_has_changed_is_theirs(remote: Remote, make: Make) -> None:
+    _publish(remote, make(notes=b"old"))
+    remote.put("notes.txt", b"mad")  # of the same length
+
+    release = _publish(remote, make())
+
+    assert (release.deleted_files, release.kept_files) == ((), ("notes.txt",))
+    assert remote.files()["notes.txt"] == b"mad"
+
+
+def test_mirror_makes_it_what_the_bundle_is(remote: Remote, make: Make) -> None:
+    _publish(remote, make())
+    remote.put("LICENSE", LICENSE)
+
+    bundle = make()
+    plan = remote.target.preview(bundle, PublishOptions(repo=remote.repo, is_mirror=True))
+    release = _publish(remote, bundle, is_mirror=True)
+
+    assert [change.path for change in plan.changes if change.status == "deleted"] == ["LICENSE"]
+    assert release.deleted_files == ("LICENSE",)
+    assert "LICENSE" not in remote.files()
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        b"no JSON",
+        b"[" * 100_000,
+        b'{"files": ["LICENSE"]}',
+        b'{"files": {"LICENSE": {"size": 9, "sha256": "x"}}}',
+        b'{"files": {"LICENSE": {"size": "9", "sha256": "' + hashlib.sha256(LICENSE).hexdigest().encode() + b'"}}}',
+        json.dumps({"files": {"LICENSE": {"size": 9, "sha256": "0" * 64}}}).encode(),
+        json.dumps({"files": {"LICENSE": {"size": 8, "sha256": hashlib.sha256(LICENSE).hexdigest()}}}).encode(),
+    ],
+)
+def test_a_manifest_that_lies_deletes_nothing(remote: Remote, make: Make, claim: bytes) -> None:
+    bundle = make()
+    _publish(remote, bundle)
+    record_path(bundle).unlink()
+    remote.put("LICENSE", LICENSE)
+    remote.put("deploytk.json", claim)
+
+    release = _publish(remote, bundle)
+
+    assert (release.deleted_files, release.kept_files) == ((), ("LICENSE",))
+    assert remote.files()["LICENSE"] == LICENSE
+
+
+def test_what_a_manifest_names_is_a_size_and_a_digest_or_nothing() -> None:
+    digest = "0" * 64
+
+    assert named_in(json.dumps({"files": {"a": {"size": 1, "sha256": digest}}}).encode()) == {"a": (1, digest)}
+    for claim in (b"", b"{}", b"null", b'{"files": 3}', b'{"files": {"a": 3}}'):
+        assert named_in(claim) == {}
+
+
+def test_the_files_of_a_space_that_others_wrote_stay(
+    huggingface: OnHuggingFace, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_APP_TOKEN", "w0rd-that-may-read")
+    huggingface.target = HuggingFace(HuggingFaceOptions(app=True, wait=0), patience_s=3.0, poll_s=0.02)
+    space = OnHuggingFace(huggingface.hub, huggingface.target, "me/tiny-app", "spaces")
+    bundle = make()
+    _publish(huggingface, bundle)
+    space.put("LICENSE", LICENSE)
+
+    huggingface.target = HuggingFace(HuggingFaceOptions(app_sdk="gradio", wait=0), patience_s=3.0, poll_s=0.02)
+    plan = huggingface.target.preview(bundle, PublishOptions(repo="me/tiny"))
+    release = _publish(huggingface, bundle)
+
+    assert plan.app
+    # Under Gradio's SDK there is no Dockerfile: the one that we wrote goes.
+    assert {change.path: change.status for change in plan.app.changes if change.status in ("deleted", "kept")} == {
+        "Dockerfile": "deleted",
+        "LICENSE": "kept",
+    }
+    assert release.app_kept_files == ("LICENSE",)
+    assert space.files()["LICENSE"] == LICENSE
+    assert "Dockerfile" not in space.files()
