@@ -18,6 +18,7 @@ import yaml
 from bundles import make_bundle
 from conftest import MODELS
 
+from deploytk import lmdeploy
 from deploytk.base.errors import ImageError, UsageError
 from deploytk.base.settings import load_settings
 from deploytk.base.shipped import shipped
@@ -27,7 +28,6 @@ from deploytk.image.docker import connected
 from deploytk.image.reference import parse_tag
 from deploytk.image.runtime import recipe_for
 from deploytk.image.value import BuildOptions
-from deploytk.lmdeploy import age
 from deploytk.plan import PlanRequest
 
 OPTIONS = BuildOptions(tag="tiny:1")
@@ -141,7 +141,7 @@ def test_an_engine_has_its_dockerfile(bundle: Bundle) -> None:
     with_pip = recipe_for(bundle, dataclasses.replace(OPTIONS, variant="pip"))
     version = current.arguments["LMDEPLOY_VERSION"]
 
-    assert age(version) >= age("0.10.0")
+    assert lmdeploy.legacy_base(version) is None
     assert (current.dockerfile, with_pip.dockerfile) == ("lmdeploy.Dockerfile", "lmdeploy-pip.Dockerfile")
     assert set(current.files) == {"Dockerfile", "requirements.txt"}
     assert f"lmdeploy=={version} " in with_pip.files["deploytk_app/lmdeploy-lock.txt"].decode()

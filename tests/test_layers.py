@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,21 @@ def test_a_targets_name_appears_in_its_own_folder_alone() -> None:
         if module.parts[:3] != ("publish", "targets", name)
         if text == name or f"--target {name}" in text or (text.startswith(f"{name}: ") and len(text) < 200)
         if module.parts[0] not in NO_TARGETS.get(name, ())
+    ]
+
+    assert breaches == []
+
+
+def test_lmdeploys_versions_are_compared_in_its_own_room() -> None:
+    """A version elsewhere is a text to print; what follows from it is a named feature of deploytk.lmdeploy."""
+    other_software = {"__init__", "publish/targets/openxlab/sdk"}  # deploytk's own version, openxlab's
+    breaches = [
+        f"{module}:{node.lineno}"
+        for module, tree in _modules()
+        if module.parts[0] != "lmdeploy" and str(module) not in other_software
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr == "release_index")
+        or (isinstance(node, ast.Constant) and re.fullmatch(r"0\.\d+\.\d+(\.post\d+)?", str(node.value)))
     ]
 
     assert breaches == []

@@ -195,7 +195,7 @@ def test_static_int8_without_scale_files_is_refused() -> None:
 
 # What `lmdeploy serve api_server` takes at every pin.
 FLAGS = json.loads(Path(__file__).with_name("lmdeploy_flags.json").read_text())["flags"]
-PINS = sorted({era.made_by[1] for era in lmdeploy.WORKSPACE_ERAS if era.served_until}, key=lmdeploy.age)
+PINS = sorted({era.made_by[1] for era in lmdeploy.WORKSPACE_ERAS if era.served_until}, key=lmdeploy.release_index)
 
 
 @pytest.mark.parametrize("kv", ["none", "int8"])
@@ -392,8 +392,8 @@ def test_the_pytorch_engine_is_refused_where_it_cannot() -> None:
 def test_the_pytorch_engine_has_versions_of_its_own() -> None:
     plan = plan_serving(internlm_7b(), PlanRequest(serving_engine="pytorch"))
 
-    # TurboMind lost InternLM after 0.13.0, the PyTorch engine has it still
-    assert (plan.engine, plan.lmdeploy) == ("pytorch", "0.18.0")
+    # TurboMind lost InternLM after 0.13.0, the PyTorch engine after 0.14.0
+    assert (plan.engine, plan.lmdeploy) == ("pytorch", "0.14.0")
     assert _flag(plan, "--backend") == "pytorch"
 
 
@@ -447,7 +447,8 @@ def test_gpus_with_kernels_are_not_named(version: str, gpu: str) -> None:
 def test_every_architecture_has_a_row_for_people() -> None:
     rows = {name: (turbomind, pytorch) for name, turbomind, pytorch in lmdeploy.compatibility()}
 
-    assert rows["InternLMForCausalLM"] == ("from 0.0.10 to 0.13.0", "from 0.6.0")
+    assert rows["InternLMForCausalLM"] == ("0.2.0 to 0.13.0", "0.6.0 to 0.14.0")
+    assert rows["Qwen2VLForConditionalGeneration"] == ("0.9.2 to 0.13.0, from 0.16.0", "from 0.6.1")
     assert rows["Gemma2ForCausalLM"] == ("-", "from 0.6.0")
 
 

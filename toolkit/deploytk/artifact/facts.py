@@ -23,12 +23,14 @@ def model_facts(configuration: Configuration, shape: Shape, quantization: Quanti
     of_weights = stated_quantization(top)
     return ModelFacts(
         architecture=configuration.architecture,
+        auto_map_architecture=auto_map_architecture(top),
         text_architecture=configuration.text_architecture,
         layers=shape.layers,
         hidden_size=shape.hidden_size,
         heads=shape.heads,
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
+        has_latent_attention=shape.attention.latent is not None,
         states_head_dim=configuration.states("head_dim"),
         states_kv_heads=configuration.states("num_key_value_heads"),
         sliding_window=sliding_window(config),
@@ -41,10 +43,20 @@ def model_facts(configuration: Configuration, shape: Shape, quantization: Quanti
     )
 
 
+def auto_map_architecture(config: dict[str, Any]) -> str | None:
+    """The class that `auto_map` names for a language model."""
+    places = config.get("auto_map")
+    name = places.get("AutoModelForCausalLM") if isinstance(places, dict) else None
+    return name.rpartition(".")[2] if isinstance(name, str) else None
+
+
 def sliding_window(config: Reader) -> int | None:
-    """Tokens that a layer looks back, None where no layer is limited so."""
-    is_off = config.values.get("use_sliding_window") is False
-    return None if is_off or not config.has("sliding_window") else config.whole("sliding_window")
+    """Tokens that a layer looks back; None where no layer is limited so, or by more than the model was made for."""
+    if config.values.get("use_sliding_window") is False or not config.has("sliding_window"):
+        return None
+    tokens = config.whole("sliding_window")
+    longest = config.values.get("max_position_embeddings")
+    return None if isinstance(longest, int) and tokens >= longest else tokens
 
 
 def quantization_facts(config: Reader) -> QuantizationFacts:
@@ -59,6 +71,7 @@ def quantization_facts(config: Reader) -> QuantizationFacts:
         desc_act=_flag(config.values, "desc_act"),
         symmetric=_flag(weights, "symmetric") if weights else _flag(config.values, "sym"),
         zeros="v2" if _lower(config.values, "checkpoint_format") == "gptq_v2" else None,
+        format=_lower(config.values, "format"),
         group_0_format=group_format,
         value_type=_lower(weights, "type"),
         strategy=_lower(weights, "strategy"),

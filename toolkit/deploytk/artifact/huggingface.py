@@ -66,7 +66,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
         session_len=shape.session_len,
         kv_policy="none",
         tensor_parallel=1,
-        chat_template="hf" if tokenizer.has_chat_template else None,
+        chat_template=_own_template(configuration.top) or ("hf" if tokenizer.has_chat_template else None),
         lmdeploy=lmdeploy.support(facts),
         facts=facts,
         config=configuration.top,
@@ -113,12 +113,21 @@ def _serving_problems(artifact: Artifact, is_stated: bool) -> Iterator[Problem]:
     if "auto_map" in artifact.config:
         message = "config.json names code of its own (auto_map)"
         yield Problem("warning", message, "LMDeploy from 0.13.0 on runs it with --trust-remote-code alone")
+    for needed in artifact.lmdeploy.needs:
+        yield Problem("warning", needed, "LMDeploy does not load the model as it is")
     if artifact.lmdeploy.pin is None:
         hint = "serve another model, or the PyTorch engine of a newer LMDeploy than deploytk knows"
         yield Problem("warning", artifact.lmdeploy.reason, hint)
     if artifact.chat_template is None:
         message = "the tokenizer has no chat template, so that chat requests get a plain concatenation"
         yield Problem("warning", message, "add chat_template.jinja beside tokenizer_config.json")
+
+
+def _own_template(config: dict[str, object]) -> str | None:
+    """The chat template that a repository of LMDeploy's own first format names."""
+    part = config.get("turbomind")
+    name = part.get("model_name") if isinstance(part, dict) else None
+    return name if isinstance(name, str) and name.isprintable() else None
 
 
 def _made_by(config: Reader, *, is_by_old_lmdeploy: bool) -> str:

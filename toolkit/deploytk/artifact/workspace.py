@@ -78,7 +78,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         if entry.may_belong and not entry.is_pickle
     )
     sizes = {file.path.removeprefix(f"{WEIGHTS}/"): file.bytes for file in files if file.is_weight}
-    if kv_policy == "int8" and lmdeploy.age(era.made_by[1]) <= lmdeploy.age("0.3.0"):
+    if kv_policy == "int8" and lmdeploy.has_static_int8(era.made_by[1]):
         shape = replace(shape, kv_scale_bytes=_kv_scale_bytes(sizes))
     versions = lmdeploy.versions_for_workspace(era)
     chat_template = _chat_template(config, config_format)
@@ -270,7 +270,7 @@ def _kv_policy(config: Reader, era: lmdeploy.WorkspaceEra) -> KvPolicy:
 
 
 def _ignored_settings(config: Reader, era: lmdeploy.WorkspaceEra) -> Iterator[Problem]:
-    if config.values.get("use_context_fmha") == "0" and lmdeploy.age(era.made_by[0]) >= lmdeploy.age("0.1.0"):
+    if config.values.get("use_context_fmha") == "0" and not lmdeploy.reads_context_fmha(era.made_by[0]):
         message = "config.ini sets use_context_fmha = 0, which does nothing"
         yield Problem("info", message, "it is read and ignored from 0.1.0 on")
 

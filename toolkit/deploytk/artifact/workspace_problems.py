@@ -70,7 +70,9 @@ def loading_problems(versions: lmdeploy.VersionRange) -> Iterator[Problem]:
         message = "no LMDeploy serves this workspace: 0.8.0-0.9.2 never read its weights, later ones refuse it"
         yield Problem("warning", message, _MODERNIZE)
     else:
-        yield Problem("info", f"LMDeploy from {lmdeploy.AFTER_WORKSPACES} on does not load workspaces", _MODERNIZE)
+        yield Problem(
+            "info", f"LMDeploy from {lmdeploy.FIRST_WITHOUT_WORKSPACES} on does not load workspaces", _MODERNIZE
+        )
 
 
 def template_problems(chat_template: str | None) -> Iterator[Problem]:

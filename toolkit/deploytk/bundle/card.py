@@ -118,12 +118,14 @@ def _code(artifact: Artifact) -> list[str]:
 
 
 def _docker_arguments(plan: ServingPlan) -> tuple[str, ...]:
-    """What `docker build` must be told about the base image; tags up to 0.5.2 have no CUDA suffix."""
+    """What `docker build` must be told about LMDeploy and the image below it."""
     if plan.lmdeploy is None:
         return ()
-    if lmdeploy.age(plan.lmdeploy) < lmdeploy.age("0.5.3"):
-        return ("--build-arg", f"BASE_IMAGE=openmmlab/lmdeploy:v{plan.lmdeploy}")
-    return ("--build-arg", f"LMDEPLOY_VERSION={plan.lmdeploy}")
+    base = lmdeploy.legacy_base(plan.lmdeploy)
+    return (
+        *(("--build-arg", f"BASE_IMAGE={base}") if base else ()),
+        *("--build-arg", f"LMDEPLOY_VERSION={plan.lmdeploy}"),
+    )
 
 
 def _environment(template: Path | None) -> jinja2.Environment:

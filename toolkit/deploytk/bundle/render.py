@@ -183,8 +183,7 @@ def _dockerfile(plan: ServingPlan) -> str:
         return "cpu.Dockerfile"
     from deploytk import lmdeploy
 
-    is_legacy = lmdeploy.age(str(plan.lmdeploy)) < lmdeploy.age("0.10.0")
-    return "lmdeploy-pip.Dockerfile" if is_legacy else "lmdeploy.Dockerfile"
+    return "lmdeploy-pip.Dockerfile" if lmdeploy.legacy_base(str(plan.lmdeploy)) else "lmdeploy.Dockerfile"
 
 
 def _edited_ini(text: str, settings: dict[str, str]) -> str:

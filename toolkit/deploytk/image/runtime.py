@@ -22,7 +22,6 @@ from deploytk.image.base import find_base
 from deploytk.image.docker import Build, Daemon, connected
 from deploytk.image.value import RUNTIME, Base, BuildOptions
 
-_LEGACY_BASE = "nvidia/cuda:12.4.1-base-ubuntu22.04"  # its Python 3.10 is what LMDeploy up to 0.7.3 needs
 _OWN_CODE = f"{ROOM}/source"
 
 
@@ -71,11 +70,11 @@ def recipe_for(bundle: Bundle, options: BuildOptions) -> Recipe:
         return _recipe("cpu.Dockerfile", files, arguments)
     files = {"requirements.txt": _locked("app")}
     arguments["LMDEPLOY_VERSION"] = version
-    is_legacy = lmdeploy.age(version) < lmdeploy.age("0.10.0")
-    if not is_legacy and options.variant == "official":
+    base = lmdeploy.legacy_base(version)
+    if base is None and options.variant == "official":
         return _recipe("lmdeploy.Dockerfile", files, arguments)
-    if is_legacy:
-        arguments.setdefault("BASE_IMAGE", _LEGACY_BASE)
+    if base:
+        arguments.setdefault("BASE_IMAGE", base)
     lock = shipped("images") / "requirements" / f"lmdeploy-{version}.txt"
     if lock.is_file():
         files[f"{ROOM}/lmdeploy-lock.txt"] = lock.read_bytes()

@@ -1,11 +1,25 @@
-"""What each LMDeploy version can serve and which flags its API server takes: one table.
+"""The one place that knows LMDeploy's versions: what each serves, which flags it takes, what changed when.
 
-Sources: LMDeploy's own tags (`turbomind/supported_models.py`, `pytorch/models/module_map.py`, `cli/serve.py`,
-`turbomind/deploy/`), read at every border named here. 0.17.0 and 0.18.0 are wheels without a tag: 0.18.0 was run.
+What each serves is read from LMDeploy's own sources (support.json, written by `tools/read_lmdeploy`); the rest is
+written down with its source beside it. Nobody else compares versions.
 """
 
-from deploytk.lmdeploy.architectures import ARCHITECTURES, WEIGHT_FORMATS, compatibility, versions_for_huggingface
+from deploytk.lmdeploy.compatibility import compatibility, models_page
 from deploytk.lmdeploy.facts import NOT_QUANTIZED, ModelFacts, QuantizationFacts
+from deploytk.lmdeploy.features import (
+    FIRST_WITHOUT_WORKSPACES,
+    NEWEST_FOR_PYTHON_3_9,
+    allocates_pool_in_slabs,
+    folds_latent_attention,
+    goes_with_gradio_6,
+    has_static_int8,
+    has_wheel_for_python_3_9,
+    legacy_base,
+    reads_context_fmha,
+    smallest_capability_for_fp8,
+    splits_vocabulary,
+    wants_spare_block,
+)
 from deploytk.lmdeploy.flags import (
     PoolMeaning,
     block_tokens,
@@ -17,8 +31,8 @@ from deploytk.lmdeploy.flags import (
     smallest_capability_for_4_bits,
 )
 from deploytk.lmdeploy.overhead import overhead_rows
-from deploytk.lmdeploy.support import support
-from deploytk.lmdeploy.versions import AFTER_WORKSPACES, NEWEST, VERSIONS, LmdeployEngine, VersionRange, age
+from deploytk.lmdeploy.support import OWN_ARCHITECTURE, support
+from deploytk.lmdeploy.versions import NEWEST, VERSIONS, LmdeployEngine, VersionRange, release_index
 from deploytk.lmdeploy.workspaces import (
     WORKSPACE_ERAS,
     WorkspaceEra,
@@ -28,12 +42,12 @@ from deploytk.lmdeploy.workspaces import (
 )
 
 __all__ = [
-    "AFTER_WORKSPACES",
-    "ARCHITECTURES",
+    "FIRST_WITHOUT_WORKSPACES",
     "NEWEST",
+    "NEWEST_FOR_PYTHON_3_9",
     "NOT_QUANTIZED",
+    "OWN_ARCHITECTURE",
     "VERSIONS",
-    "WEIGHT_FORMATS",
     "WORKSPACE_ERAS",
     "LmdeployEngine",
     "ModelFacts",
@@ -41,19 +55,29 @@ __all__ = [
     "QuantizationFacts",
     "VersionRange",
     "WorkspaceEra",
-    "age",
+    "allocates_pool_in_slabs",
     "block_tokens",
     "compatibility",
     "default_pool",
+    "folds_latent_attention",
+    "goes_with_gradio_6",
     "has_flag",
     "has_kernels",
+    "has_static_int8",
+    "has_wheel_for_python_3_9",
+    "legacy_base",
+    "models_page",
     "overhead_rows",
     "pool_meaning",
     "quant_policy",
+    "reads_context_fmha",
     "recognise_era",
+    "release_index",
     "smallest_capability_for_4_bits",
+    "smallest_capability_for_fp8",
+    "splits_vocabulary",
     "stored_kv_policy",
     "support",
-    "versions_for_huggingface",
     "versions_for_workspace",
+    "wants_spare_block",
 ]

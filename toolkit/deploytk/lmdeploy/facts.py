@@ -18,11 +18,13 @@ class QuantizationFacts:
     desc_act: bool | None = None  # gptq
     symmetric: bool | None = None  # gptq `sym`, compressed-tensors `symmetric`
     zeros: Literal["v1", "v2"] | None = None  # gptq: what the stored zero points mean; v1 are one too small
+    format: str | None = None  # compressed-tensors: at its top
     group_0_format: str | None = None  # compressed-tensors: config_groups.group_0.format
     value_type: str | None = None  # compressed-tensors: weights.type, "int" or "float"
     strategy: str | None = None  # compressed-tensors: weights.strategy, "group", "channel", "tensor", "block"
     actorder: str | None = None  # compressed-tensors: weights.actorder, "group", "static"
     quantizes_activations: bool = False  # compressed-tensors: input_activations are there
+    experts_alone: bool = False  # no other layers than those of experts are quantized
     activation_scheme: str | None = None  # fp8: "dynamic", "static"
     block: tuple[int, ...] | None = None  # fp8: weight_block_size; None for one scale per tensor or channel
     quant_dtype: str | None = None  # smooth_quant: "int8", "float8_e4m3fn"
@@ -36,12 +38,14 @@ class ModelFacts:
     """What `support` decides by; every size is the language model's."""
 
     architecture: str  # architectures[0] of config.json, or what auto_map names where there is none
+    auto_map_architecture: str | None = None  # auto_map.AutoModelForCausalLM: the PyTorch engine looks there first
     text_architecture: str | None = None  # of the language model inside one that also sees or hears
     layers: int
     hidden_size: int
     heads: int
     kv_heads: int
-    head_dim: int  # of keys in attention; 576 for the latent attention of DeepSeek-V2
+    head_dim: int  # of queries in attention
+    has_latent_attention: bool = False  # MLA: one compressed key and value per token (kv_lora_rank)
     states_head_dim: bool = False  # config.json has head_dim; else it is hidden_size / heads
     states_kv_heads: bool = True  # config.json has num_key_value_heads
     sliding_window: int | None = None  # tokens; None where no layer uses one

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deploytk.lmdeploy.versions import NEWEST, age
+from deploytk.lmdeploy.versions import NEWEST, release_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ _FLAGS = {
 def has_flag(version: str, flag: str) -> bool:
     """Whether the API server of `version` takes `flag`."""
     known = _FLAGS[flag]
-    return age(known.first) <= age(version) <= age(known.last)
+    return release_index(known.first) <= release_index(version) <= release_index(known.last)
 
 
 def quant_policy(version: str, kv_policy: Literal["none", "int8", "int4"]) -> int | None:
@@ -53,7 +53,7 @@ def quant_policy(version: str, kv_policy: Literal["none", "int8", "int4"]) -> in
     """
     if kv_policy == "none":
         return 0
-    if age(version) <= age("0.3.0"):
+    if release_index(version) <= release_index("0.3.0"):
         return 4 if kv_policy == "int8" else None
     return {"int8": 8, "int4": 4}[kv_policy]
 
@@ -63,9 +63,9 @@ PoolMeaning = Literal["sequences", "of_total", "of_free"]
 
 def pool_meaning(version: str) -> PoolMeaning:
     """What `cache_max_entry_count` counts: whole sequences, or a fraction of the GPU's total or free memory."""
-    if age(version) <= age("0.0.14"):
+    if release_index(version) <= release_index("0.0.14"):
         return "sequences"
-    return "of_total" if age(version) <= age("0.2.1") else "of_free"
+    return "of_total" if release_index(version) <= release_index("0.2.1") else "of_free"
 
 
 def default_pool(version: str) -> float:
@@ -77,7 +77,7 @@ def block_tokens(version: str) -> int:
     """Tokens per block of the KV cache; 1 where there are no blocks (0.0.x)."""
     if pool_meaning(version) == "sequences":
         return 1
-    return 128 if age(version) < age("0.3.0") else 64
+    return 128 if release_index(version) < release_index("0.3.0") else 64
 
 
 # Compute capabilities whose kernels are in the wheels: CMAKE_CUDA_ARCHITECTURES of each tag. A kernel runs on later
@@ -87,12 +87,12 @@ _KERNELS = (("0.0.10", (7, 8)), ("0.4.0", (7, 8, 9)), ("0.13.0", (7, 8, 9, 10, 1
 
 def has_kernels(version: str, capability: float) -> bool:
     """Whether the wheels of `version` hold kernels for a GPU of that compute capability."""
-    majors = next(majors for first, majors in reversed(_KERNELS) if age(first) <= age(version))
+    majors = next(majors for first, majors in reversed(_KERNELS) if release_index(first) <= release_index(version))
     return int(capability) in majors
 
 
 def smallest_capability_for_4_bits(version: str) -> float:
     """What 4-bit weights need. Source: docs/en/quantization/w4a16.md of each tag."""
-    if age(version) >= age("0.6.0"):
+    if release_index(version) >= release_index("0.6.0"):
         return 7.0
-    return 7.5 if age(version) >= age("0.2.0") else 8.0
+    return 7.5 if release_index(version) >= release_index("0.2.0") else 8.0

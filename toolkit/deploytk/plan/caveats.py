@@ -14,6 +14,9 @@ from deploytk.plan.value import PlanRequest, ServingPlan
 def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> Iterator[str]:
     """What the model lacks or needs in the version that serves it."""
     version = str(plan.lmdeploy)
+    yield from artifact.lmdeploy.needs
+    if plan.engine == "pytorch" and artifact.lmdeploy.engine == "pytorch" and ";" in artifact.lmdeploy.reason:
+        yield artifact.lmdeploy.reason
     if artifact.chat_template is None:
         yield "the model has no chat template: chat requests get a plain concatenation"
     has_code = artifact.layout == "huggingface" and any(file.path.endswith(".py") for file in artifact.files)
@@ -71,6 +74,9 @@ def _kernels(artifact: Artifact, version: str, gpu: str, capability: float) -> I
     smallest = lmdeploy.smallest_capability_for_4_bits(version)
     if artifact.weight_format in ("awq", "gptq") and capability < smallest:
         yield f"4-bit kernels of LMDeploy {version} need compute capability {smallest}, {gpu} has {capability}"
+    smallest = lmdeploy.smallest_capability_for_fp8(version)
+    if artifact.weight_format == "fp8" and capability < smallest:
+        yield f"fp8 weights on LMDeploy {version} need compute capability {smallest}, {gpu} has {capability}"
     if capability < 7.0:
         yield f"LMDeploy needs compute capability 7.0, {gpu} has {capability}"
     elif not lmdeploy.has_kernels(version, capability):

@@ -29,7 +29,7 @@ def kv_bytes_per_token(
     Source: LMDeploy src/turbomind/kernels/attention/block.h, `layer_size`; SequenceManager.cc of v0.2.0;
     pytorch/engine/cache_engine.py.
     """
-    is_static = lmdeploy.age(version) <= lmdeploy.age("0.3.0")
+    is_static = lmdeploy.has_static_int8(version)
     side = 0 if kv_policy == "none" or is_static else _SCALE_AND_ZERO_BYTES
     bits = _KV_BITS[kv_policy]
     layers = artifact.attention.kv_layers

@@ -42,12 +42,7 @@ class Overhead:
 
 def find_overhead(version: str, weight_bits: int, gpu: Gpu | None) -> Overhead:
     """The measured row for that LMDeploy version and weight format, of that GPU or else of another."""
-    rows = [
-        row
-        for row in lmdeploy.overhead_rows()
-        if lmdeploy.age(row["first"]) <= lmdeploy.age(version) <= lmdeploy.age(row["last"])
-        and row["weights"] == (4 if weight_bits == 4 else 16)
-    ]
+    rows = [row for row in lmdeploy.overhead_rows(version) if row["weights"] == (4 if weight_bits == 4 else 16)]
     row = next((row for row in rows if gpu and gpu.name.startswith(row["gpu"])), rows[0])
     ready, before_pool, peak = (row[key] * MIB for key in ("ready", "before_pool", "peak"))
     return Overhead(ready, before_pool, peak, row["gpu"], " ".join(row["source"].split()))
@@ -58,7 +53,7 @@ def session_blocks(session_len: int, version: str) -> int:
 
     From 0.15.0 on a request is refused when its next token finds no block, so every session gets one to spare.
     """
-    spare = 1 if lmdeploy.age(version) >= lmdeploy.age("0.15.0") else 0
+    spare = 1 if lmdeploy.wants_spare_block(version) else 0
     return -(-session_len // lmdeploy.block_tokens(version)) + spare
 
 
@@ -85,7 +80,7 @@ def pool_unit(block_bytes: int, version: str) -> PoolUnit:
     than one slab holds nothing, and its server never becomes ready: seen on a GPU with int8 and 0.18.0.
     Source: LMDeploy v0.16.0 src/turbomind/memory/object.cc and slab.h, `SlabAllocator`.
     """
-    if lmdeploy.age(version) < lmdeploy.age("0.15.0"):
+    if not lmdeploy.allocates_pool_in_slabs(version):
         return PoolUnit(block_bytes, 1, 0)
     slab = _PAGE_BYTES
     while slab < block_bytes:

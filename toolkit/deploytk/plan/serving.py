@@ -108,7 +108,7 @@ def _kv(artifact: Artifact, request: PlanRequest, version: str) -> tuple[KvPolic
         raise PlanError(
             f"LMDeploy {version} has no {policy} KV cache", hint="take --kv int8 or none, or modernize the workspace"
         )
-    is_static = policy == "int8" and lmdeploy.age(version) <= lmdeploy.age("0.3.0")
+    is_static = policy == "int8" and lmdeploy.has_static_int8(version)
     if is_static and not any(".past_kv_scale." in file.path for file in artifact.files):
         raise PlanError(
             f"LMDeploy {version} needs past_kv_scale files for an int8 KV cache, and the workspace has none",

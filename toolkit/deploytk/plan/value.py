@@ -79,7 +79,7 @@ class ServingPlan:
         if not lmdeploy.has_flag(self.lmdeploy, "--session-len"):
             return (*start, "--server_port", str(PORT), "--tp", str(self.tensor_parallel)), tuple(self._settings())
         flags = {"--server-port": str(PORT), "--backend": self.engine, "--tp": str(self.tensor_parallel)}
-        if lmdeploy.has_flag(self.lmdeploy, "--model-name"):
+        if lmdeploy.has_flag(self.lmdeploy, "--model-name") or artifact.architecture == lmdeploy.OWN_ARCHITECTURE:
             flags["--model-name"] = self.model_name
         flags |= {f"--{name.replace('_', '-')}": value for name, value in self._settings()}
         if artifact.layout == "huggingface" and artifact.weight_format in ("awq", "gptq"):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact
 
-_FOLDS_LATENT = "0.12.2"
-_SPLITS_VOCABULARY = "0.6.0"
 _SCALE_AND_ZERO_BYTES = 4
 
 
@@ -25,7 +23,7 @@ def weights_bytes(artifact: Artifact, version: str, ranks: int, engine: lmdeploy
         split += _latent_bytes(artifact, version)
     whole = sums.vector_bytes + sums.tower_bytes
     vocabulary = _vocabulary_bytes(artifact, engine)
-    if engine == "turbomind" and lmdeploy.age(version) >= lmdeploy.age(_SPLITS_VOCABULARY):
+    if engine == "turbomind" and lmdeploy.splits_vocabulary(version):
         vocabulary //= ranks
     return split // ranks + vocabulary + whole
 
@@ -79,6 +77,4 @@ def _latent_bytes(artifact: Artifact, version: str) -> int:
 def folds_latent(artifact: Artifact, version: str) -> bool:
     """Whether TurboMind of that version caches the latent vector of this model instead of its heads."""
     latent = artifact.attention.latent
-    return (
-        latent is not None and lmdeploy.age(version) >= lmdeploy.age(_FOLDS_LATENT) and latent.rank != latent.nope_dim
-    )
+    return latent is not None and lmdeploy.folds_latent_attention(version) and latent.rank != latent.nope_dim

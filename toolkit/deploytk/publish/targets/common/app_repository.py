@@ -18,8 +18,6 @@ from deploytk.bundle import MANIFEST, ROOM, Bundle
 from deploytk.publish.plan import Change, changes_between
 
 UVICORN = "uvicorn==0.30.6"
-LMDEPLOY = "0.10.2"
-"""The newest for Python 3.9, the oldest that such hubs have: from 0.11.0 on wheels are for 3.10 and later only."""
 
 _LEFT_OUT = ("Dockerfile", f"{ROOM}/page.py", "requirements.txt")
 _AT_ROOT = ("packages.txt",)
@@ -70,8 +68,8 @@ def hosted_lmdeploy(bundle: Bundle) -> str:
     planned, first = bundle.manifest.plan.lmdeploy, bundle.manifest.model.lmdeploy.min
     if planned is None or first is None:
         raise ReleaseError(f"{bundle.path} is planned for the CPU engine", hint="package it without --engine cpu")
-    has_wheel = lmdeploy.age(planned) <= lmdeploy.age(LMDEPLOY)
-    serves = lmdeploy.age(first) <= lmdeploy.age(LMDEPLOY)
+    has_wheel = lmdeploy.has_wheel_for_python_3_9(planned)
+    serves = lmdeploy.has_wheel_for_python_3_9(first)
     flags = [word for word in bundle.manifest.plan.argv if word.startswith("--")]
-    takes = all(lmdeploy.has_flag(LMDEPLOY, flag) for flag in flags)
-    return LMDEPLOY if not has_wheel and serves and takes else planned
+    takes = all(lmdeploy.has_flag(lmdeploy.NEWEST_FOR_PYTHON_3_9, flag) for flag in flags)
+    return lmdeploy.NEWEST_FOR_PYTHON_3_9 if not has_wheel and serves and takes else planned

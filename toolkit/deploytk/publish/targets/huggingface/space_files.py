@@ -24,8 +24,6 @@ RUN --mount=type=secret,id=HF_TOKEN,mode=0444 HF_TOKEN="$(cat /run/secrets/HF_TO
     python -I deploytk_app/fetch_model.py
 USER 10001:10001
 """
-_LAST_FOR_PYTHON_3_10, _BASE_FOR_IT = "0.7.3", "nvidia/cuda:12.4.1-base-ubuntu22.04"
-_FIRST_BESIDE_GRADIO = "0.10.0"  # earlier ones want other versions of what Gradio 6 needs
 _GRADIO_PYTHON = "3.12"
 _PRELOADED_AT_MOST = 100  # files; a longer list is no list for a front matter
 
@@ -68,8 +66,9 @@ def _dockerfile(bundle: Bundle, text: str) -> str:
     version = bundle.manifest.plan.lmdeploy
     if version:
         text = re.sub(r"^ARG LMDEPLOY_VERSION=.*$", f"ARG LMDEPLOY_VERSION={version}", text, flags=re.MULTILINE)
-        if lmdeploy.age(str(version)) <= lmdeploy.age(_LAST_FOR_PYTHON_3_10):
-            text = re.sub(r"^ARG BASE_IMAGE=.*$", f"ARG BASE_IMAGE={_BASE_FOR_IT}", text, flags=re.MULTILINE)
+        base = lmdeploy.legacy_base(str(version))
+        if base:
+            text = re.sub(r"^ARG BASE_IMAGE=.*$", f"ARG BASE_IMAGE={base}", text, flags=re.MULTILINE)
     return f"{text.rstrip()}\n{_FETCH}"
 
 
@@ -78,7 +77,7 @@ def _requirements(bundle: Bundle, text: str) -> str:
     version = bundle.manifest.plan.lmdeploy
     if version is None:
         return f"{text.rstrip()}\ndeploytk[cpu]\n"
-    if lmdeploy.age(str(version)) < lmdeploy.age(_FIRST_BESIDE_GRADIO):
+    if not lmdeploy.goes_with_gradio_6(str(version)):
         hint = "take --app-sdk docker, or modernize the model first"
         raise UsageError(f"LMDeploy {version} cannot share an environment with Gradio 6", hint=hint)
     return f"{text.rstrip()}\nlmdeploy=={version}\n"
