@@ -306,7 +306,7 @@ def test_the_app_gives_its_token_to_no_other_server(
             git_hub.faults["GET"] = [other.url] * 20
         if kind == "objects":
             git_hub.objects_at, git_hub.echoes_login = other.url, False
-        fetcher = app_place(bundle) / "fetch_model.py"
+        fetcher = app_place(bundle) / "deploytk_app" / "fetch_model.py"
         fetcher.write_text(
             fetcher.read_text().replace("ATTEMPTS = 5", "ATTEMPTS = 1").replace("PAUSE_S = 5.0", "PAUSE_S = 0")
         )
