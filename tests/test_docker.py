@@ -36,7 +36,7 @@ from deploytk.image.config import plan_image
 from deploytk.image.docker import Build, connected
 from deploytk.image.docker.load import PARTIAL, load_image
 from deploytk.image.registry import read_registry
-from deploytk.image.registry.courier import can_travel
+from deploytk.image.registry.upload_process import is_picklable
 from deploytk.image.runtime import runtime_base
 from deploytk.image.value import BuildOptions, Image
 from deploytk.plan import PlanRequest
@@ -406,7 +406,7 @@ def test_a_small_runtime_is_built_by_either_builder(
         assert any("COPY b /b" in step for step in steps)
 
 
-def test_the_layers_of_a_base_in_docker_are_sent_by_the_courier_as_well(
+def test_the_layers_of_a_base_in_docker_are_sent_by_the_upload_process_as_well(
     dockerd: Dockerd, bundle: Bundle, tmp_path: Path
 ) -> None:
     with running_registry(tmp_path / "registry") as registry:
@@ -416,7 +416,7 @@ def test_the_layers_of_a_base_in_docker_are_sent_by_the_courier_as_well(
 
         assert read_registry(options.tag).image_id == image.image_id
         plan = plan_image(bundle, find_base(BASE, Silent(), keep=True), options, Silent())
-        assert all(can_travel(layer) for layer in plan.layers)
+        assert all(is_picklable(layer) for layer in plan.layers)
 
 
 def test_a_full_disk_of_the_daemon_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

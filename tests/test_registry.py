@@ -22,11 +22,12 @@ from registries import Registry, running_registry
 
 from deploytk.base.errors import DeployError, ImageError, UsageError
 from deploytk.base.progress import Silent
+from deploytk.base.retry import RetryPolicy
 from deploytk.bundle import Bundle
 from deploytk.image.build import build_image
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
-from deploytk.image.registry import Patience, push_image, read_registry
+from deploytk.image.registry import push_image, read_registry
 from deploytk.image.value import BuildOptions, ImagePlan
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.release import publish_bundle
@@ -138,7 +139,7 @@ def test_a_registry_that_dies_is_waited_for_and_then_given_up(
     registry.stop(signal.SIGKILL)
 
     with pytest.raises(DeployError) as caught:
-        push_image(plan, tag, Silent(), Patience(attempts=2, first_s=0.01))
+        push_image(plan, tag, Silent(), RetryPolicy(attempts=2, first_s=0.01))
 
     assert registry.host in str(caught.value)
     registry.start()

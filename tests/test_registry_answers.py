@@ -3,196 +3,41 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import random
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 from bases import write_base
 from bundles import Notes, make_bundle
 from conftest import MODELS
+from odd_registry import Odd, odd_registry
 
 from deploytk.base.errors import ImageError, TryAgainError
 from deploytk.base.progress import Progress, Silent
+from deploytk.base.retry import RetryPolicy
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
 from deploytk.image.reference import parse_reference
-from deploytk.image.registry import Patience, push_image, read_registry
+from deploytk.image.registry import push_image, read_registry
 from deploytk.image.registry.connection import Connection
 from deploytk.image.registry.upload import push_blob, takes_chunks
 from deploytk.image.value import BuildOptions, ImagePlan
 
 KIB = 2**10
 LARGE = 200 * KIB
-QUICK = Patience(attempts=3, first_s=0.01)
-
-
-class Odd(ThreadingHTTPServer):
-    """A registry in memory whose answers a test can spoil."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.blobs: dict[str, bytes] = {}
-        self.uploads: dict[str, bytes] = {}
-        self.manifests: dict[str, bytes] = {}
-        self.methods: list[str] = []
-        self.tokens = 0
-        self.requests_per_token: int | None = None  # None: nobody is asked for one
-        self.left = 0
-        self.logins: list[str] = []  # what tokens were asked for with
-        self.scope_error = ""
-        self.chunk_limits: dict[str, str] = {}
-        self.chunks: list[int] = []  # bytes
-        self.chunk_answer = 202
-        self.chunks_before = 0  # so many are taken before that answer
-        self.busy = 0  # requests to be answered with 503
-        self.token_busy = 0
-        self.damages = 0  # blobs to be damaged
-        self.cuts: list[int] = []  # after so many bytes downloads break off, one after the other
-        self.ranges: list[str | None] = []  # that downloads asked for
-        self.download_busy = 0
-        self.storage = ""  # where downloads are sent
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Odd
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-        pass
-
-    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _serve(self) -> None:
-        server, path = self.server, self.path.partition("?")[0]
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if path == "/token":
-            if server.token_busy:
-                server.token_busy -= 1
-                self._answer(503, Retry_After="0")
-                return
-            server.logins.append(self.headers.get("Authorization") or body.decode())
-            server.tokens += 1
-            server.left = server.requests_per_token or 0
-            self._answer(200, json.dumps({"token": f"t{server.tokens}", "expires_in": 300}).encode())
-            return
-        if server.busy:
-            server.busy -= 1
-            self._answer(503, Retry_After="0")
-            return
-        if server.requests_per_token is not None:
-            is_right = self.headers.get("Authorization") == f"Bearer t{server.tokens}" and server.left > 0
-            server.left -= 1
-            if not is_right:
-                challenge = f'Bearer realm="http://{server.host}/token",service="odd",scope="repository:a/b:pull,push"'
-                self._answer(401, WWW_Authenticate=challenge + server.scope_error)
-                return
-        server.methods.append(self.command)
-        name = path.rpartition("/")[2]
-        if "/manifests/" in path:
-            self._manifest(name, body)
-        elif "/uploads/" in path:
-            self._upload(name, body)
-        elif self.command == "GET" and name in server.blobs:
-            self._download(server.blobs[name])
-        else:
-            self._answer(200 if name in server.blobs else 404)
-
-    def _download(self, blob: bytes) -> None:
-        if self.server.download_busy:
-            self.server.download_busy -= 1
-            self._answer(503)
-            return
-        if self.server.storage and "Authorization" in self.headers:
-            self._answer(307, Location=f"{self.server.storage}{self.path}")
-            return
-        wanted = self.headers.get("Range")
-        self.server.ranges.append(wanted)
-        start = int(re.sub(r"\D", "", wanted)) if wanted else 0
-        rest = blob[start:]
-        if self.server.cuts and rest[self.server.cuts[0] :]:
-            self.send_response(206 if wanted else 200)
-            self.send_header("Content-Length", str(len(rest)))
-            self.end_headers()
-            self.wfile.write(rest[: self.server.cuts.pop(0)])
-            self.close_connection = True
-        else:
-            self._answer(206 if wanted else 200, rest)
-
-    def _manifest(self, name: str, body: bytes) -> None:
-        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-        if self.command == "PUT":
-            self.server.manifests |= {name: body, digest: body}
-            self._answer(201)
-        elif name in self.server.manifests:
-            found = self.server.manifests[name]
-            digest = f"sha256:{hashlib.sha256(found).hexdigest()}"
-            self._answer(200, found, Docker_Content_Digest=digest, Content_Type=json.loads(found)["mediaType"])
-        else:
-            self._answer(404)
-
-    def _upload(self, name: str, body: bytes) -> None:
-        server = self.server
-        if self.command == "POST":
-            name = f"u{len(server.methods)}"
-            server.uploads[name] = b""
-            self._answer(202, b"", Location=f"/v2/a/b/blobs/uploads/{name}", **server.chunk_limits)
-        elif self.command == "PATCH" and server.chunk_answer != 202 and len(server.chunks) >= server.chunks_before:
-            self._answer(server.chunk_answer)
-        else:
-            server.uploads[name] += body
-            server.chunks += [len(body)] if self.command == "PATCH" else []
-            if self.command == "PUT" and server.damages:
-                server.damages -= 1
-                server.uploads[name] = b""
-            if self.command == "PUT":
-                digest = re.sub("%3A", ":", self.path.partition("digest=")[2])
-                is_right = f"sha256:{hashlib.sha256(server.uploads[name]).hexdigest()}" == digest
-                server.blobs |= {digest: server.uploads[name]} if is_right else {}
-                self._answer(201 if is_right else 400, b"" if is_right else b'{"errors":[{"code":"DIGEST_INVALID"}]}')
-            else:
-                end = max(len(server.uploads[name]) - 1, 0)
-                self._answer(
-                    204 if self.command == "GET" else 202, Location=f"/v2/a/b/blobs/uploads/{name}", Range=f"0-{end}"
-                )
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
+QUICK = RetryPolicy(attempts=3, first_s=0.01)
 
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    with _running() as server:
+    with odd_registry() as server:
         yield server
-
-
-@contextlib.contextmanager
-def _running() -> Iterator[Odd]:
-    with Odd() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -211,7 +56,7 @@ def _everything(plan: ImagePlan) -> set[str]:
 
 
 def test_a_token_that_runs_out_is_fetched_anew(plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploytk.image.registry.errand.AT_ONCE", 1)
+    monkeypatch.setattr("deploytk.image.registry.push_job.AT_ONCE", 1)
     odd.requests_per_token = 5
 
     _push(plan, odd)
@@ -280,7 +125,7 @@ def test_chunks_are_as_large_as_the_registry_wants_them(
 def test_an_upload_goes_on_with_chunks_of_the_same_size(
     plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploytk.image.registry.errand.AT_ONCE", 1)
+    monkeypatch.setattr("deploytk.image.registry.push_job.AT_ONCE", 1)
     odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
     odd.chunk_answer, odd.chunks_before = 403, 2
     with pytest.raises(ImageError, match="does not allow"):
@@ -363,7 +208,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(plan: ImagePlan, odd: O
 
 
 def test_a_download_is_asked_for_again(plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploytk.image.registry.connection.Patience.pause_s", lambda *_: 0.0)
+    monkeypatch.setattr("deploytk.base.retry.RetryPolicy.backoff_s", lambda *_: 0.0)
     _push(plan, odd)
     read = read_registry(f"{odd.host}/a/b:1")
     odd.download_busy = 2
@@ -375,7 +220,7 @@ def test_a_download_is_asked_for_again(plan: ImagePlan, odd: Odd, monkeypatch: p
 
 def test_a_login_is_not_sent_to_where_downloads_lie(plan: ImagePlan, odd: Odd) -> None:
     _push(plan, odd)
-    with _running() as storage:
+    with odd_registry() as storage:
         storage.blobs, storage.storage = odd.blobs, "http://sent.on.invalid"
         odd.requests_per_token, odd.storage = 1000, f"http://{storage.host}"
         read = read_registry(f"{odd.host}/a/b:1")
@@ -409,7 +254,7 @@ def test_a_busy_registry_is_asked_again(plan: ImagePlan, odd: Odd) -> None:
 def test_a_registry_that_stays_busy_is_given_up(plan: ImagePlan, odd: Odd) -> None:
     odd.busy = 1000
 
-    with pytest.raises(TryAgainError, match="it answers 503, 3 times"):
+    with pytest.raises(TryAgainError, match="answers 503, 3 times"):
         _push(plan, odd)
 
     assert odd.busy == 1000 - 3  # however many layers there are

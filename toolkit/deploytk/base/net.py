@@ -119,11 +119,11 @@ def ask(
     why, when no whole answer of at most `largest_bytes` comes in that time; with `takes_start`, what came until then is
     the answer. Redirects are followed within the origin alone.
     """
-    return asyncio.run(_Errand(url, body, key, largest_bytes, takes_start).run(within_s))
+    return asyncio.run(_Exchange(url, body, key, largest_bytes, takes_start).run(within_s))
 
 
 @dataclass(slots=True)
-class _Errand:
+class _Exchange:
     url: str
     body: Mapping[str, object] | None
     key: Key | None

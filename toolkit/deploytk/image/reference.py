@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 
 from deploytk.base.errors import UsageError
+from deploytk.base.net import is_loopback
 
 # The grammar of https://github.com/distribution/reference.
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
@@ -25,13 +25,7 @@ class Reference:
     @property
     def is_loopback(self) -> bool:
         """Whether the registry is on this machine: only then plain HTTP is used."""
-        name = self.host.rpartition(":")[0] if re.search(r":\d+$", self.host) else self.host
-        if name == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(name.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(re.sub(r":\d+$", "", self.host))
 
     @property
     def url(self) -> str:

@@ -1,7 +1,6 @@
 """Images straight into a registry and out of it, without Docker."""
 
-from deploytk.image.registry.connection import Patience
 from deploytk.image.registry.pull import read_registry
 from deploytk.image.registry.push import missing_layers, push_image
 
-__all__ = ["Patience", "missing_layers", "push_image", "read_registry"]
+__all__ = ["missing_layers", "push_image", "read_registry"]

@@ -18,9 +18,11 @@ import httpx
 from deploytk.base.cache import cache_directory
 from deploytk.base.errors import ImageError
 from deploytk.base.files import disk_errors, locked
+from deploytk.base.net import describe
+from deploytk.base.retry import BUSY
 from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, read_file
 from deploytk.image.reference import Reference, parse_reference
-from deploytk.image.registry.connection import MOMENTARY, Connection, describe
+from deploytk.image.registry.connection import Connection, asked_s
 from deploytk.image.registry.logins import find_login
 from deploytk.image.value import Base, Read
 
@@ -108,17 +110,18 @@ def _fetch(blob: _Blob) -> Path:
     if place.is_file():
         return place
     rest = place.with_name(f".{place.name}.partial")
-    busy, failures = locked(place.with_name(f".{place.name}.lock"), f"layer {blob.digest}"), 0
+    busy = locked(place.with_name(f".{place.name}.lock"), f"layer {blob.digest}")
     with disk_errors(place, ImageError), busy, _connect(blob.reference) as connection:
-        while (done := rest.stat().st_size if rest.exists() else 0) < blob.size:
+        retry = connection.retry()
+        while (done := _size(rest)) < blob.size:
             try:
-                problem = _download(connection, blob, rest, done)
+                problem, wait_s = _download(connection, blob, rest, done)
             except httpx.TransportError as error:
-                problem = describe(error)
-            came = rest.stat().st_size if rest.exists() else 0
-            if came < blob.size:
-                failures = 0 if came > done else failures + 1
-                connection.wait(max(failures, 1), problem)
+                problem, wait_s = f"does not answer: {describe(error)}", None
+            if _size(rest) > done:
+                retry.progressed()
+            if _size(rest) < blob.size:
+                retry.wait(problem, wait_s)
         whole = hashlib.sha256()
         for chunk in read_file(rest, 0):
             whole.update(chunk)
@@ -129,26 +132,32 @@ def _fetch(blob: _Blob) -> Path:
     return place
 
 
-def _download(connection: Connection, blob: _Blob, rest: Path, done: int) -> str:
-    """Fetch what is missing of a blob, as much as comes; returns why it may have been less than all."""
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _download(connection: Connection, blob: _Blob, rest: Path, done: int) -> tuple[str, float | None]:
+    """Fetch what is missing of a blob, as much as comes; why it may have been less, and how long to wait then."""
     url, wanted = f"{connection.root}/blobs/{blob.digest}", {"Range": f"bytes={done}-"} if done else {}
     connection.ask("HEAD", url, (200, *_ELSEWHERE))  # brings the login
     with connection.stream(url, wanted) as response:
         if response.status_code not in _ELSEWHERE:
-            return _store(connection, response, rest)
+            return _store(connection, response, rest, blob.size)
     with connection.stream(connection.follow(response), wanted) as response:
-        return _store(connection, response, rest)
+        return _store(connection, response, rest, blob.size)
 
 
-def _store(connection: Connection, response: httpx.Response, rest: Path) -> str:
-    if response.status_code in MOMENTARY:
-        return f"it answers {response.status_code}"
+def _store(connection: Connection, response: httpx.Response, rest: Path, largest: int) -> tuple[str, float | None]:
+    if response.status_code in BUSY:
+        return f"answers {response.status_code}", asked_s(response)
     if response.status_code not in (200, 206):
         raise connection.refusal(response)
     with rest.open("ab" if response.status_code == 206 else "wb") as file:
         for chunk in response.iter_raw():
             file.write(chunk)
+            if file.tell() > largest:  # it will not have the right digest either
+                break
         file.flush()
         with contextlib.suppress(OSError):
             os.fsync(file.fileno())
-    return "the connection broke"
+    return "broke off the download", None

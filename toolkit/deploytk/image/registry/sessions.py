@@ -19,7 +19,7 @@ _WAIT_S = 90.0  # a killed push may still be sending the end of a chunk
 _LOOK_AGAIN_S = 0.1
 
 
-class Session:
+class UploadSession:
     """The upload of one blob into one repository: the address that the registry gave it, and the size of its chunks."""
 
     def __init__(self, reference: Reference, digest: str) -> None:
@@ -68,7 +68,7 @@ class Session:
             yield
 
 
-class Homes:
+class MountSources:
     """In which repository of a registry a blob was last seen: another repository there can mount it."""
 
     def __init__(self, host: str) -> None:

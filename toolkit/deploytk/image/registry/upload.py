@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import httpx
 
 from deploytk.base.errors import ImageError
+from deploytk.base.net import describe
 from deploytk.base.progress import Advance
-from deploytk.image.registry.connection import Connection, describe
-from deploytk.image.registry.sessions import Session
+from deploytk.base.retry import Retry
+from deploytk.image.registry.connection import Connection, asked_s
+from deploytk.image.registry.sessions import UploadSession
+from deploytk.image.registry.verify import is_there
 from deploytk.image.value import Layer, Read
 
 CHUNK_BYTES = 64 * 2**20
@@ -25,6 +28,8 @@ _ONE_REQUEST = re.compile(
     r"|\d+\.dkr\.ecr(?:-fips)?\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?"
 )
 _REFUSES_CHUNKS = (201, 405, 411, 413, 416, 501)  # 201: it takes the chunk for all of the blob
+_TAKEN = (202, 204)  # a chunk
+_MOST_RENEWALS = 6
 _WORTH_ASKING = (400, 404, 408, 425, 429)  # the upload may be at another place, or gone, or the registry busy
 
 
@@ -47,18 +52,13 @@ def push_blob(connection: Connection, blob: Layer, advance: Advance, is_over: Ca
     """
     upload = _Upload(connection, blob, advance, is_over)
     with upload.session.held():
-        if is_there(connection, blob.digest):
+        if is_there(connection, blob):
             advance(blob.size)
             upload.session.forget()
             return Sent(0)
         upload.run()
         upload.session.forget()
         return Sent(upload.sent_bytes, upload.in_chunks)
-
-
-def is_there(connection: Connection, digest: str) -> bool:
-    """Whether the repository has a blob."""
-    return connection.ask("HEAD", f"{connection.root}/blobs/{digest}", (200, 404)).status_code == 200
 
 
 def mount_blob(connection: Connection, blob: Layer, repository: str) -> bool:
@@ -76,7 +76,7 @@ def mount_blob(connection: Connection, blob: Layer, repository: str) -> bool:
 
 class _Upload:
     def __init__(self, connection: Connection, blob: Layer, advance: Advance, is_over: Callable[[], bool]) -> None:
-        self.session = Session(connection.reference, blob.digest)
+        self.session = UploadSession(connection.reference, blob.digest)
         self.sent_bytes = 0
         self._connection = connection
         self._blob = blob
@@ -87,13 +87,15 @@ class _Upload:
         self._url = ""
         self._offset = 0
         self._chunk_bytes = CHUNK_BYTES
+        self._is_resent = False
+        self._renewals = 0  # of the login, since the upload came further
         self.in_chunks = takes_chunks(connection.reference.host)
 
     def run(self) -> None:
         """Send the blob to its end."""
         if not (self.in_chunks and self._take_up()):
             self._begin()
-        failures, furthest = 0, self._offset
+        retry, furthest = self._connection.retry(), self._offset
         while True:
             if self._is_over():
                 raise InterruptedError
@@ -101,15 +103,17 @@ class _Upload:
             try:
                 response = self._send()
             except httpx.TransportError as error:
-                problem = describe(error)
+                problem = f"does not answer: {describe(error)}"
             else:
                 if response is None:
                     return
-                problem = f"it answers {response.status_code}"
+                problem = f"answers {response.status_code}"
+                if response.status_code in _TAKEN:
+                    problem = "takes chunks and keeps nothing of them"
             if self._offset > furthest:  # it came further since the last failure
-                failures, furthest = 0, self._offset
-            failures += 1
-            if self._recover(response, failures, problem):
+                retry.progressed()
+                furthest, self._renewals = self._offset, 0
+            if self._recover(response, retry, problem):
                 return
 
     def _take_up(self) -> bool:
@@ -135,9 +139,11 @@ class _Upload:
         while self.in_chunks and self._offset < self._blob.size:
             end = min(self._offset + self._chunk_bytes, self._blob.size)
             response = self._body("PATCH", self._url, end, {"Content-Range": f"{self._offset}-{end - 1}"})
-            if response.status_code not in (202, 204):
+            before = self._offset
+            if response.status_code in _TAKEN:
+                self._at(response, self._believed(_end_of_range(response, end), end))
+            if response.status_code not in _TAKEN or self._offset <= before:
                 return response
-            self._at(response, _end_of_range(response, end))
             if self._is_over():
                 raise InterruptedError
         address = httpx.URL(self._url).copy_merge_params({"digest": self._blob.digest})
@@ -158,21 +164,34 @@ class _Upload:
             self.sent_bytes += len(piece)
             self._show(offset)
 
-    def _recover(self, response: httpx.Response | None, failures: int, problem: str) -> bool:
+    def _believed(self, offset: int, sent: int) -> int:
+        """How much the registry has, when that can be; raises ImageError when it has more than it was ever sent."""
+        if offset > sent:
+            host = self._connection.reference.host
+            self.session.forget()
+            raise ImageError(
+                f"{host} says that it has {offset} bytes of a layer, and was sent {sent}",
+                hint="run again: the layer is sent anew; if it happens again, the registry is broken",
+            )
+        return offset
+
+    def _recover(self, response: httpx.Response | None, retry: Retry, problem: str) -> bool:
         """Find out how far the registry came, so that `_send` can go on; returns whether it has the blob after all.
 
         Raises ImageError when going on is hopeless.
         """
         status = response.status_code if response is not None else 0
         if response is not None and status == 401:
-            if failures >= self._connection.patience.attempts:
+            if self._renewals >= _MOST_RENEWALS:
                 raise self._connection.refusal(response)
+            self._renewals += 1
             self._connection.renew(response)
         elif response is not None and status == 400 and b"DIGEST_INVALID" in response.content:
             for _ in self._blob.read(0):  # raises ImageError that names the file when it is we who changed
                 pass
-            if failures > 1:
+            if self._is_resent:
                 raise self._connection.refusal(response)
+            self._is_resent = True
             self._begin()
             return False
         elif self.in_chunks and status in _REFUSES_CHUNKS:
@@ -180,8 +199,8 @@ class _Upload:
         elif response is not None and 400 <= status < 500 and status not in _WORTH_ASKING:
             raise self._connection.refusal(response)
         else:
-            self._connection.wait(failures, problem, response)
-        if is_there(self._connection, self._blob.digest):
+            retry.wait(problem, asked_s(response))
+        if is_there(self._connection, self._blob):
             return True  # only the answer to the last request was lost
         if not (self.in_chunks and self._ask_offset()):
             self._begin()

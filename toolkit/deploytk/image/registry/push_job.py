@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from deploytk.base.progress import Advance
+from deploytk.base.retry import RetryPolicy
 from deploytk.image.reference import Reference
-from deploytk.image.registry.connection import Connection, Patience
+from deploytk.image.registry.connection import Connection, Note
 from deploytk.image.registry.logins import Login
-from deploytk.image.registry.sessions import Homes
+from deploytk.image.registry.sessions import MountSources
 from deploytk.image.registry.upload import Sent, mount_blob, push_blob
 from deploytk.image.value import Layer
 
@@ -19,29 +20,29 @@ AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Errand:
+class PushJob:
     reference: Reference
     login: Login | None
-    patience: Patience
+    policy: RetryPolicy | None
     blobs: tuple[Layer, ...]
 
-    def connect(self, mounts_from: str = "") -> Connection:
-        return Connection(self.reference, self.login, self.patience, mounts_from=mounts_from)
+    def connect(self, note: Note, mounts_from: str = "") -> Connection:
+        return Connection(self.reference, self.login, self.policy, mounts_from=mounts_from, note=note)
 
 
-def send_blobs(errand: Errand, advance: Advance, is_over: Callable[[], bool]) -> Sent:
+def send_blobs(job: PushJob, advance: Advance, note: Note, is_over: Callable[[], bool]) -> Sent:
     """Bring the blobs into the repository; raises as `push_blob` does, then the others end their chunks as well."""
     has_failed = threading.Event()
     sent_bytes, in_chunks = 0, True
-    with errand.connect() as connection, ThreadPoolExecutor(AT_ONCE) as threads:
+    with job.connect(note) as connection, ThreadPoolExecutor(AT_ONCE) as threads:
 
         def send(blob: Layer) -> Sent:
-            if _mount(errand, blob):
+            if _mount(job, blob, note):
                 advance(blob.size)
                 return Sent(0)
             return push_blob(connection, blob, advance, lambda: is_over() or has_failed.is_set())
 
-        sending = [threads.submit(send, blob) for blob in sorted(errand.blobs, key=lambda blob: -blob.size)]
+        sending = [threads.submit(send, blob) for blob in sorted(job.blobs, key=lambda blob: -blob.size)]
         try:
             for sent in (future.result() for future in as_completed(sending)):
                 sent_bytes += sent.sent_bytes
@@ -52,11 +53,11 @@ def send_blobs(errand: Errand, advance: Advance, is_over: Callable[[], bool]) ->
     return Sent(sent_bytes, in_chunks)
 
 
-def _mount(errand: Errand, blob: Layer) -> bool:
+def _mount(job: PushJob, blob: Layer, note: Note) -> bool:
     """Have the registry take the blob over from another of its repositories that has it, as far as we know."""
     host, _, repository = (blob.repository or "").partition("/")
-    home = repository if host == errand.reference.host else Homes(errand.reference.host).of(blob.digest)
-    if not home or home == errand.reference.repository:
+    home = repository if host == job.reference.host else MountSources(job.reference.host).of(blob.digest)
+    if not home or home == job.reference.repository:
         return False
-    with errand.connect(home) as both:  # its token must be good for both repositories
+    with job.connect(note, home) as both:  # its token must be good for both repositories
         return mount_blob(both, blob, home)

@@ -3,7 +3,7 @@
 Registries that are built on CNCF distribution forget an upload of which a chunk was cut off: all of the layer would
 have to be sent again. So the process that holds the connection is not the one that a user kills.
 
-    python courier.py < ERRAND     (pickled by `send_by_courier`; the input stays open)
+    python upload_process.py < JOB     (pickled by `send_in_process`; the input stays open)
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pathlib import Path
 from deploytk.base.errors import DeployError, ImageError, TryAgainError
 from deploytk.base.import_path import python_environment
 from deploytk.base.progress import Advance
-from deploytk.image.registry.errand import Errand, send_blobs
+from deploytk.image.registry.connection import Note
+from deploytk.image.registry.push_job import PushJob, send_blobs
 from deploytk.image.registry.upload import Sent
 from deploytk.image.value import Layer
 
@@ -30,7 +31,7 @@ _END_WITHIN_S = 60.0  # how long an orphan may take for the rest of its chunk
 _REPORT_EVERY_BYTES = 2**22
 
 
-def can_travel(blob: Layer) -> bool:
+def is_picklable(blob: Layer) -> bool:
     """Whether another process can read the blob as well."""
     try:
         pickle.dumps(blob)
@@ -39,9 +40,9 @@ def can_travel(blob: Layer) -> bool:
     return True
 
 
-def send_by_courier(errand: Errand, advance: Advance, is_over: Callable[[], bool]) -> Sent:
+def send_in_process(job: PushJob, advance: Advance, note: Note, is_over: Callable[[], bool]) -> Sent:
     """What `send_blobs` does, in a process of its own."""
-    courier = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(Path(__file__))],
         env=python_environment(),
         stdin=subprocess.PIPE,
@@ -49,21 +50,25 @@ def send_by_courier(errand: Errand, advance: Advance, is_over: Callable[[], bool
         start_new_session=True,  # a Ctrl-C is not for it
     )
     try:
-        return _follow(courier, errand, advance, is_over)
+        return _follow(process, job, advance, note, is_over)
     finally:
-        courier.wait()
+        process.wait()
 
 
-def _follow(courier: subprocess.Popen[bytes], errand: Errand, advance: Advance, is_over: Callable[[], bool]) -> Sent:
-    assert courier.stdin is not None  # noqa: S101 (a pipe)
-    assert courier.stdout is not None  # noqa: S101 (a pipe)
-    with courier.stdin as orders, courier.stdout as reports, contextlib.suppress(BrokenPipeError):
-        orders.write(pickle.dumps(errand))
+def _follow(
+    process: subprocess.Popen[bytes], job: PushJob, advance: Advance, note: Note, is_over: Callable[[], bool]
+) -> Sent:
+    assert process.stdin is not None  # noqa: S101 (a pipe)
+    assert process.stdout is not None  # noqa: S101 (a pipe)
+    with process.stdin as orders, process.stdout as reports, contextlib.suppress(BrokenPipeError):
+        orders.write(pickle.dumps(job))
         orders.flush()
         for line in reports:
             report = json.loads(line)
             if "advance" in report:
                 advance(report["advance"])
+            elif "note" in report:
+                note(report["note"])
             elif "error" in report:
                 kind = TryAgainError if report["is_busy"] else ImageError
                 raise kind(report["error"], hint=report["hint"])
@@ -75,7 +80,7 @@ def _follow(courier: subprocess.Popen[bytes], errand: Errand, advance: Advance, 
 
 
 def main() -> None:
-    errand: Errand = pickle.load(sys.stdin.buffer)  # noqa: S301 (our own parent wrote it)
+    job: PushJob = pickle.load(sys.stdin.buffer)  # noqa: S301 (our own parent wrote it)
     is_over = threading.Event()
     threading.Thread(target=_await_end, args=(is_over,), daemon=True).start()
     waiting = 0
@@ -90,7 +95,7 @@ def main() -> None:
                 waiting = 0
 
     try:
-        sent = send_blobs(errand, advance, is_over.is_set)
+        sent = send_blobs(job, advance, lambda text: _tell({"note": text}, is_over), is_over.is_set)
     except InterruptedError:
         return
     except DeployError as error:

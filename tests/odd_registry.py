@@ -1,0 +1,185 @@
+"""A registry in memory whose answers a test can spoil, and which lies when it is told to.
+
+with odd_registry() as odd:
+    odd.lies["manifest"] = lambda body: b"{}"       # what is kept instead of what was sent
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Odd(ThreadingHTTPServer):
+    """A registry in memory whose answers a test can spoil."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.blobs: dict[str, bytes] = {}
+        self.uploads: dict[str, bytes] = {}
+        self.manifests: dict[str, bytes] = {}
+        self.methods: list[str] = []
+        self.tokens = 0
+        self.requests_per_token: int | None = None  # None: nobody is asked for one
+        self.left = 0
+        self.logins: list[str] = []  # what tokens were asked for with
+        self.scope_error = ""
+        self.chunk_limits: dict[str, str] = {}
+        self.chunks: list[int] = []  # bytes
+        self.chunk_answer = 202
+        self.chunks_before = 0  # so many are taken before that answer
+        self.busy = 0  # requests to be answered with 503
+        self.token_busy = 0
+        self.damages = 0  # blobs to be damaged
+        self.cuts: list[int] = []  # after so many bytes downloads break off, one after the other
+        self.ranges: list[str | None] = []  # that downloads asked for
+        self.download_busy = 0
+        self.storage = ""  # where downloads are sent
+        self.lies: dict[str, Callable[[bytes], bytes]] = {}  # "blob", "manifest": what it keeps instead
+        self.shows: dict[str, Callable[[bytes], bytes]] = {}  # "tag", "digest", "blob": what it hands out instead
+        self.sizes: Callable[[int], int] = lambda size: size  # what it says of a blob, to HEAD
+        self.loses_put_answers = 0
+        self.forgets_chunks = False
+        self.range_adds = 0  # bytes that it claims to have beyond those that it has
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Odd
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+        pass
+
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _serve(self) -> None:
+        server, path = self.server, self.path.partition("?")[0]
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if path == "/token":
+            if server.token_busy:
+                server.token_busy -= 1
+                self._answer(503, Retry_After="0")
+                return
+            server.logins.append(self.headers.get("Authorization") or body.decode())
+            server.tokens += 1
+            server.left = server.requests_per_token or 0
+            self._answer(200, json.dumps({"token": f"t{server.tokens}", "expires_in": 300}).encode())
+            return
+        if server.busy:
+            server.busy -= 1
+            self._answer(503, Retry_After="0")
+            return
+        if server.requests_per_token is not None:
+            is_right = self.headers.get("Authorization") == f"Bearer t{server.tokens}" and server.left > 0
+            server.left -= 1
+            if not is_right:
+                challenge = f'Bearer realm="http://{server.host}/token",service="odd",scope="repository:a/b:pull,push"'
+                self._answer(401, WWW_Authenticate=challenge + server.scope_error)
+                return
+        server.methods.append(self.command)
+        name = path.rpartition("/")[2]
+        if "/manifests/" in path:
+            self._manifest(name, body)
+        elif "/uploads/" in path:
+            self._upload(name, body)
+        elif self.command == "GET" and name in server.blobs:
+            self._download(server.shows.get("blob", bytes)(server.blobs[name]))
+        elif name in server.blobs:
+            self._answer(200, bytes(server.sizes(len(server.blobs[name]))), Docker_Content_Digest=name)
+        else:
+            self._answer(404)
+
+    def _download(self, blob: bytes) -> None:
+        if self.server.download_busy:
+            self.server.download_busy -= 1
+            self._answer(503)
+            return
+        if self.server.storage and "Authorization" in self.headers:
+            self._answer(307, Location=f"{self.server.storage}{self.path}")
+            return
+        wanted = self.headers.get("Range")
+        self.server.ranges.append(wanted)
+        start, _, last = (wanted or "bytes=0-").removeprefix("bytes=").partition("-")
+        rest = blob[int(start) : int(last) + 1 if last else None]
+        if self.server.cuts and rest[self.server.cuts[0] :]:
+            self.send_response(206 if wanted else 200)
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            self.wfile.write(rest[: self.server.cuts.pop(0)])
+            self.close_connection = True
+        else:
+            self._answer(206 if wanted else 200, rest)
+
+    def _manifest(self, name: str, body: bytes) -> None:
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        if self.command == "PUT":
+            kept = self.server.lies.get("manifest", bytes)(body)
+            self.server.manifests |= {name: kept, digest: kept}
+            self._answer(201)
+        elif name in self.server.manifests:
+            found = self.server.manifests[name]
+            digest = f"sha256:{hashlib.sha256(found).hexdigest()}"
+            kind = json.loads(found).get("mediaType", "application/json")
+            shown = self.server.shows.get("digest" if name.startswith("sha256:") else "tag", bytes)(found)
+            self._answer(200, shown, Docker_Content_Digest=digest, Content_Type=kind)
+        else:
+            self._answer(404)
+
+    def _upload(self, name: str, body: bytes) -> None:
+        server = self.server
+        if self.command == "POST":
+            name = f"u{len(server.methods)}"
+            server.uploads[name] = b""
+            self._answer(202, b"", Location=f"/v2/a/b/blobs/uploads/{name}", **server.chunk_limits)
+        elif self.command == "PATCH" and server.chunk_answer != 202 and len(server.chunks) >= server.chunks_before:
+            self._answer(server.chunk_answer)
+        else:
+            server.uploads[name] += b"" if server.forgets_chunks and self.command == "PATCH" else body
+            server.chunks += [len(body)] if self.command == "PATCH" else []
+            if self.command == "PUT" and server.damages:
+                server.damages -= 1
+                server.uploads[name] = b""
+            if self.command == "PUT":
+                digest = re.sub("%3A", ":", self.path.partition("digest=")[2])
+                is_right = f"sha256:{hashlib.sha256(server.uploads[name]).hexdigest()}" == digest
+                kept = server.lies.get("blob", bytes)(server.uploads[name])
+                server.blobs |= {digest: kept} if is_right else {}
+                if server.loses_put_answers:
+                    server.loses_put_answers -= 1
+                    self.close_connection = True
+                    return
+                self._answer(201 if is_right else 400, b"" if is_right else b'{"errors":[{"code":"DIGEST_INVALID"}]}')
+            else:
+                end = max(len(server.uploads[name]) - 1, 0) + server.range_adds
+                self._answer(
+                    204 if self.command == "GET" else 202, Location=f"/v2/a/b/blobs/uploads/{name}", Range=f"0-{end}"
+                )
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
+
+
+@contextlib.contextmanager
+def odd_registry() -> Iterator[Odd]:
+    with Odd() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,201 @@
+"""A registry that lies: whatever it says, "verified" is true only of what it really hands out."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from bases import write_base
+from bundles import make_bundle
+from conftest import MODELS
+from odd_registry import Odd, odd_registry
+
+from deploytk.base.errors import DeployError, ImageError
+from deploytk.base.progress import Silent
+from deploytk.base.readback import SPAN_BYTES, Remembered, is_same, spans
+from deploytk.base.retry import RetryPolicy
+from deploytk.image.config import plan_image
+from deploytk.image.oci import read_layout
+from deploytk.image.registry import push_image
+from deploytk.image.value import BuildOptions, ImagePlan
+
+KIB = 2**10
+LARGE = 600 * KIB  # more than is read back whole
+QUICK = RetryPolicy(attempts=3, total_s=10.0, first_s=0.01)
+
+Lie = Callable[[bytes], bytes]
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    with odd_registry() as server:
+        yield server
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> ImagePlan:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    base = write_base(tmp_path / "base", {"model": random.Random(1).randbytes(LARGE)})
+    return plan_image(bundle, read_layout(base), BuildOptions(tag="a/b:1"), Silent())
+
+
+def _push(plan: ImagePlan, odd: Odd) -> int:
+    return push_image(plan, f"{odd.host}/a/b:1", Silent(), QUICK)[1]
+
+
+_OTHER: dict[str, Lie] = {
+    "other bytes": lambda content: bytes(len(content)),
+    "cut off": lambda content: content[:-1],
+    "nothing": lambda _: b"",
+    "an error page": lambda _: b"<html>502 Bad Gateway</html>",
+    "the end damaged": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "the start damaged": lambda content: bytes([content[0] ^ 1]) + content[1:],
+    "too long": lambda content: content + b"x",
+}
+
+
+@pytest.mark.parametrize("lie", [name for name in _OTHER if name != "too long"])
+@pytest.mark.parametrize("where", ["kept", "shown"])
+def test_blobs_that_are_others_are_found_out(plan: ImagePlan, odd: Odd, where: str, lie: str) -> None:
+    (odd.lies if where == "kept" else odd.shows)["blob"] = _OTHER[lie]
+
+    for _ in range(2):  # the second time it says that it has all of them
+        with pytest.raises(ImageError, match=r"other bytes under|bytes instead of"):
+            _push(plan, odd)
+
+
+def test_one_damaged_blob_among_all_is_found_out(plan: ImagePlan, odd: Odd) -> None:
+    weights = next(layer for layer in plan.layers if layer.kind == "weights")
+    odd.lies["blob"] = lambda content: bytes(len(content)) if _digest(content) == weights.digest else content
+
+    for _ in range(2):
+        with pytest.raises(ImageError, match=f"other bytes under {weights.digest[:19]}"):
+            _push(plan, odd)
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@pytest.mark.parametrize("lie", ["an error page", "cut off", "too long", "nothing"])
+@pytest.mark.parametrize("where", ["tag", "digest"])
+def test_a_manifest_that_is_another_is_found_out_whatever_its_digest_header_says(
+    plan: ImagePlan, odd: Odd, where: str, lie: str
+) -> None:
+    odd.shows[where] = _OTHER[lie]
+
+    for _ in range(2):
+        with pytest.raises(ImageError, match="took the manifest but does not show it under"):
+            _push(plan, odd)
+
+
+def test_a_tag_that_stays_at_an_old_image_is_found_out(plan: ImagePlan, odd: Odd) -> None:
+    odd.shows["tag"] = lambda _: b'{"mediaType": "application/vnd.oci.image.manifest.v1+json"}'
+
+    with pytest.raises(ImageError, match="does not show it under 1"):
+        _push(plan, odd)
+
+
+def test_a_blob_of_another_size_is_found_out_before_anything_is_sent(plan: ImagePlan, odd: Odd) -> None:
+    _push(plan, odd)
+    odd.sizes = lambda size: size + 1
+    odd.methods.clear()
+
+    with pytest.raises(ImageError, match="bytes instead of"):
+        _push(plan, odd)
+
+    assert not {"PUT", "PATCH", "POST"} & set(odd.methods)
+
+
+def test_blobs_that_get_lost_after_the_upload_are_found_out(plan: ImagePlan, odd: Odd) -> None:
+    def forget(body: bytes) -> bytes:
+        odd.blobs.pop(plan.layers[0].digest)
+        return body
+
+    odd.lies["manifest"] = forget
+
+    with pytest.raises(ImageError, match="took 1 blobs but does not show them"):
+        _push(plan, odd)
+
+
+def test_a_blob_of_the_image_that_was_there_and_is_gone_at_the_end_is_found_out(plan: ImagePlan, odd: Odd) -> None:
+    _push(plan, odd)
+    odd.manifests.clear()
+
+    def forget(body: bytes) -> bytes:
+        odd.blobs.pop(plan.layers[-1].digest)
+        return body
+
+    odd.lies["manifest"] = forget
+
+    with pytest.raises(ImageError, match="took 1 blobs but does not show them"):
+        _push(plan, odd)
+
+
+@pytest.mark.parametrize("more", [1, 10**9])
+def test_more_than_was_sent_is_not_believed(plan: ImagePlan, odd: Odd, more: int) -> None:
+    odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
+    odd.range_adds = more
+
+    with pytest.raises(ImageError, match="and was sent"):
+        _push(plan, odd)
+
+    assert odd.manifests == {}
+
+
+def test_chunks_that_are_taken_and_not_kept_end_in_words(plan: ImagePlan, odd: Odd) -> None:
+    odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
+    odd.forgets_chunks = True
+
+    with pytest.raises(DeployError, match="keeps nothing of them, 3 times"):
+        _push(plan, odd)
+
+
+def test_the_answer_to_the_last_put_may_get_lost(plan: ImagePlan, odd: Odd) -> None:
+    odd.loses_put_answers = 2
+
+    sent_bytes = _push(plan, odd)
+
+    assert sent_bytes == sum(layer.size for layer in plan.layers) + len(plan.config)  # nothing was sent twice
+
+
+def test_what_was_read_back_once_is_not_read_again(plan: ImagePlan, odd: Odd) -> None:
+    _push(plan, odd)
+    odd.ranges.clear()
+
+    _push(plan, odd)
+
+    assert odd.ranges == []
+
+
+def test_samples_are_the_ends_and_something_in_between() -> None:
+    assert spans(0) == ((0, 0),)
+    assert spans(4 * SPAN_BYTES) == ((0, 4 * SPAN_BYTES),)
+    size = 4 * SPAN_BYTES + 1
+    for _ in range(50):
+        first, *middle, last = spans(size)
+        assert (first, last) == ((0, SPAN_BYTES), (size - SPAN_BYTES, size))
+        assert all(SPAN_BYTES <= start < end <= size - SPAN_BYTES for start, end in middle)
+        assert len(middle) == 2
+    assert len({spans(10**9) for _ in range(5)}) == 5  # elsewhere each time
+
+
+def test_a_sample_that_is_short_or_long_is_not_the_same() -> None:
+    content = random.Random(2).randbytes(100)
+
+    assert is_same(100, lambda start, end: content[start:end], lambda start, end: content[start:end])
+    assert not is_same(100, lambda start, end: content[start:end], lambda start, end: content[start : end - 1])
+    assert not is_same(100, lambda start, end: content[start:end], lambda *_: content + b"x")
+    assert not is_same(100, lambda start, end: content[start:end], lambda *_: b"")
+
+
+def test_what_was_read_back_is_remembered_by_place() -> None:
+    Remembered("a").add(["1", "2"])
+    Remembered("a").add(["2", "3"])
+
+    assert Remembered("a").load() == {"1", "2", "3"}
+    assert Remembered("b").load() == set()
