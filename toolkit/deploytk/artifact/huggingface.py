@@ -20,7 +20,7 @@ from deploytk.artifact.tensor_sums import TensorSums, role_of, sum_up
 from deploytk.artifact.text_formats import Reader
 from deploytk.artifact.tokenizer import read_tokenizer
 from deploytk.artifact.tree import FileEntry
-from deploytk.artifact.unstated import tensors_tell
+from deploytk.artifact.unstated import size_tells, tensors_tell
 from deploytk.artifact.value import Artifact, ModelFile, Problem
 
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -33,7 +33,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
     stated = read_quantization(path, configuration.top)
     config, shape = configuration.text, read_shape(configuration)
     shards = read_shards(root, entries, shape.layers)
-    quantization = stated or tensors_tell(shards) or NOT_QUANTIZED
+    quantization = stated or _unstated(configuration, shape, shards) or NOT_QUANTIZED
     facts = model_facts(configuration, shape, quantization)
     is_tied = _is_tied(configuration, shards)
     sums, parameters = _sums(configuration, shape, shards, quantization, is_tied)
@@ -81,6 +81,17 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
     return replace(artifact, problems=problems)
 
 
+def _unstated(configuration: Configuration, shape: Shape, shards: Shards) -> Quantization | None:
+    """What weights are about which config.json says nothing: their names tell, or else their size."""
+    if shards.tensors.counts or shards.names or not shards.files:
+        return tensors_tell(shards)
+    return None if _has_experts(configuration) else size_tells(shape, sum(shards.files.values()))
+
+
+def _has_experts(configuration: Configuration) -> bool:
+    return any(isinstance(configuration.text.values.get(key), int) for key in _EXPERT_KEYS)
+
+
 def _sums(
     configuration: Configuration, shape: Shape, shards: Shards, quantization: Quantization, is_tied: bool
 ) -> tuple[TensorSums, int]:
@@ -91,7 +102,7 @@ def _sums(
     if shards.tensors.counts:
         return sum_up(shards.tensors), shards.parameters
     config, on_disk = configuration.text, sum(shards.files.values())
-    if any(isinstance(config.values.get(key), int) for key in _EXPERT_KEYS):
+    if _has_experts(configuration):
         return TensorSums(linear_bytes=on_disk), on_disk * 8 // quantization.bits
     # Qwen has a bias for queries, keys and values alone, InternLM and Llama for the output as well.
     has_bias = _has_bias(config, configuration.architecture)

@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from deploytk.artifact.header_scan import Scanned, scan_header
+from deploytk.artifact.pickled_tensors import read_pickled
 from deploytk.artifact.problems import few
 from deploytk.artifact.tensors import Tensors
 from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
@@ -65,7 +66,7 @@ class Shards:
 
 def read_shards(root: Path, entries: Sequence[FileEntry], layers: int) -> Shards:
     """The weights at `root` of a model of so many layers; pickles are never loaded."""
-    at_root = {entry.path: entry.bytes for entry in entries if "/" not in entry.path and entry.may_belong}
+    at_root = {entry.path: entry.bytes for entry in entries if "/" not in entry.path and _may_hold_weights(entry)}
     if _INDEX in at_root:
         return _read_safetensors(root, at_root, _INDEX, layers)
     safetensors, pickles, *others = _WITHOUT_INDEX
@@ -80,6 +81,11 @@ def read_shards(root: Path, entries: Sequence[FileEntry], layers: int) -> Shards
             return _read_safetensors(root, found, None, layers) if is_safe else _read_pickles(root, found, None, layers)
     hint = "expected *.safetensors beside config.json"
     return Shards({}, Tensors(layers), frozenset(), (Problem("error", "no weights are here", hint),))
+
+
+def _may_hold_weights(entry: FileEntry) -> bool:
+    """An adapter's matrices are no model."""
+    return entry.may_belong and not entry.name.startswith("adapter_")
 
 
 def _matching(files: Mapping[str, int], pattern: str) -> dict[str, int]:
@@ -152,7 +158,18 @@ def _read_pickles(root: Path, candidates: Mapping[str, int], index: str | None, 
     weight_map = _read_weight_map(root, index, problems)
     shards = _of_index(_matching(candidates, "*.bin") or dict(candidates), weight_map, problems)
     problems += _unnumbered(shards) if index is None else ()
-    return Shards(shards, Tensors(layers), frozenset(weight_map), tuple(problems))
+    tensors = Tensors(layers)
+    names: set[str] = set(weight_map)
+    for shard in shards:
+        try:
+            pickled = read_pickled(root / shard)
+        except ArtifactError as error:
+            problems.append(Problem("warning", str(error).replace(f"{root}/", ""), error.hint))
+            return Shards(shards, Tensors(layers), frozenset(weight_map), tuple(problems))
+        for tensor in pickled:
+            tensors.add(tensor.name, tensor.dtype, tensor.shape)
+        names |= {tensor.name for tensor in pickled}
+    return Shards(shards, tensors, frozenset(names), tuple(problems))
 
 
 def _read_weight_map(root: Path, index: str | None, problems: list[Problem]) -> dict[str, str]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from deploytk.artifact.dense import dense_sums
 from deploytk.artifact.quantization import Quantization
+from deploytk.artifact.shape import Shape
 from deploytk.artifact.shards import Shards
 from deploytk.artifact.value import Problem
+
+_GROUP_SIZE = 128
+_TOLERANCE = 0.03  # biases, and what a pickle has beside its numbers; 16 bits take more than twice as much
 
 
 def tensors_tell(shards: Shards) -> Quantization | None:
@@ -33,3 +38,9 @@ def tensors_tell(shards: Shards) -> Quantization | None:
     is_gptq = is_gptq or weight[1] == scales.shape[1]
     rows = weight[0] * (8 if is_gptq else 1)
     return Quantization("gptq" if is_gptq else "awq", 4, rows // scales.shape[0])
+
+
+def size_tells(shape: Shape, on_disk_bytes: int) -> Quantization | None:
+    """AWQ where weights that cannot be read have the size of that model in 4 bits, None otherwise."""
+    expected = dense_sums(shape, group_size=_GROUP_SIZE).loaded_bytes
+    return Quantization("awq", 4, _GROUP_SIZE) if abs(on_disk_bytes - expected) <= _TOLERANCE * expected else None
