@@ -37,7 +37,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
     facts = model_facts(configuration, shape, quantization)
     is_tied = _is_tied(configuration, shards)
     sums, parameters = _sums(configuration, shape, shards, quantization, is_tied)
-    tokenizer = read_tokenizer(root)
+    tokenizer = read_tokenizer(root, shape.vocab_size)
     artifact = Artifact(
         root=root,
         layout="huggingface",

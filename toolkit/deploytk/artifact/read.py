@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from deploytk.artifact.adapter import adapter_problems, refuse_adapter
 from deploytk.artifact.huggingface import read_huggingface
 from deploytk.artifact.hygiene import find_problems
 from deploytk.artifact.problems import printable
@@ -39,14 +40,13 @@ def _read(root: Path) -> Artifact:
     elif (root / "config.json").is_file():
         artifact = read_huggingface(root, entries)
     else:
+        refuse_adapter(root)
         raise ArtifactError(
             f"{root} holds no model",
             hint="expected triton_models/weights/config.ini or .yaml (workspace), or config.json",
         )
-    problems = [
-        Problem(problem.level, printable(problem.message), printable(problem.hint))
-        for problem in (*artifact.problems, *find_problems(root, entries, artifact.files))
-    ]
+    found = (*artifact.problems, *find_problems(root, entries, artifact.files), *adapter_problems(root, entries))
+    problems = [Problem(problem.level, printable(problem.message), printable(problem.hint)) for problem in found]
     problems.sort(key=lambda problem: _LEVELS.index(problem.level))
     return replace(artifact, problems=tuple(problems))
 

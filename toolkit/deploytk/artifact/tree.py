@@ -18,6 +18,8 @@ _LEFTOVERS = (
     "scheduler.pt",
     "rng_state*.pth",
     "training_args.bin",
+    "adapter_config.json",
+    "adapter_model.*",
     "trainer_state.json",
     "events.out.tfevents.*",
     "*.log",

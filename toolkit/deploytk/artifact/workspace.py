@@ -14,24 +14,21 @@ from deploytk.artifact.tokenizer import read_tokenizer
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Artifact, KvPolicy, ModelFile, Problem, Rope
 from deploytk.artifact.workspace_files import WorkspaceShape, sum_files
-from deploytk.artifact.workspace_problems import layout_problems, loading_problems, template_problems, weight_problems
+from deploytk.artifact.workspace_problems import (
+    TEMPLATE_FAMILIES,
+    kv_scale_problems,
+    layout_problems,
+    loading_problems,
+    template_problems,
+    vision_problems,
+    weight_problems,
+)
 from deploytk.base.errors import ArtifactError
 
 WEIGHTS = Path("triton_models/weights")
 TOKENIZER = Path("triton_models/tokenizer")
 _CONFIGS = ("config.ini", "config.yaml")
 _MOST_FILES = 500_000  # of weights; a model of 61 layers, 256 experts and 8 ranks has 375 000
-
-# Chat templates of workspaces that do not name their architecture (up to 0.4.2), by the first letters of the name.
-# Source: the converter's own table, turbomind/deploy/converter.py at those tags.
-_ARCHITECTURE_BY_TEMPLATE = (
-    ("internlm2", "InternLM2ForCausalLM"),
-    ("internlm", "InternLMForCausalLM"),
-    ("puyu", "InternLMForCausalLM"),
-    ("baichuan", "BaichuanForCausalLM"),
-    ("qwen1.5", "Qwen2ForCausalLM"),
-    ("qwen-", "QWenLMHeadModel"),
-)
 
 
 def config_path(root: Path) -> Path | None:
@@ -69,6 +66,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         )
     hf_config = _copied_config(root, tokenizer_at_root)
     architecture = _architecture(config, hf_config)
+    named = _named_architecture(config, hf_config)
     weight_type, is_int4 = _weight_type(config)
     shape = _shape(config, config_format, is_int4)
     kv_policy = _kv_policy(config, era)
@@ -82,14 +80,20 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         shape = replace(shape, kv_scale_bytes=_kv_scale_bytes(sizes))
     versions = lmdeploy.versions_for_workspace(era)
     chat_template = _chat_template(config, config_format)
-    tokenizer = read_tokenizer(root) if tokenizer_at_root else read_tokenizer(root / TOKENIZER, f"{TOKENIZER}/")
+    tokenizer = (
+        read_tokenizer(root, shape.vocab)
+        if tokenizer_at_root
+        else read_tokenizer(root / TOKENIZER, shape.vocab, f"{TOKENIZER}/")
+    )
     configs = [entry.path for entry in entries if entry.path in {f"{WEIGHTS}/{name}" for name in _CONFIGS}]
     problems = (
         *weight_problems(sizes, shape, weight_type),
         *layout_problems(entries, configs),
         *_ignored_settings(config, era),
         *loading_problems(versions),
-        *template_problems(chat_template),
+        *template_problems(chat_template, named, versions),
+        *vision_problems(named),
+        *kv_scale_problems(root / WEIGHTS, sizes if kv_policy == "int8" else {}),
         *tokenizer.problems,
     )
     return Artifact(
@@ -130,14 +134,21 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
 
 
 def _architecture(config: Reader, hf_config: Reader | None) -> str:
+    named = _named_architecture(config, hf_config)
+    if named:
+        return named
+    template = config.name("model_name").lower()
+    known = (name for start, name in TEMPLATE_FAMILIES if template.startswith(start))
+    return next(known, "LlamaForCausalLM")
+
+
+def _named_architecture(config: Reader, hf_config: Reader | None) -> str | None:
     if config.has("model_arch"):
         return config.name("model_arch")
     architectures = hf_config.values.get("architectures") if hf_config else None
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
         return architectures[0]
-    template = config.name("model_name").lower()
-    known = (name for start, name in _ARCHITECTURE_BY_TEMPLATE if template.startswith(start))
-    return next(known, "LlamaForCausalLM")
+    return None
 
 
 def _copied_config(root: Path, tokenizer_at_root: bool) -> Reader | None:

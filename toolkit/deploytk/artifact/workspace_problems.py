@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from deploytk import lmdeploy
 from deploytk.artifact.problems import few
@@ -13,6 +15,24 @@ from deploytk.artifact.workspace_files import WorkspaceShape, expected_weights
 
 _MODERNIZE = "`deploytk modernize WORKSPACE -o DIR` writes a directory that current LMDeploy loads"
 _ONE_CONVERSION = "take the configuration and the weights from one conversion"
+
+# What they are called that also see: the converter took their language model alone.
+_SEES = re.compile(
+    r"Llava|MiniGemini|InternVL|VLChat|Qwen\w*VL|QWenVL|MiniCPMV|XComposer2|MultiModality|CogVLM|Molmo|Phi3V"
+)
+
+# Chat templates of workspaces that do not name their architecture (up to 0.4.2), by the first letters of the name.
+# Source: the converter's own table, turbomind/deploy/converter.py at those tags.
+TEMPLATE_FAMILIES = (
+    ("internlm2", "InternLM2ForCausalLM"),
+    ("internlm", "InternLMForCausalLM"),
+    ("puyu", "InternLMForCausalLM"),
+    ("baichuan", "BaichuanForCausalLM"),
+    ("qwen1.5", "Qwen2ForCausalLM"),
+    ("qwen-", "QWenLMHeadModel"),
+)
+
+_LARGEST_SCALES_BYTES = 16  # 4 float32
 
 _RANK = re.compile(r"\.(\d{1,9})\.(?:weight|bias|qweight|scales|zeros|scales_zeros)$")
 
@@ -75,11 +95,41 @@ def loading_problems(versions: lmdeploy.VersionRange) -> Iterator[Problem]:
         )
 
 
-def template_problems(chat_template: str | None) -> Iterator[Problem]:
-    """Without a name LMDeploy guesses the chat template from the directory's."""
+def template_problems(
+    chat_template: str | None, architecture: str | None, versions: lmdeploy.VersionRange
+) -> Iterator[Problem]:
+    """A chat template that is missing, that no version has, or that is another model's.
+
+    Without a name LMDeploy guesses the chat template from the directory's.
+    """
     if chat_template is None:
         message = "the configuration names no chat template"
         yield Problem("warning", message, "pass --chat-template to LMDeploy, or chat answers may be wrong")
+        return
+    known = lmdeploy.chat_template_names(versions.pin) if versions.pin else ()
+    if known and chat_template not in known:
+        near = difflib.get_close_matches(chat_template, known, n=1, cutoff=0) or [known[0]]
+        message = f"LMDeploy {versions.pin} has no chat template {chat_template!r}, and does not start with it"
+        yield Problem("warning", message, f"set model_name to one that it has, such as {near[0]}")
+    families = [named for start, named in TEMPLATE_FAMILIES if chat_template.lower().startswith(start)]
+    if architecture and families and families[0] != architecture and architecture in dict(TEMPLATE_FAMILIES).values():
+        message = f"the chat template {chat_template} is not that of {architecture}"
+        yield Problem("warning", message, "chat answers may be wrong: set model_name to the template of that model")
+
+
+def vision_problems(architecture: str | None) -> Iterator[Problem]:
+    """A workspace holds a language model alone, whatever it was converted from."""
+    if architecture and _SEES.search(architecture):
+        message = f"the workspace was converted from {architecture}, without its vision tower: it does not see images"
+        yield Problem("warning", message, "serve the Hugging Face directory of the model to use images")
+
+
+def kv_scale_problems(root: Path, sizes: Mapping[str, int]) -> Iterator[Problem]:
+    """Scales of a static int8 cache that are all zero: calibration failed, and every answer is garbage."""
+    scales = [name for name, size in sizes.items() if ".past_kv_scale." in name and 0 < size <= _LARGEST_SCALES_BYTES]
+    zero = [name for name in scales if not any((root / name).read_bytes())]
+    messages = [f"{name} holds KV scales of zero" for name in zero]
+    yield from few(messages, "files with KV scales of zero", "run `lmdeploy lite kv_qparams` again", "warning")
 
 
 def _rank(name: str) -> int:

@@ -4,6 +4,7 @@ What each serves is read from LMDeploy's own sources (support.json, written by `
 written down with its source beside it. Nobody else compares versions.
 """
 
+from deploytk.lmdeploy.chat_templates import chat_template_names
 from deploytk.lmdeploy.compatibility import compatibility, models_page
 from deploytk.lmdeploy.facts import NOT_QUANTIZED, ModelFacts, QuantizationFacts
 from deploytk.lmdeploy.features import (
@@ -57,6 +58,7 @@ __all__ = [
     "WorkspaceEra",
     "allocates_pool_in_slabs",
     "block_tokens",
+    "chat_template_names",
     "compatibility",
     "default_pool",
     "folds_latent_attention",
