@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import NAMES, run
 from conftest import MODELS
 
 DIALOGS = str(MODELS / "dialogs.json")
-COMMANDS = ["inspect", "plan", "modernize", "package", "publish", "serve", "smoke", "doctor", "demo"]
 
 
 def _run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -38,17 +39,133 @@ def _json(*arguments: str, **environment: str) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    done = _run(command, "--help", COLUMNS="200")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    done = run(*name.split(), "--help")
 
-    assert done.returncode == 0
-    assert f"Example:  deploytk {command}" in done.stdout
+    assert done.code == 0
+    assert f"Example:  deploytk {name}" in done.stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_in_the_readme(command: str) -> None:
-    assert f"`deploytk {command}" in (Path(__file__).parents[1] / "README.md").read_text()
+@pytest.mark.parametrize("wrong", [("--no-such-option",), ("--json", "--no-such-option"), ("a", "b", "c", "d", "-o")])
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_usage_of_every_command_is_two_lines_and_a_value(name: str, wrong: tuple[str, ...]) -> None:
+    done = run(*name.split(), *wrong)
+
+    what, hint = done.stderr.splitlines()
+    assert (done.code, what[:7], hint[:7]) == (2, "error: ", " hint: ")
+    if "--json" in wrong:
+        assert json.loads(done.stdout) == {"error": {"what": what[7:], "hint": hint[7:], "exit_code": 2}}
+    else:
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("doctor", "demo", "config schema")])
+def test_a_source_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    needed = {
+        "package": ["-o", str(tmp_path / "b")],
+        "modernize": ["-o", str(tmp_path / "m")],
+        "smoke": ["--wait", "1s"],
+    }
+    needed |= {"build": ["-t", "a:1"], "publish": ["--target", "local"], "bench": ["-o", str(tmp_path / "r")]}
+    words = [*name.split(), "-q", str(tmp_path / "file" / "nowhere"), *needed.get(name, [])]
+    (tmp_path / "file").touch()
+
+    done = run(*words, "--json")
+
+    assert (done.code in (1, 2), "nowhere" in done.stderr, len(done.stderr.splitlines())) == (True, True, 2), done
+    error = json.loads(done.stdout)["error"]
+    assert (error["exit_code"], "nowhere" in error["what"]) == (done.code, True)
+
+
+def test_an_error_after_the_value_leaves_one_value_on_stdout(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(MODELS / "workspace-0.7.3-awq", tmp_path / "w"))
+    (model / "triton_models/weights/norm.weight").unlink()
+
+    done = run("inspect", str(model), "--json")
+
+    assert (done.code, "error" in json.loads(done.stdout)) == (1, False)
+
+
+def test_nothing_asked_for_shows_the_help() -> None:
+    done = run()
+
+    assert (done.code, "Usage: deploytk" in done.stdout, done.stderr) == (2, True, "")
+
+
+@pytest.mark.parametrize("words", [("-q", "plan"), ("plan", "-q"), ("plan", "-v"), ("-v", "plan", "-q")])
+def test_quiet_and_verbose_stand_before_or_behind_the_command(words: tuple[str, ...]) -> None:
+    assert run(*words, str(MODELS / "hf-awq")).code == 0
+
+
+def test_verbose_says_every_step_and_quiet_none(tmp_path: Path) -> None:
+    package = ["package", str(MODELS / "hf-awq"), "-o"]
+
+    verbose, quiet = run("-v", *package, str(tmp_path / "v")), run("-q", *package, str(tmp_path / "q"))
+
+    assert "done in" in verbose.stderr
+    assert quiet.stderr == ""
+    assert run("plan", "-q", "-v", str(MODELS / "hf-awq")).code == 2
+
+
+@pytest.mark.parametrize("words", [["plan", str(MODELS / "hf-awq")], ["plan", "--json", str(MODELS / "hf-awq")]])
+def test_a_full_disk_behind_stdout_is_one_error(words: list[str]) -> None:
+    for asked in (words, ["--help"], ["--version"], ["plan", "--help"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "deploytk", *asked], stdout=full, stderr=-1, text=True, check=False
+            )
+
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: the output cannot be written: No space left on device\n hint: ")
+
+
+@pytest.mark.parametrize("closing", ["| true", ">&-", "2>/dev/full >/dev/null"])
+def test_nobody_who_reads_is_no_reason_for_a_traceback(closing: str) -> None:
+    line = f"{sys.executable} -m deploytk plan {MODELS / 'hf-awq'} {closing}"
+
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+
+    assert done.stderr == ""
+
+
+_ENDLESS = """
+import sys, time
+import typer
+from deploytk.cli.ending import run_to_the_end
+
+app = typer.Typer()
+
+@app.command()
+def work():
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaning", flush=True)
+        time.sleep(60 if sys.argv[2] == "2" else 0)  # the second signal does not wait for that
+
+sys.exit(run_to_the_end(lambda: app([], standalone_mode=False), ["--json"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_ends_a_run_without_a_traceback(number: signal.Signals, times: int) -> None:
+    command = [sys.executable, "-c", _ENDLESS, "x", str(times)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "begun\n"
+        child.send_signal(number)
+        assert child.stdout.readline() == "cleaning\n"
+        if times == 2:
+            time.sleep(0.7)  # sooner is the same wish, passed on twice
+            child.send_signal(number)
+        out, err = child.communicate(timeout=30)
+
+    assert (child.returncode, err) == (128 + number, "")
+    if times == 1:
+        assert json.loads(out)["error"]["exit_code"] == 128 + number
 
 
 def test_the_version_is_printed() -> None:
@@ -91,8 +208,6 @@ def test_package_and_publish_have_the_keys_of_the_contract(tmp_path: Path) -> No
 
 
 def test_a_broken_model_is_shown_and_then_refused(tmp_path: Path) -> None:
-    import shutil
-
     model = Path(shutil.copytree(MODELS / "workspace-0.7.3-awq", tmp_path / "w"))
     with (model / "triton_models/weights/norm.weight").open("r+b") as file:
         file.truncate(511)
@@ -161,7 +276,7 @@ def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
 
     done = _run("plan", str(MODELS / "hf-awq"), cwd=tmp_path)
 
-    assert (done.returncode, "sesion_len" in done.stderr) == (1, True)
+    assert (done.returncode, "line 2: [plan] has no option 'sesion-len'" in done.stderr) == (1, True)
 
 
 def test_templates_can_be_exported_and_used(tmp_path: Path) -> None:

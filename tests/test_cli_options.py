@@ -64,7 +64,7 @@ def test_nothing_in_the_commands_is_called_with_a_positional_none() -> None:
         f"{path.name}:{node.lineno}"
         for path in sorted(ROOM.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) not in ("getattr", "next", "type")
         if any(isinstance(argument, ast.Constant) and argument.value is None for argument in node.args)
     ]
 

@@ -13,19 +13,24 @@ import sys  # noqa: E402
 # Loading modules makes many objects that stay: looking for garbage among them takes a third of the start-up.
 gc.disable()
 
-from deploytk.cli import main  # noqa: E402
+try:
+    from deploytk.cli import main
+except KeyboardInterrupt:  # nothing has begun
+    os._exit(130)
 
 
 def run() -> None:
     """Run the command, and end at once: nothing is left to do, and taking modules down takes a tenth of a second."""
     gc.set_threshold(100_000)
     gc.enable()
+    code: str | int | None = 0
     try:
         main()
-        code: str | int | None = 0
     except SystemExit as ended:
         code = ended.code
-    with contextlib.suppress(OSError):  # nobody reads our output any more
+    except KeyboardInterrupt:  # before or after the command
+        code = 130
+    with contextlib.suppress(OSError, AttributeError, KeyboardInterrupt):  # nobody reads our output any more
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -64,7 +65,7 @@ class Lines:
             self.note(f"{label}: done in {time.monotonic() - started:.0f} s")
 
     def note(self, text: str) -> None:
-        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+        _say(text)
 
 
 class Verbose:
@@ -78,7 +79,7 @@ class Verbose:
         self.note(f"{label}: done in {time.monotonic() - started:.1f} s")
 
     def note(self, text: str) -> None:
-        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+        _say(text)
 
 
 class Bars:
@@ -96,12 +97,17 @@ class Bars:
             yield lambda amount: bar.advance(task, amount)
 
     def note(self, text: str) -> None:
-        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+        _say(text)
 
 
 def terminal_progress() -> Progress:
     """The progress that fits where stderr goes."""
     return Bars() if sys.stderr.isatty() else Lines()
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk behind stderr is no reason to stop
+        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _amount(value: int, unit: Unit) -> str:

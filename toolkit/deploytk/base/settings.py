@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Gt
 
 from deploytk.base.errors import SettingsError
+from deploytk.base.toml import line_of, parse, read_toml
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 FILE_NAME = "deploytk.toml"
 
@@ -29,7 +28,6 @@ _MIRRORS = {
 }
 
 _STRICT = {"extra": "forbid"}  # for pydantic, which parses these dataclasses
-
 _Limit = Annotated[float, Gt(0)]
 
 
@@ -60,72 +58,77 @@ class BudgetSettings:
     min_tokens_per_s: _Limit | None = None
 
 
+Tables = Mapping[str, "type[BaseModel]"]
+"""What the table of each command is, by its name; the fields' aliases are options as they are written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """deploytk.toml, parsed. `commands` holds, by command name, defaults for that command's options."""
+    """deploytk.toml, parsed."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
     path: Path | None = None
     mirrors: Mirrors = Mirrors()
     budget: BudgetSettings = BudgetSettings()
-    commands: dict[str, dict[str, object]] = field(default_factory=dict)
+    commands: Mapping[str, Mapping[str, object]] = field(
+        default_factory=dict
+    )  # by name: what it sets, by option without dashes
+    text: str = ""
+
+    def line(self, *keys: str) -> int | None:
+        """The line that sets `keys`, table first; None where it cannot be told."""
+        return line_of(self.text, keys)
 
 
-def find_settings(arguments: Sequence[str]) -> Path | None:
-    """The deploytk.toml to use: beside the model that `arguments` name, else in the working directory.
+def find_settings(sources: Sequence[Path]) -> Path | None:
+    """The deploytk.toml to use: beside what a command is called with, else in the working directory.
 
     One *inside* a model directory is not read: it came with the model, and the user did not write it.
     """
-    # Path.is_dir raises for a name that is too long.
-    named = [Path(argument).absolute().parent for argument in arguments if os.path.isdir(argument)]  # noqa: PTH112
-    places = [directory / FILE_NAME for directory in (*named, Path.cwd())]
-    return next((place for place in places if place.is_file()), None)
+    # Not Path.exists, which raises for a name that is too long; and a symbolic link is where it lies.
+    there = [Path(os.path.abspath(source)) for source in sources if os.path.exists(source)]  # noqa: PTH100, PTH110
+    inside = [source.resolve() for source in there]
+    here = Path.cwd()
+    places = [source.parent for source in there]
+    places += [here] if not any(here.resolve().is_relative_to(source) for source in inside) else []
+    return next((place / FILE_NAME for place in places if (place / FILE_NAME).is_file()), None)
 
 
-def load_settings(path: Path | None) -> Settings:
-    """Parse `path`; without one, the defaults. Raises SettingsError naming the file and the key."""
+def load_settings(path: Path | None, tables: Callable[[], Tables] = dict) -> Settings:
+    """Parse `path`; without one, the defaults. Raises SettingsError naming the file, its line and the key."""
     if path is None:
         return Settings()
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}", hint="it must be a TOML file in UTF-8") from error
-    own = {key: tables.pop(key) for key in ("mirrors", "budget") if key in tables}
-    stray = [key for key, table in tables.items() if not isinstance(table, dict)]
+    text, found = read_toml(path)
+    stray = [key for key, table in found.items() if not isinstance(table, dict)]
     if stray:
         raise SettingsError(
-            f"{path}: {stray[0]!r} stands outside a table",
+            f"{path}, line {line_of(text, stray[:1])}: {stray[0]!r} stands outside a table",
             hint="put options under their command, such as [plan], [publish] or [smoke]",
         )
+    named = {name: _with_separator(table, _separator(name)) for name, table in found.items()}
+    parsed: Any = parse(path, text, named, file_type(tables()))
+    commands = {
+        name: getattr(parsed, name).model_dump(exclude_unset=True, by_alias=True) for name in named if name not in _OWN
+    }
+    return Settings(path, parsed.mirrors, parsed.budget, commands, text)
+
+
+def file_type(tables: Tables) -> type[BaseModel]:
+    """The whole file as a type of pydantic's: mirrors, budget, and a table per command."""
     # Imported here: it takes longer than all else that a command without a deploytk.toml needs to start.
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ConfigDict, create_model
 
-    try:
-        return TypeAdapter(Settings).validate_python({"path": path, "commands": tables, **own})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"{path}: {where}: {first['msg']}", hint="see 'Settings' in docs/guide.md") from error
+    fields: dict[str, Any] = {name: (kind, kind()) for name, kind in {**_OWN, **tables}.items()}
+    return cast("type[BaseModel]", create_model(FILE_NAME, __config__=ConfigDict(extra="forbid"), **fields))
 
 
-def check_commands(settings: Settings, known: dict[str, set[str]]) -> dict[str, dict[str, object]]:
-    """The defaults by command, their keys as option names with underscores; unknown ones raise SettingsError.
+_OWN: Mapping[str, type] = {"mirrors": Mirrors, "budget": BudgetSettings}
 
-    `known` maps every command to the names of its options.
-    """
-    defaults: dict[str, dict[str, object]] = {}
-    for command, table in settings.commands.items():
-        if command not in known:
-            raise SettingsError(
-                f"{settings.path}: there is no command {command!r}",
-                hint=f"tables are mirrors, budget and the commands: {', '.join(sorted(known))}",
-            )
-        options = {key.replace("-", "_"): value for key, value in table.items()}
-        unknown = sorted(options.keys() - known[command])
-        if unknown:
-            raise SettingsError(
-                f"{settings.path}: [{command}] has no option {unknown[0]!r}",
-                hint=f"it takes {', '.join(sorted(known[command]))}",
-            )
-        defaults[command] = options
-    return defaults
+
+def _separator(table: str) -> str:
+    """In keys: options are written with dashes, budgets as in their own files."""
+    return "_" if table == "budget" else "-"
+
+
+def _with_separator(table: dict[str, Any], separator: str) -> dict[str, Any]:
+    """Keys may be written with either."""
+    return {re.sub(r"(?<=.)[-_](?=.)", separator, key): value for key, value in table.items()}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from deploytk import __version__
-from deploytk.base.errors import DeployError
-from deploytk.base.settings import check_commands, find_settings, load_settings
-from deploytk.base.terminal import printable
 from deploytk.cli import (
     bench,
     build,
+    config,
     demo,
     doctor,
     inspect,
@@ -29,6 +26,7 @@ from deploytk.cli import (
     template,
 )
 from deploytk.cli.command import Command, Quiet, Verbose
+from deploytk.cli.ending import run_to_the_end
 from deploytk.cli.session import Session
 
 app = typer.Typer(
@@ -59,6 +57,7 @@ COMMANDS: tuple[Command, ...] = (  # in the order in which somebody meets them
 for one in COMMANDS:
     one.add_to(app)
 app.add_typer(template.commands, name="template")
+app.add_typer(config.commands, name="config")
 
 
 def _print_version(is_asked: bool) -> None:
@@ -76,21 +75,13 @@ def _start(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    Session.start(load_settings(find_settings(sys.argv[1:])), quiet=quiet, verbose=verbose)
-    commands = getattr(context.command, "commands", {})
-    defaults = Session.settings.commands.get("publish")
-    if defaults is not None or context.invoked_subcommand == "publish":
-        publish.adapt(commands["publish"], sys.argv[1:], defaults or {})
-    known = {name: {option.name for option in command.params} for name, command in commands.items()}
-    context.default_map = dict(check_commands(Session.settings, known))
+    Session.start()
+    if context.invoked_subcommand == "publish":
+        behind = sys.argv[sys.argv.index("publish") + 1 :] if "publish" in sys.argv else []
+        publish.adapt(getattr(context.command, "commands", {})["publish"], behind)
+    Session.show_progress(quiet=quiet, verbose=verbose)
 
 
-def main() -> None:
-    """The entry point: a DeployError becomes two lines on stderr and its exit code."""
-    # To be asked to end is like Ctrl-C: everything on the way out is cleaned up.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        app()
-    except DeployError as error:
-        typer.echo(printable(f"error: {error}\n hint: {error.hint}"), err=True)
-        sys.exit(error.exit_code)
+def main() -> NoReturn:
+    """The entry point: whatever happens ends in an exit code, and an error in two lines on stderr."""
+    sys.exit(run_to_the_end(lambda: app(standalone_mode=False, prog_name="deploytk"), sys.argv[1:]))

@@ -10,6 +10,7 @@ import typer
 
 from deploytk.base.errors import UsageError
 from deploytk.cli.command import command
+from deploytk.cli.defaults import source_argument
 from deploytk.cli.options import list_of
 from deploytk.cli.session import Session, show, unused
 
@@ -47,9 +48,7 @@ class Dimensions:
 @command("deploytk bench ./fp16 ./awq --kv none,int8 --concurrency 1,8,32 -o ./results")
 def bench(
     dimensions: Dimensions,
-    models: Annotated[
-        list[Path] | None, typer.Argument(metavar="MODEL...", help="Model directories to compare.")
-    ] = None,
+    models: Annotated[list[Path] | None, source_argument("MODEL...", "Model directories to compare.")] = None,
     gpu: Annotated[
         str | None, typer.Option(metavar="NAME|SIZE", help="The GPU to recommend for; the one here by default.")
     ] = None,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from deploytk.cli.defaults import read_defaults
 from deploytk.cli.session import Session
 from deploytk.publish.options import Option
 
@@ -34,14 +35,22 @@ class Command:
     name: str
     function: Callable[..., None]
     example: str
+    known_later: Callable[[], Mapping[str, Any]] = dict  # types of parameters that depend on what is installed
+
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """All its options and arguments, one by one, but those that every command takes."""
+        spread_out = inspect.signature(spread(self.function, **self.known_later())).parameters
+        return {name: one for name, one in spread_out.items() if name not in ("context", *Everywhere.__slots__)}
 
     def add_to(self, app: typer.Typer) -> None:
         app.command(self.name, epilog=f"Example:  {self.example}")(spread(self.function))
 
 
-def command(example: str, name: str | None = None) -> Callable[[Callable[..., None]], Command]:
+def command(
+    example: str, *, name: str | None = None, known_later: Callable[[], Mapping[str, Any]] = dict
+) -> Callable[[Callable[..., None]], Command]:
     """The decorator of a command's function. Parameters whose type is a dataclass are groups: see `spread`."""
-    return lambda function: Command(name or function.__name__, function, example)
+    return lambda function: Command(name or function.__name__, function, example, known_later)
 
 
 def spread(function: Callable[..., None], **types: Any) -> Callable[..., None]:
@@ -59,10 +68,17 @@ def spread(function: Callable[..., None], **types: Any) -> Callable[..., None]:
         options += _fields(groups[name]) if name in groups else [_parameter(name, one.annotation, one.default)]
 
     def run(context: typer.Context, **values: Any) -> None:
-        Session.begin(_given(context), _taken(Everywhere, values))
+        _begin(context, _taken(Everywhere, values))
         function(**{name: _taken(group, values) for name, group in groups.items()}, **values)
 
     return _with_signature(run, function, [*options, *_fields(Everywhere)])
+
+
+def _begin(context: typer.Context, everywhere: Everywhere) -> None:
+    Session.has_begun, Session.as_json, Session.given = True, everywhere.as_json, _given(context)
+    Session.show_progress(quiet=everywhere.quiet, verbose=everywhere.verbose)
+    if not Session.command:
+        read_defaults(context, value=None)
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
@@ -108,11 +124,14 @@ def _taken(group: Any, values: dict[str, Any]) -> Any:
 def _given(context: typer.Context) -> Mapping[str, str]:
     """The parameters that the command line itself sets, by name, each as a person writes it."""
     sources = {one: context.get_parameter_source(str(one.name)) for one in context.command.params}
-    return {
-        str(one.name): max(one.opts, key=len)
-        for one, source in sources.items()
-        if source is not None and source.name == "COMMANDLINE"
-    }
+    set_here = [one for one, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    return {str(one.name): _written(one) for one in set_here}
+
+
+def _written(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar or parameter.name)
+    return str(max(parameter.opts, key=len))
 
 
 def _with_signature(

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from deploytk.cli.command import command
+from deploytk.cli.defaults import source_argument
 from deploytk.cli.session import Session, show, unused
 
 
 @command("deploytk modernize ./workspace_hfmerge -o ./internlm-chat-7b-awq")
 def modernize(
-    workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="What `lmdeploy convert` wrote.")],
+    workspace: Annotated[Path, source_argument("WORKSPACE", "What `lmdeploy convert` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The directory to write.")],
     to_fp16: Annotated[bool, typer.Option("--to-fp16", help="Dequantize, for engines without 4-bit kernels.")] = False,
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from deploytk.base.errors import UsageError
+from deploytk.cli.defaults import source_argument
 from deploytk.cli.session import unused
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 AppKind = Literal["gradio", "api"]
 EngineChoice = Literal["auto", "turbomind", "cpu"]
 
-ModelDir = Annotated[Path, typer.Argument(metavar="MODEL", help="A model directory: HF layout or workspace.")]
-ModelOrBundle = Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A model directory or a bundle.")]
+ModelDir = Annotated[Path, source_argument("MODEL", "A model directory: HF layout or workspace.")]
+ModelOrBundle = Annotated[Path, source_argument("MODEL|BUNDLE", "A model directory or a bundle.")]
 ModelBundleOrImage = Annotated[
-    str, typer.Argument(metavar="MODEL|BUNDLE|IMAGE", help="A model directory, a bundle, or a container image.")
+    str, source_argument("MODEL|BUNDLE|IMAGE", "A model directory, a bundle, or a container image.")
 ]
 Engine = Annotated[EngineChoice, typer.Option("--engine", help="auto: TurboMind when a GPU is there.")]
 App = Annotated[AppKind, typer.Option("--app", help="The app that is generated: chat page and API, or API alone.")]

@@ -9,12 +9,13 @@ import typer
 
 from deploytk.base.durations import seconds_of
 from deploytk.cli.command import command
+from deploytk.cli.defaults import source_argument
 from deploytk.cli.session import Session, show, unused
 
 
 @command("deploytk preflight ./bundle --gpu A10")
 def preflight(
-    source: Annotated[Path, typer.Argument(metavar="BUNDLE|APP", help="A bundle, or the directory of an app.")],
+    source: Annotated[Path, source_argument("BUNDLE|APP", "A bundle, or the directory of an app.")],
     gpu: Annotated[
         str | None,
         typer.Option(

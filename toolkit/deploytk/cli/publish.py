@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from deploytk.cli.command import command, spread
+from deploytk.cli.defaults import settings_for
 from deploytk.cli.options import AppKind, ModelBundleOrImage, Packaging, Planning
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import bundle_of, refuse_packaging
@@ -39,7 +40,19 @@ class Where:
         return PublishOptions(repo=self.repo, is_private=not self.public, is_mirror=self.mirror)
 
 
-@command("deploytk publish ./workspace_hfmerge --target NAME --repo me/internlm-chat-7b")
+def _known_later() -> Mapping[str, Any]:
+    """The options of all targets, for deploytk.toml."""
+    from deploytk.publish.target import loadable_targets
+
+    fields: dict[str, Any] = {}
+    for target in loadable_targets():
+        hints = get_type_hints(target.about.options, include_extras=True)
+        for field in dataclasses.fields(target.about.options):
+            fields.setdefault(field.name, (field.name, hints[field.name], dataclasses.field(default=None)))
+    return {"own": dataclasses.make_dataclass("OfAllTargets", fields.values(), frozen=True)}
+
+
+@command("deploytk publish ./workspace_hfmerge --target NAME --repo me/internlm-chat-7b", known_later=_known_later)
 def publish(
     source: ModelBundleOrImage,
     target: Annotated[str, typer.Option(metavar="NAME", help="Where to publish.")],
@@ -60,34 +73,32 @@ def publish(
     _publish_bundle(bundle, place, where, planning.gpu)
 
 
-def adapt(command: Any, arguments: Sequence[str], defaults: Mapping[str, object]) -> None:
-    """Give the command the options of the target that is named in `arguments`, else in `defaults`.
+def adapt(command: Any, arguments: Sequence[str]) -> None:
+    """Give the command the options of the target that `arguments` name, else deploytk.toml.
 
     Those of other targets are taken to be refused in words, and not shown.
     """
-    from deploytk.publish.target import installed_targets, loadable_targets
+    from deploytk.publish.target import loadable_targets
 
-    chosen = _named(arguments) or str(defaults.get("target", ""))
     classes = {found.about.name: found for found in loadable_targets()}
+    _become(command, NoOptions, classes)
+    with command.make_context("publish", [*arguments], resilient_parsing=True) as context:
+        given = context.params
+    chosen = given.get("target") or settings_for(given.get("source")).commands.get("publish", {}).get("target")
+    if chosen in classes:
+        _become(command, classes[chosen].about.options, classes)
+
+
+def _become(command: Any, own: type, classes: Mapping[str, TargetClass]) -> None:
+    from deploytk.publish.target import installed_targets
+
     names = ", ".join(installed_targets())
     hint = f"Where to publish: {names}. With --help: the options of that target too."
     target = Annotated[str, typer.Option(metavar="NAME", help=hint)]
-    own = classes[chosen].about.options if chosen in classes else NoOptions
     app = typer.Typer(add_completion=False)
     app.command()(spread(publish.function, target=target, own=own, others=_others(own, classes)))
     made = typer.main.get_command(app)
     command.params, command.callback = made.params, made.callback
-
-
-def _named(arguments: Sequence[str]) -> str:
-    """The target on the command line, "" when there is none."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    found = [
-        value if word == "--target" else word.partition("=")[2]
-        for word, value in pairs
-        if word == "--target" or word.startswith("--target=")
-    ]
-    return found[-1] if found else ""
 
 
 def _others(own: type, classes: Mapping[str, TargetClass]) -> type:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from deploytk.cli.command import command
+from deploytk.cli.defaults import source_argument
 from deploytk.cli.options import ReportFile
 from deploytk.cli.session import show, unused
 
 
 @command("deploytk report raw.jsonl -o report.html")
 def report(
-    source: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Raw data or a report of smoke, or bench's DIR.")],
+    source: Annotated[Path, source_argument("FILE|DIR", "Raw data or a report of smoke, or bench's DIR.")],
     output: ReportFile = None,
 ) -> None:
     """Compute every figure again from raw data, and show it."""

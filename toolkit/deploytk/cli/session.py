@@ -4,54 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import cast
 
 import typer
 
-from deploytk.base.errors import UsageError
+from deploytk.base.errors import DeployError, UsageError
 from deploytk.base.json import plain, to_json
 from deploytk.base.progress import Progress, Silent, Verbose, terminal_progress
 from deploytk.base.settings import Settings
 
 
-class _Everywhere(Protocol):
-    """What every command takes: see `Everywhere` in deploytk.cli.command."""
-
-    @property
-    def as_json(self) -> bool: ...
-    @property
-    def quiet(self) -> bool: ...
-    @property
-    def verbose(self) -> bool: ...
-
-
 class Session:
-    """What is set for the one run of this process, before the command and by what every command takes."""
+    """What holds for the one run of this process: what is set before the command, and by what every command takes."""
 
     settings = Settings()
     progress: Progress = Silent()
     as_json = False
     given: Mapping[str, str] = {}  # what the command line itself sets: parameter -> as a person writes it
+    defaults: Mapping[str, object] = {}  # what deploytk.toml sets instead: option without dashes -> value
+    command = ""
+    has_begun = False  # the command is running
+    has_shown = False  # its value is on stdout
+
+    @classmethod
+    def start(cls) -> None:
+        """Before the command is known."""
+        cls.settings, cls.given, cls.defaults = Settings(), {}, {}
+        cls.as_json = cls.has_begun = cls.has_shown = False
+        cls.command = ""
+        cls.progress = terminal_progress()
 
     @classmethod
     def show_progress(cls, *, quiet: bool, verbose: bool) -> None:
-        if quiet:
-            cls.progress = Silent()
-        elif verbose:
-            cls.progress = Verbose()
-
-    @classmethod
-    def start(cls, settings: Settings, *, quiet: bool, verbose: bool) -> None:
-        """Before the command is known."""
-        cls.settings, cls.given, cls.as_json = settings, {}, False
-        cls.progress = terminal_progress()
-        cls.show_progress(quiet=quiet, verbose=verbose)
-
-    @classmethod
-    def begin(cls, given: Mapping[str, str], options: _Everywhere) -> None:
-        """With the command's own options."""
-        cls.given, cls.as_json = given, options.as_json
-        cls.show_progress(quiet=options.quiet, verbose=options.verbose)
+        if quiet and verbose:
+            raise UsageError("-q and -v ask for opposite things", hint="take one of them")
+        if quiet or verbose:
+            cls.progress = Silent() if quiet else Verbose()
 
 
 def unused(*options: str | type, because: str, hint: str = "leave it out") -> None:
@@ -69,13 +57,28 @@ def _names(group: type) -> list[str]:
     return [field.name for field in dataclasses.fields(group)]
 
 
+class OutputError(DeployError):
+    """stdout takes no more; no stage raises it."""
+
+
 def show(value: object, show: str, leave_out: tuple[str, ...] = ()) -> None:
     """Print `value` as JSON, or by the function `show` of deploytk.display, which is loaded only then."""
-    if not Session.as_json:
-        from deploytk import display
+    try:
+        if Session.as_json:
+            fields = cast(dict[str, object], plain(value))
+            kept = {name: item for name, item in fields.items() if name not in leave_out}
+            typer.echo(to_json(kept, indent=2))
+        else:
+            from deploytk import display
 
-        getattr(display, show)(value)
-        return
-    fields = cast(dict[str, object], plain(value))
-    kept = {name: item for name, item in fields.items() if name not in leave_out}
-    typer.echo(to_json(kept, indent=2))
+            getattr(display, show)(value)
+    except BrokenPipeError:  # typer ends in silence
+        raise
+    except OSError as error:
+        raise output_error(error) from error
+    Session.has_shown = True
+
+
+def output_error(error: OSError) -> OutputError:
+    hint = "free some space, or send stdout somewhere else"
+    return OutputError(f"the output cannot be written: {error.strerror}", hint=hint)

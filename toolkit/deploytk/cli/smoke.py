@@ -11,6 +11,7 @@ import typer
 
 from deploytk.base.durations import seconds_of
 from deploytk.cli.command import command
+from deploytk.cli.defaults import source_argument
 from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import planning_for
@@ -92,7 +93,7 @@ class Kept:
 
 @command("deploytk smoke http://127.0.0.1:7860 --max-ttft-ms 500 --min-tokens-per-s 20")
 def smoke(
-    source: Annotated[str, typer.Argument(metavar="URL|MODEL|BUNDLE|IMAGE", help="What to test.")],
+    source: Annotated[str, source_argument("URL|MODEL|BUNDLE|IMAGE", "What to test.")],
     limits: Limits,
     load: Load,
     planning: Planning,

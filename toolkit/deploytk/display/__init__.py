@@ -3,7 +3,7 @@
 from deploytk.display.image import show_image
 from deploytk.display.machine import show_checkup, show_demo, show_endpoint
 from deploytk.display.measure import show_bench, show_comparison, show_report
-from deploytk.display.model import show_artifact, show_bundle, show_exported, show_fields, show_plan
+from deploytk.display.model import show_artifact, show_bundle, show_exported, show_fields, show_json, show_plan
 from deploytk.display.release import show_preflight, show_release, show_release_plan
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "show_exported",
     "show_fields",
     "show_image",
+    "show_json",
     "show_plan",
     "show_preflight",
     "show_release",

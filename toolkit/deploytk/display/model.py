@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from deploytk.base.json import plain
+from deploytk.base.json import plain, to_json
 from deploytk.base.terminal import console
 from deploytk.display.rows import amount, mib, plain_line, shell, show_notes, show_rows
 
@@ -97,3 +97,7 @@ def show_bundle(bundle: Bundle) -> None:
 def show_exported(exported: Exported) -> None:
     for path in exported.files:
         plain_line(str(exported.path / path))
+
+
+def show_json(value: object) -> None:
+    plain_line(to_json(value, indent=2))

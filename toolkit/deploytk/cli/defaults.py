@@ -1,0 +1,43 @@
+"""deploytk.toml, read for the command that runs: its settings, and defaults for the options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from deploytk.base.settings import Settings, Tables, find_settings, load_settings
+from deploytk.cli.session import Session
+
+
+def source_argument(metavar: str, help: str) -> Any:  # noqa: A002 (typer's word)
+    """What a command acts on: beside it a deploytk.toml is looked for, before the options are read."""
+    return typer.Argument(metavar=metavar, help=help, callback=read_defaults, is_eager=True)
+
+
+def read_defaults(context: typer.Context, value: Any) -> Any:
+    """Set the settings and the command's defaults; `value` is what the command acts on, one or several."""
+    if context.resilient_parsing:
+        return value
+    Session.settings = settings_for(value)
+    Session.command = str(context.info_name)
+    Session.defaults = Session.settings.commands.get(Session.command, {})
+    long = {option.removeprefix("--"): str(one.name) for one in context.command.params for option in one.opts}
+    # Those of a target that was not chosen are left aside.
+    context.default_map = {long[name]: default for name, default in Session.defaults.items() if name in long}
+    return value
+
+
+def settings_for(value: Any) -> Settings:
+    """Those for what a command acts on, one or several."""
+    sources = [Path(str(one).removeprefix("file://")) for one in (value if isinstance(value, list) else [value]) if one]
+    return load_settings(find_settings(sources), tables)
+
+
+def tables() -> Tables:
+    """The tables of all commands."""
+    from deploytk.cli import COMMANDS
+    from deploytk.cli.tables import tables_of
+
+    return tables_of(COMMANDS)
