@@ -11,13 +11,13 @@ from conftest import MODELS
 
 from deploytk.artifact import read_artifact
 from deploytk.base.progress import Silent
-from deploytk.modernize import modernize
+from deploytk.modernize import ModernizeOptions, modernize
 from deploytk.modernize.templates import legacy_template
 from deploytk.modernize.tokens import adds_first_token, token_ids
 
 
 def written(root: Path, destination: Path) -> Path:
-    modernize(read_artifact(root), destination, to_fp16=False, progress=Silent())
+    modernize(read_artifact(root), destination, ModernizeOptions(), Silent())
     return destination
 
 
@@ -149,7 +149,7 @@ def test_the_tokenizers_own_template_stays(tmp_path, model_copy):
     settings = root / "triton_models/tokenizer/tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": "{{ messages }}"}))
 
-    done = modernize(read_artifact(root), tmp_path / "model", to_fp16=False, progress=Silent())
+    done = modernize(read_artifact(root), tmp_path / "model", ModernizeOptions(), Silent())
 
     assert done.chat_template == "own"
     assert not (tmp_path / "model/chat_template.jinja").exists()
@@ -166,7 +166,7 @@ def test_an_unknown_template_is_said(tmp_path, model_copy):
         def note(self, text):
             notes.append(text)
 
-    done = modernize(read_artifact(root), tmp_path / "model", to_fp16=False, progress=Noting())
+    done = modernize(read_artifact(root), tmp_path / "model", ModernizeOptions(), Noting())
 
     assert done.chat_template == "none"
     assert notes == ["chat template my-own is unknown: chats need --chat-template"]

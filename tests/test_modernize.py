@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import MODELS
 from legacy_workspace import convert, random_model, reciting_internlm
+from recitation import right_answers
 from safetensors.numpy import load_file
 
 from deploytk.artifact import read_artifact
-from deploytk.base.errors import ArtifactError, WeightsError
+from deploytk.base.errors import ArtifactError, DeployError, WeightsError
 from deploytk.base.progress import Silent
-from deploytk.modernize import modernize, shards
+from deploytk.modernize import Modernized, ModernizeOptions, modernize, shards, write
 
 PAIRS = [
     ("workspace-0.4.2-awq", "hf-awq"),
@@ -33,8 +33,12 @@ PAIRS = [
 
 
 def written(root: Path, destination: Path, *, to_fp16: bool = False) -> Path:
-    modernize(read_artifact(root), destination, to_fp16=to_fp16, progress=Silent())
+    modernize(read_artifact(root), destination, ModernizeOptions(to_fp16=to_fp16), Silent())
     return destination
+
+
+def written_value(root: Path, destination: Path) -> Modernized:
+    return modernize(read_artifact(root), destination, ModernizeOptions(), Silent())
 
 
 def loaded(root: Path) -> dict[str, np.ndarray]:
@@ -157,23 +161,91 @@ def test_a_file_that_turns_out_wrong_leaves_no_model(tmp_path, model_copy):
     with pytest.raises(WeightsError, match="zero points"):
         written(root, tmp_path / "model")
 
-    assert not (tmp_path / "model").exists()
+    assert [path for path in tmp_path.iterdir() if path != root] == []
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "_SPARE_BYTES", 2**60)
+
+    with pytest.raises(WeightsError, match="MiB left"):
+        written(MODELS / "workspace-0.4.2-awq", tmp_path / "model")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_result_is_recognised(tmp_path):
+    first = written_value(MODELS / "workspace-0.4.2-awq", tmp_path / "model")
+
+    again = written_value(MODELS / "workspace-0.4.2-awq", tmp_path / "model")
+
+    assert again.kept_bytes == sum(path.stat().st_size for path in (tmp_path / "model").glob("*.safetensors"))
+    assert (again.files, again.bytes, again.chat_template) == (first.files, first.bytes, first.chat_template)
+
+
+@pytest.mark.parametrize("change", ["a weight", "a text", "a file more", "a file less"])
+def test_a_result_that_was_changed_is_not_taken_for_finished(tmp_path, change):
+    written(MODELS / "workspace-0.4.2-awq", tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    match change:
+        case "a weight":
+            data = bytearray(weights.read_bytes())
+            data[-1] ^= 1
+            weights.write_bytes(data)
+        case "a text":
+            (tmp_path / "model" / "config.json").write_text("{}")
+        case "a file more":
+            (tmp_path / "model" / "mine.txt").write_text("mine")
+        case "a file less":
+            (tmp_path / "model" / "generation_config.json").unlink()
+
+    with pytest.raises(WeightsError, match="exists already"):
+        written(MODELS / "workspace-0.4.2-awq", tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("added_tokens.json", '{"<|im_end|>": {"id": 3}}'),
+        ("added_tokens.json", '{"<|im_end|>": true}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": [3]}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "a"}, "3": "a", "4": {"content": 5}}}'),
+        ("tokenizer.json", '{"added_tokens": [1, {"id": 3}, {"content": ["a"], "id": 1}], "model": []}'),
+        ("tokenizer.json", '{"added_tokens": {"a": 1}, "model": {"vocab": [[], 1, [null, 0]]}, "post_processor": [1]}'),
+        ("tokenizer.json", '{"post_processor": {"processors": [1, {"type": "TemplateProcessing", "single": [1]}]}}'),
+        ("tokenizer.json", '{"post_processor": {"type": "TemplateProcessing", "single": {"SpecialToken": 1}}}'),
+    ],
+)
+def test_a_malformed_tokenizer_is_no_traceback(tmp_path, model_copy, name, text):
+    root = model_copy("workspace-0.4.2-awq")
+    (root / "triton_models/tokenizer" / name).write_text(text)
+
+    with suppress(DeployError):  # which has a hint by its constructor
+        written(root, tmp_path / "model")
+
+
+def _interrupted_after(count: int):
+    """`write_shard`, and Ctrl-C when `count` of them are written."""
+    written_ones = []
+
+    def write_shard(shard, path, advance):
+        if len(written_ones) == count:
+            raise KeyboardInterrupt
+        shards.write_shard(shard, path, advance)
+        written_ones.append(path)
+
+    return write_shard
 
 
 def test_shards_of_an_interrupted_run_are_kept(tmp_path, monkeypatch, model_copy):
     monkeypatch.setattr(shards, "SHARD_BYTES", 600_000)
     root = model_copy("workspace-0.4.2-awq")
-    good = root / "triton_models/weights/layers.1.feed_forward.w2.0.scales_zeros"
-    content, times = good.read_bytes(), good.stat()
-    good.write_bytes(b"\0" * len(content))
-    os.utime(good, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(WeightsError):
-        written(root, tmp_path / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "write_shard", _interrupted_after(2))
+        with pytest.raises(KeyboardInterrupt):
+            written(root, tmp_path / "model")
     before = (tmp_path / ".model.partial" / "model-00001-of-00004.safetensors").stat()
-    good.write_bytes(content)
-    os.utime(good, ns=(times.st_atime_ns, times.st_mtime_ns))
 
-    done = modernize(read_artifact(root), tmp_path / "model", to_fp16=False, progress=Silent())
+    done = modernize(read_artifact(root), tmp_path / "model", ModernizeOptions(), Silent())
 
     # the embedding fills the first shard: 8 + header + 1024 x 256 x 2 bytes
     assert done.kept_bytes >= 1024 * 256 * 2
@@ -192,9 +264,7 @@ def test_shards_of_another_input_are_not_kept(tmp_path):
     (staging / ".deploytk-modernize").write_text("another\n")
     (staging / "model.safetensors").write_bytes(b"x" * 1941464)
 
-    done = modernize(
-        read_artifact(MODELS / "workspace-0.4.2-awq"), tmp_path / "model", to_fp16=False, progress=Silent()
-    )
+    done = modernize(read_artifact(MODELS / "workspace-0.4.2-awq"), tmp_path / "model", ModernizeOptions(), Silent())
 
     assert done.kept_bytes == 0
     load_file(tmp_path / "model" / "model.safetensors")
@@ -206,9 +276,9 @@ def test_a_killed_run_leaves_no_model_and_the_next_one_finishes(tmp_path):
     root = convert(model, tmp_path / "workspace", "0.4.2")
     code = (
         "import pathlib, sys; from deploytk.artifact import read_artifact; from deploytk.base.progress import Silent;"
-        "from deploytk.modernize import modernize, shards; shards.SHARD_BYTES = 2**24;"
+        "from deploytk.modernize import ModernizeOptions, modernize, shards; shards.SHARD_BYTES = 2**24;"
         "source, out = map(pathlib.Path, sys.argv[1:]);"
-        "modernize(read_artifact(source), out, to_fp16=False, progress=Silent())"
+        "modernize(read_artifact(source), out, ModernizeOptions(), Silent())"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(root), str(tmp_path / "model")])
     deadline = time.monotonic() + 30
@@ -237,10 +307,10 @@ def test_memory_stays_below_two_layers_and_the_embeddings(tmp_path):
     code = (
         "import pathlib, resource, sys; from deploytk.artifact import read_artifact;"
         "from deploytk.base.progress import Silent;"
-        "from deploytk.modernize import modernize; source, out = map(pathlib.Path, sys.argv[1:]);"
+        "from deploytk.modernize import ModernizeOptions, modernize; source, out = map(pathlib.Path, sys.argv[1:]);"
         "artifact = read_artifact(source);"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
-        "modernize(artifact, out, to_fp16=False, progress=Silent());"
+        "modernize(artifact, out, ModernizeOptions(), Silent());"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
     )
 
@@ -274,7 +344,7 @@ class Counting(Silent):
 def test_progress_ends_at_its_total(tmp_path):
     progress = Counting()
 
-    modernize(read_artifact(MODELS / "workspace-0.4.2-awq"), tmp_path / "model", to_fp16=False, progress=progress)
+    modernize(read_artifact(MODELS / "workspace-0.4.2-awq"), tmp_path / "model", ModernizeOptions(), progress)
 
     assert progress.done == progress.total == (tmp_path / "model/model.safetensors").stat().st_size
 
@@ -294,21 +364,6 @@ def test_transformers_reads_the_configuration_like_the_original(tmp_path, worksp
         assert getattr(found, key) == getattr(expected, key), key
     assert found.rope_parameters == {"rope_type": "default", "rope_theta": 10000.0}
     assert type(found) is type(expected)
-
-
-def right_answers(root: Path) -> int:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(root, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(root)
-    right = 0
-    for dialog in json.loads((MODELS / "dialogs.json").read_text()):
-        prompt = f"<|im_start|>user\n{dialog['prompt']}<|im_end|>\n<|im_start|>assistant\n"
-        tokens = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
-        answer = model.generate(tokens, max_new_tokens=400, do_sample=False)[0, tokens.shape[1] :]
-        right += tokenizer.decode(answer, skip_special_tokens=True).strip() == dialog["answer"].strip()
-    return right
 
 
 @pytest.mark.engine

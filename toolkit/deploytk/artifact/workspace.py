@@ -12,7 +12,7 @@ from deploytk.artifact.attention import Attention, LatentAttention, read_latent
 from deploytk.artifact.text_formats import Reader, read_ini, read_json, read_yaml
 from deploytk.artifact.tokenizer import read_tokenizer
 from deploytk.artifact.tree import FileEntry
-from deploytk.artifact.value import Artifact, KvPolicy, ModelFile, Problem, Rope
+from deploytk.artifact.value import Artifact, KvPolicy, ModelFile, Problem
 from deploytk.artifact.workspace_files import WorkspaceShape, sum_files
 from deploytk.artifact.workspace_problems import (
     TEMPLATE_FAMILIES,
@@ -23,6 +23,7 @@ from deploytk.artifact.workspace_problems import (
     vision_problems,
     weight_problems,
 )
+from deploytk.artifact.workspace_rope import read_rope, rope_problems
 from deploytk.base.errors import ArtifactError
 
 WEIGHTS = Path("triton_models/weights")
@@ -48,7 +49,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
     tokenizer_at_root = not (root / TOKENIZER).is_dir()
     if path.suffix == ".ini":
         config = Reader(path, dict(read_ini(path)))
-        rope = _rope(config, config)
+        attention = config
     else:
         sections = read_yaml(path)
         parts = {name: sections.get(name) or {} for name in ("model_config", "attention_config", "lora_config")}
@@ -57,7 +58,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         nested = parts["attention_config"].get("rope_param")
         marks = nested if isinstance(nested, dict) else {}
         config = Reader(path, {**marks, **parts["lora_config"], **parts["attention_config"], **parts["model_config"]})
-        rope = _rope(config, Reader(path, parts["attention_config"]))
+        attention = Reader(path, parts["attention_config"])
     config_format: Literal["ini", "yaml"] = "ini" if path.suffix == ".ini" else "yaml"
     era = lmdeploy.recognise_era(config_format, config.values.keys(), tokenizer_at_root=tokenizer_at_root)
     if era is None:
@@ -78,7 +79,8 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
     sizes = {file.path.removeprefix(f"{WEIGHTS}/"): file.bytes for file in files if file.is_weight}
     if kv_policy == "int8" and lmdeploy.has_static_int8(era.made_by[1]):
         shape = replace(shape, kv_scale_bytes=_kv_scale_bytes(sizes))
-    versions = lmdeploy.versions_for_workspace(era)
+    rope = read_rope(config, attention, era)
+    versions = lmdeploy.versions_for_workspace(era, str(dict(rope.scaling).get("rope_type", "")))
     chat_template = _chat_template(config, config_format)
     tokenizer = (
         read_tokenizer(root, shape.vocab)
@@ -90,6 +92,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         *weight_problems(sizes, shape, weight_type),
         *layout_problems(entries, configs),
         *_ignored_settings(config, era),
+        *rope_problems(config.values, rope, era),
         *loading_problems(versions),
         *template_problems(chat_template, named, versions),
         *vision_problems(named),
@@ -233,33 +236,6 @@ def _check_amount(config: Reader, files: int) -> None:
 def _kv_scale_bytes(sizes: Mapping[str, int]) -> int:
     """Static int8 has a file per layer and rank: 4 float32, or 2 when symmetric (lite/apis/kv_qparams.py)."""
     return 8 if sizes.get("layers.0.past_kv_scale.0.weight") == 8 else 16
-
-
-def _rope(config: Reader, attention: Reader) -> Rope:
-    parameters = attention.values.get("rope_param")
-    head_dim = config.whole("size_per_head", 128)
-    if isinstance(parameters, dict):  # 0.8.0 and later
-        nested = Reader(attention.path, parameters)
-        kind = nested.name("type", "default")
-        scaling = {
-            key: nested.real(key, 0)
-            for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-            if kind != "default" and nested.has(key)
-        }
-        theta, dim = nested.real("base", 10000), nested.whole("dim", head_dim)
-    else:
-        theta, dim = attention.real("rope_theta", 10000), attention.whole("rotary_embedding", head_dim)
-        kind = attention.name("rope_scaling_type")
-        factor = attention.real("rope_scaling_factor", 0)
-        if not kind and factor:
-            kind = "dynamic" if attention.flag("use_dynamic_ntk") else "linear"
-        scaling = {"factor": factor} if factor else {}
-        if kind == "llama3":
-            keys = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-            scaling |= {key: attention.real(key, 1) for key in keys}
-    if kind in ("", "default"):
-        return Rope(theta, dim, ())
-    return Rope(theta, dim, (("rope_type", kind), *scaling.items()))
 
 
 def _latent(config: Reader) -> LatentAttention | None:

@@ -25,6 +25,7 @@ from deploytk.lmdeploy.flags import (
     PoolMeaning,
     block_tokens,
     default_pool,
+    flags_replace_ini,
     has_flag,
     has_kernels,
     pool_meaning,
@@ -36,6 +37,7 @@ from deploytk.lmdeploy.support import OWN_ARCHITECTURE, support
 from deploytk.lmdeploy.versions import NEWEST, VERSIONS, LmdeployEngine, VersionRange, release_index
 from deploytk.lmdeploy.workspaces import (
     WORKSPACE_ERAS,
+    RopeMeaning,
     WorkspaceEra,
     recognise_era,
     stored_kv_policy,
@@ -54,6 +56,7 @@ __all__ = [
     "ModelFacts",
     "PoolMeaning",
     "QuantizationFacts",
+    "RopeMeaning",
     "VersionRange",
     "WorkspaceEra",
     "allocates_pool_in_slabs",
@@ -61,6 +64,7 @@ __all__ = [
     "chat_template_names",
     "compatibility",
     "default_pool",
+    "flags_replace_ini",
     "folds_latent_attention",
     "goes_with_gradio_6",
     "has_flag",

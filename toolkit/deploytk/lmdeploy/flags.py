@@ -28,6 +28,7 @@ _FLAGS = {
     "--session-len": _Flag("0.2.0", NEWEST),
     "--max-batch-size": _Flag("0.2.0", NEWEST),
     "--cache-max-entry-count": _Flag("0.2.0", NEWEST),
+    "--rope-scaling-factor": _Flag("0.2.0", NEWEST),
     "--quant-policy": _Flag("0.2.0", NEWEST),
     "--max-prefill-token-num": _Flag("0.6.0", NEWEST),
     "--trust-remote-code": _Flag("0.13.0", NEWEST),
@@ -44,6 +45,15 @@ def has_flag(version: str, flag: str) -> bool:
     """Whether the API server of `version` takes `flag`."""
     known = _FLAGS[flag]
     return release_index(known.first) <= release_index(version) <= release_index(known.last)
+
+
+def flags_replace_ini(version: str) -> bool:
+    """Whether the API server of `version` puts its flags, also those left out, in the place of what config.ini says.
+
+    0.6.0 and later leave what is not given as the workspace has it, and have no config.ini.
+    Source: `_update_tm_config` of v0.2.0 and v0.4.2, `update_from_engine_config` of v0.5.3 and v0.6.1.
+    """
+    return release_index("0.2.0") <= release_index(version) < release_index("0.6.0")
 
 
 def quant_policy(version: str, kv_policy: Literal["none", "int8", "int4"]) -> int | None:

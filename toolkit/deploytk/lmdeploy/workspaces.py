@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploytk.lmdeploy.flags import quant_policy
-from deploytk.lmdeploy.versions import VersionRange
+from deploytk.lmdeploy.versions import VersionRange, release_index
+
+RopeMeaning = Literal["dynamic by powers of two", "dynamic by factor", "dynamic by flag", "by type"]
+"""What switches the scaling of positions on: `use_dynamic_ntk` alone; `rope_scaling_factor` alone; the flag, and
+without it the factor is linear; the flag, and without it `rope_scaling_type` says what it is."""
+
+_LAST_WITH_SCALING = {("dynamic by factor", "dynamic"): "0.2.6", ("dynamic by flag", "linear"): "0.5.1"}
+"""By era and what it scales by: later versions read the same keys and scale otherwise, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,7 @@ class WorkspaceEra:
     lacks: frozenset[str]  # keys that came later or had gone
     tokenizer_at_root: bool | None  # None: not a mark of this era
     served_until: str | None  # the newest version that reads it; None when none does
+    rope: RopeMeaning
 
     @property
     def label(self) -> str:
@@ -38,7 +46,16 @@ def _era(
     tokenizer_at_root: bool | None = None,
 ) -> WorkspaceEra:
     marks = frozenset(has.split()), frozenset(lacks.split())
-    return WorkspaceEra((oldest, newest), config_format, *marks, tokenizer_at_root, served_until)
+    return WorkspaceEra((oldest, newest), config_format, *marks, tokenizer_at_root, served_until, _rope_meaning(oldest))
+
+
+def _rope_meaning(version: str) -> RopeMeaning:
+    borders: tuple[tuple[str, RopeMeaning], ...] = (
+        ("0.1.0", "dynamic by powers of two"),
+        ("0.3.0", "dynamic by factor"),
+        ("0.5.2", "dynamic by flag"),
+    )
+    return next((meaning for border, meaning in borders if release_index(version) < release_index(border)), "by type")
 
 
 # `convert` writes every field of its configuration class, so the keys tell the version.
@@ -75,8 +92,11 @@ def recognise_era(config_format: str, keys: Set[str], *, tokenizer_at_root: bool
     return None
 
 
-def versions_for_workspace(era: WorkspaceEra) -> VersionRange:
-    """What can serve a workspace of `era`. Never 0.8.0-0.9.2: they load it without reading its weights."""
+def versions_for_workspace(era: WorkspaceEra, rope_type: str = "") -> VersionRange:
+    """What can serve a workspace of `era` whose positions are scaled as `rope_type` says ("" when they are not).
+
+    Never 0.8.0-0.9.2: they load it without reading its weights.
+    """
     if era.served_until is None:
         reason = (
             "0.8.0-0.9.2 write and load workspaces without ever reading the weights, and answer garbage without an "
@@ -84,11 +104,14 @@ def versions_for_workspace(era: WorkspaceEra) -> VersionRange:
         )
         return VersionRange(None, None, None, None, reason)
     oldest, newest = era.made_by
+    served_until = min(
+        era.served_until, _LAST_WITH_SCALING.get((era.rope, rope_type), era.served_until), key=release_index
+    )
     reason = (
         "the last LMDeploy that reads a workspace is 0.7.3 (0.8.0-0.9.2 load it without its weights and answer "
-        f"garbage, later ones refuse it), and one of {oldest} or later fits this configuration until {era.served_until}"
+        f"garbage, later ones refuse it), and one of {oldest} or later fits this configuration until {served_until}"
     )
-    return VersionRange(oldest, era.served_until, newest, "turbomind", reason)
+    return VersionRange(oldest, served_until, newest, "turbomind", reason)
 
 
 def stored_kv_policy(era: WorkspaceEra, number: int) -> Literal["none", "int8", "int4"] | None:

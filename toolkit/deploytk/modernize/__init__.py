@@ -1,5 +1,5 @@
 """Writes a legacy workspace as a Hugging Face directory that current LMDeploy and transformers load."""
 
-from deploytk.modernize.write import Modernized, modernize
+from deploytk.modernize.write import Modernized, ModernizeOptions, modernize
 
-__all__ = ["Modernized", "modernize"]
+__all__ = ["ModernizeOptions", "Modernized", "modernize"]

@@ -70,6 +70,22 @@ def write_shard(shard: Shard, path: Path, advance: Advance) -> None:
     unfinished.rename(path)
 
 
+def is_written(shard: Shard, path: Path) -> bool:
+    """Whether the file `path` holds `shard`, byte for byte."""
+    if not path.is_file() or path.is_symlink() or path.stat().st_size != shard.bytes:
+        return False
+    with path.open("rb") as file:
+        if file.read(len(shard.header)) != shard.header:
+            return False
+        buffers = threading.local()
+        for tensor in shard.tensors:
+            values = _array(buffers, tensor)
+            tensor.fill(values)
+            if file.read(tensor.bytes) != values.data.cast("B"):
+                return False
+    return True
+
+
 def _write_tensors(shard: Shard, descriptor: int, advance: Advance) -> None:
     """All tensors, a few at a time; the first failure stops those that have not begun."""
 

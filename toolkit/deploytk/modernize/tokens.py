@@ -14,18 +14,19 @@ _LARGEST_MODEL_BYTES = 64 * 2**20
 def token_ids(files: Iterable[Path], tokens: Iterable[str]) -> dict[str, int]:
     """The number of each of `tokens` that the tokenizer made of `files` has as a token of its own."""
     by_name = {path.name: path for path in files}
-    known: dict[str, int] = {}
+    known: dict[str, Any] = {}
     if "tokenizer.model" in by_name:
         pieces = _pieces(by_name["tokenizer.model"])
         known |= {piece: number for number, piece in enumerate(pieces)}
     if "added_tokens.json" in by_name:
-        known |= {str(token): number for token, number in read_json(by_name["added_tokens.json"]).items()}
+        known |= read_json(by_name["added_tokens.json"])
     if "tokenizer.json" in by_name:
         known |= _fast_tokens(read_json(by_name["tokenizer.json"], LARGEST_INDEX_BYTES))
     if "tokenizer_config.json" in by_name:
-        decoder = read_json(by_name["tokenizer_config.json"]).get("added_tokens_decoder") or {}
-        known |= {entry["content"]: int(number) for number, entry in decoder.items()}
-    return {token: known[token] for token in tokens if isinstance(known.get(token), int)}
+        decoder = read_json(by_name["tokenizer_config.json"]).get("added_tokens_decoder")
+        numbered = decoder.items() if isinstance(decoder, dict) else ()
+        known |= _contents((int(number), entry) for number, entry in numbered if number.isdecimal())
+    return {token: known[token] for token in tokens if type(known.get(token)) is int}
 
 
 def adds_first_token(files: Iterable[Path]) -> bool:
@@ -39,19 +40,35 @@ def adds_first_token(files: Iterable[Path]) -> bool:
         return bool(settings["add_bos_token"])
     if "tokenizer.json" not in by_name:
         return "tokenizer.model" in by_name  # LMDeploy's own SentencePiece tokenizer always did
-    processor = read_json(by_name["tokenizer.json"], LARGEST_INDEX_BYTES).get("post_processor") or {}
-    steps = processor.get("processors") or [processor]
-    starts = [step.get("single") for step in steps if step.get("type") == "TemplateProcessing"]
-    return any(start and "SpecialToken" in start[0] for start in starts)
+    processor = read_json(by_name["tokenizer.json"], LARGEST_INDEX_BYTES).get("post_processor")
+    steps = (_list(processor.get("processors")) or [processor]) if isinstance(processor, dict) else []
+    starts = [step.get("single") for step in _mappings(steps) if step.get("type") == "TemplateProcessing"]
+    return any("SpecialToken" in start[0] for start in starts if isinstance(start, list) and _mappings(start[:1]))
 
 
-def _fast_tokens(tokenizer: dict[str, Any]) -> dict[str, int]:
-    model = tokenizer.get("model") or {}
-    vocabulary = model.get("vocab") or {}
-    known = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+def _fast_tokens(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    model = tokenizer.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    known: dict[str, Any] = dict(vocabulary) if isinstance(vocabulary, dict) else {}
     if isinstance(vocabulary, list):  # Unigram: [piece, score]
-        known = {entry[0]: number for number, entry in enumerate(vocabulary)}
-    return known | {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens") or []}
+        pieces = ((number, entry) for number, entry in enumerate(vocabulary) if isinstance(entry, list) and entry)
+        known = {entry[0]: number for number, entry in pieces if isinstance(entry[0], str)}
+    added = _mappings(_list(tokenizer.get("added_tokens")))
+    return known | _contents((entry.get("id"), entry) for entry in added)
+
+
+def _contents(numbered: Iterable[tuple[object, object]]) -> dict[str, object]:
+    """The number by the text of each token; what is no token of a tokenizer's file is passed over."""
+    tokens = ((number, entry.get("content")) for number, entry in numbered if isinstance(entry, dict))
+    return {text: number for number, text in tokens if isinstance(text, str)}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _mappings(values: list[Any]) -> list[dict[str, Any]]:
+    return [value for value in values if isinstance(value, dict)]
 
 
 def _pieces(path: Path) -> Iterator[str]:

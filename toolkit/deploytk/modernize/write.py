@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,8 @@ from deploytk.artifact.text_formats import read_json
 from deploytk.base.errors import WeightsError
 from deploytk.base.files import disk_errors, staged_directory, write_text
 from deploytk.base.progress import Progress
-from deploytk.modernize.shards import Shard, index, plan_shards, write_shard
+from deploytk.modernize.settings import refuse_lost_settings
+from deploytk.modernize.shards import Shard, index, is_written, plan_shards, write_shard
 from deploytk.modernize.templates import legacy_template
 from deploytk.modernize.tokens import adds_first_token, token_ids
 from deploytk.weights import open_weights, tokenizer_files
@@ -40,32 +44,42 @@ class Modernized:
     seconds: float
 
 
-def modernize(artifact: Artifact, destination: Path, *, to_fp16: bool, progress: Progress) -> Modernized:
+@dataclass(frozen=True, slots=True)
+class ModernizeOptions:
+    to_fp16: bool = False  # dequantize 4-bit weights
+    session_len: int | None = None  # the longest session the model is made for; None: as long as before
+
+
+def modernize(artifact: Artifact, destination: Path, options: ModernizeOptions, progress: Progress) -> Modernized:
     """Write the model behind `artifact` as a Hugging Face directory at `destination`, which must not exist.
 
-    4-bit weights stay the same bits (AWQ); `to_fp16` dequantizes them. An interrupted run goes on where it was, when
-    nothing about the workspace has changed. Memory: a few tensors of a layer. Like `cp`, it leaves it to the system
-    when data reach the disk.
+    It answers what the workspace answered: a setting that cannot be carried over is refused by its name.
+
+    4-bit weights stay the same bits (AWQ), unless they are to be dequantized. An interrupted run goes on where it was,
+    when nothing about the workspace has changed, and a finished one is recognised. Memory: a few tensors of a layer.
+    Like `cp`, it leaves it to the system when data reach the disk.
     """
     started = time.monotonic()
-    _refuse_destination(destination)
-    if artifact.layout == "huggingface" and not (to_fp16 and artifact.is_quantized):
+    if artifact.layout == "huggingface" and not (options.to_fp16 and artifact.is_quantized):
         raise WeightsError(
             f"{artifact.root} is a Hugging Face directory already",
             hint="current LMDeploy loads it; modernize is for workspaces, and with --to-fp16 for AWQ weights",
         )
     weights = open_weights(artifact)
-    shards = plan_shards(weights.tensors(dequantize=to_fp16))
-    with disk_errors(destination, WeightsError), staged_directory(destination, resumable=True) as staging:
-        kept_bytes = _write_weights(artifact, staging, shards, progress)
-        template = _write_texts(artifact, staging, weights.hf_config(dequantize=to_fp16), progress)
-        _refuse_destination(destination)
-        sizes = {path.name: path.stat().st_size for path in sorted(staging.iterdir()) if path.name != _RECORD}
-        (staging / _RECORD).unlink()
+    if artifact.layout == "workspace":
+        refuse_lost_settings(artifact, options.session_len)
+    config = weights.hf_config(dequantize=options.to_fp16)
+    if options.session_len:
+        config["max_position_embeddings"] = min(options.session_len, config["max_position_embeddings"])
+    shards = plan_shards(weights.tensors(dequantize=options.to_fp16))
+    written = _Written(artifact, shards, config)
+    with disk_errors(destination, WeightsError):
+        kept_bytes, template = _fill(written, destination, progress)
+    sizes = {path.name: path.stat().st_size for path in sorted(destination.iterdir())}
     return Modernized(
         path=destination,
         architecture=weights.config["architectures"][0],
-        weight_format="awq" if weights.is_awq and not to_fp16 else "none",
+        weight_format="awq" if weights.is_awq and not options.to_fp16 else "none",
         files=tuple(sizes),
         bytes=sum(sizes.values()),
         kept_bytes=kept_bytes,
@@ -74,14 +88,52 @@ def modernize(artifact: Artifact, destination: Path, *, to_fp16: bool, progress:
     )
 
 
-def _refuse_destination(destination: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What goes into the directory."""
+
+    artifact: Artifact
+    shards: tuple[Shard, ...]
+    config: dict[str, Any]
+
+
+def _fill(written: _Written, destination: Path, progress: Progress) -> tuple[int, str]:
+    """The bytes that were there already, and which chat template the directory has."""
     if destination.is_symlink() or destination.exists():
-        raise WeightsError(f"{destination} exists already", hint="name a directory that does not exist yet")
+        template = _finished(written, destination, progress)
+        if template is None:
+            raise WeightsError(f"{destination} exists already", hint="name a directory that does not exist yet")
+        return sum(shard.bytes for shard in written.shards), template
+    with staged_directory(destination, resumable=True) as staging:
+        kept_bytes = _write_weights(written, staging, progress)
+        template = _write_texts(written, staging, progress)
+        (staging / _RECORD).unlink()
+        return kept_bytes, template
 
 
-def _write_weights(artifact: Artifact, staging: Path, shards: Sequence[Shard], progress: Progress) -> int:
+def _finished(written: _Written, destination: Path, progress: Progress) -> str | None:
+    """The chat template of a directory that a run on the same input has finished; None for any other."""
+    if destination.is_symlink() or not destination.is_dir():
+        return None
+    names = {path.name for path in destination.iterdir()}
+    if not {shard.name for shard in written.shards} <= names:
+        return None
+    with tempfile.TemporaryDirectory(prefix="deploytk-") as work:
+        template = _write_texts(written, Path(work), progress)
+        texts = {path.name for path in Path(work).iterdir()}
+        if texts | {shard.name for shard in written.shards} != names:
+            return None
+        if len(filecmp.cmpfiles(work, destination, texts, shallow=False)[0]) != len(texts):
+            return None
+    progress.note(f"{destination} is there already; comparing it byte for byte")
+    same = all(is_written(shard, destination / shard.name) for shard in written.shards)
+    return template if same else None
+
+
+def _write_weights(written: _Written, staging: Path, progress: Progress) -> int:
     """All shards; those that a run on the same input has finished are kept. Returns the bytes of these."""
-    record = _fingerprint(artifact, shards)
+    shards = written.shards
+    record = _fingerprint(written.artifact, shards)
     path = staging / _RECORD
     if not path.is_file() or path.read_text(encoding="utf-8") != record:
         for leftover in staging.iterdir():
@@ -90,18 +142,28 @@ def _write_weights(artifact: Artifact, staging: Path, shards: Sequence[Shard], p
     kept = {shard.name for shard in shards if _size(staging / shard.name) == shard.bytes}
     kept_bytes = sum(shard.bytes for shard in shards if shard.name in kept)
     total = sum(shard.bytes for shard in shards)
-    _require_space(staging, total - kept_bytes + _SPARE_BYTES)
+    with _nothing_left(staging, but_kept=bool(kept)):
+        _require_space(staging, total - kept_bytes + _SPARE_BYTES)
     if kept:
         progress.note(f"{len(kept)} of {len(shards)} files are there from an interrupted run")
-    with progress.task("weights", total) as advance:
+    with progress.task("weights", total) as advance, _nothing_left(staging, but_kept=False):
         advance(kept_bytes)
         for shard in shards:
             if shard.name not in kept:
                 advance(len(shard.header))
                 write_shard(shard, staging / shard.name, advance)
-    if len(shards) > 1:
-        write_text(staging / "model.safetensors.index.json", _json(index(shards)))
     return kept_bytes
+
+
+@contextmanager
+def _nothing_left(staging: Path, *, but_kept: bool) -> Iterator[None]:
+    """Remove `staging` when the input is refused: nothing in it helps a later run, but what one has `kept` does."""
+    try:
+        yield
+    except WeightsError:
+        if not but_kept:
+            shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 def _size(path: Path) -> int | None:
@@ -129,8 +191,11 @@ def _require_space(staging: Path, needed: int) -> None:
         )
 
 
-def _write_texts(artifact: Artifact, staging: Path, config: dict[str, Any], progress: Progress) -> str:
+def _write_texts(written: _Written, staging: Path, progress: Progress) -> str:
     """Everything but the weights; returns which chat template the directory has."""
+    artifact, config = written.artifact, written.config
+    if len(written.shards) > 1:
+        write_text(staging / "model.safetensors.index.json", _json(index(written.shards)))
     files = tokenizer_files(artifact)
     for path in files:
         shutil.copyfile(path, staging / path.name)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact
+from deploytk.artifact.workspace_rope import logn_beyond
 from deploytk.hardware.catalogue import MIB, Gpu
 from deploytk.plan.memory import Memory
 from deploytk.plan.value import PlanRequest, ServingPlan
@@ -24,6 +25,12 @@ def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> 
         yield "the model brings Python code, which LMDeploy runs only with --trust-remote-code; read it first"
     if artifact.config_format == "ini" and lmdeploy.has_flag(version, "--quant-policy"):
         yield f"LMDeploy {version} ignores the settings in config.ini: the flags repeat them"
+        limit = logn_beyond(artifact)
+        if limit is not None and lmdeploy.flags_replace_ini(version):
+            yield (
+                f"use_logn_attn in config.ini has no flag: LMDeploy {version} answers without it, which differs "
+                f"from what was converted beyond {limit} tokens"
+            )
     if plan.session_len > artifact.session_len:
         yield f"the model was made for {artifact.session_len} tokens: answers beyond them may be poor"
     if plan.kv_policy != "none" and artifact.head_dim != 128:

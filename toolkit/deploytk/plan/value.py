@@ -82,6 +82,9 @@ class ServingPlan:
         if lmdeploy.has_flag(self.lmdeploy, "--model-name") or artifact.architecture == lmdeploy.OWN_ARCHITECTURE:
             flags["--model-name"] = self.model_name
         flags |= {f"--{name.replace('_', '-')}": value for name, value in self._settings()}
+        factor = dict(artifact.rope.scaling).get("factor")
+        if factor and lmdeploy.flags_replace_ini(self.lmdeploy):
+            flags["--rope-scaling-factor"] = str(factor)
         if artifact.layout == "huggingface" and artifact.weight_format in ("awq", "gptq"):
             flags["--model-format"] = artifact.weight_format
         if self.kv_capacity_tokens < _PREFILL and lmdeploy.has_flag(self.lmdeploy, "--max-prefill-token-num"):
