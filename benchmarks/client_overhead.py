@@ -26,7 +26,7 @@ from pathlib import Path
 from timing import report
 
 from deploytk.base.progress import Silent
-from deploytk.serve.local import Endpoint
+from deploytk.serve import Endpoint
 from deploytk.smoke import Measurement, Workload, measure
 from deploytk.smoke.client import Connection, receive
 

@@ -15,7 +15,7 @@ from apps import App, make_app, running_app, wait_for
 
 from deploytk.base.progress import Silent
 from deploytk.bundle import Golden
-from deploytk.serve.local import Endpoint, ServeOptions, open_endpoint
+from deploytk.serve import Endpoint, ServeOptions, open_endpoint
 
 MODELS = Path(__file__).parent / "models"
 DIALOGS = json.loads((MODELS / "dialogs.json").read_text(encoding="utf-8"))

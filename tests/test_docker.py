@@ -44,8 +44,8 @@ from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import fetchable_source
 from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.huggingface import HuggingFace
-from deploytk.serve.container import Place, running_image
-from deploytk.serve.local import ServeOptions, open_endpoint
+from deploytk.serve import ServeOptions, open_endpoint
+from deploytk.serve.container import running_image
 from deploytk.smoke import Budget, Workload, smoke
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -354,10 +354,10 @@ def test_a_container_that_ends_shows_what_it_said_and_is_removed(dockerd: Docker
     with connected() as daemon:
         daemon.build(Build(context, "runtime", "unlucky:1", {}, uses_host_network=True), lambda _: None)
 
-    place = Place("127.0.0.1", 0, 30, {})
+    options = ServeOptions(ready_within_s=30)
     with (
         pytest.raises(EndpointError, match=r"(?s)ended with code 1.*out of luck"),
-        running_image("unlucky:1", place, lambda _: False, Silent()),
+        running_image("unlucky:1", options, Silent()),
     ):
         pass
 

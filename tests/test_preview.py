@@ -18,7 +18,7 @@ from deploytk.base.errors import DeployError, EndpointError, UsageError
 from deploytk.base.progress import Silent
 from deploytk.bundle import SHIPPED_APP, Golden
 from deploytk.plan import PlanRequest
-from deploytk.serve.local import ServeOptions, attach, choose_engine, open_endpoint, wait_while_running
+from deploytk.serve import ServeOptions, attach, choose_engine, open_endpoint, wait_while_running
 
 STUBBED = ServeOptions(engine="turbomind", request=PlanRequest(gpu="A10"), ready_within_s=30)
 

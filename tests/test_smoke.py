@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deploytk.base.errors import EndpointError, UsageError
 from deploytk.base.progress import Silent
 from deploytk.bundle import Golden
-from deploytk.serve.local import ServeOptions
+from deploytk.serve import ServeOptions
 from deploytk.smoke import Budget, Report, Workload, make_budget, markdown, read_budget, smoke, write_report
 from deploytk.smoke.client import Chunks, Events
 from deploytk.smoke.correctness import degenerate

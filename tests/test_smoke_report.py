@@ -14,7 +14,7 @@ from deploytk.base.errors import UsageError
 from deploytk.base.progress import Silent
 from deploytk.hardware.catalogue import MIB
 from deploytk.hardware.nvml import GpuMemory
-from deploytk.serve.local import ServeOptions
+from deploytk.serve import ServeOptions
 from deploytk.smoke import Budget, Evidence, Workload, judge, read_budget, read_raw, smoke, write_raw, write_report
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.figures import latency_of, throughput_of

@@ -32,7 +32,7 @@ from timing import machine  # noqa: E402
 
 from deploytk.base.progress import Silent  # noqa: E402
 from deploytk.plan import PlanRequest  # noqa: E402
-from deploytk.serve.local import Endpoint, ServeOptions, open_endpoint  # noqa: E402
+from deploytk.serve import Endpoint, ServeOptions, open_endpoint  # noqa: E402
 
 
 def right_answers(endpoint: Endpoint, dialogs: list[dict[str, str]]) -> dict[str, int]:

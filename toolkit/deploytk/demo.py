@@ -17,7 +17,7 @@ from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import Release
 from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.local import Local
-from deploytk.serve.local import ServeOptions, choose_engine
+from deploytk.serve import ServeOptions, choose_engine
 from deploytk.smoke import Budget, Report, Workload, smoke, write_report
 
 WORKSPACE = "workspace-0.4.2-awq"

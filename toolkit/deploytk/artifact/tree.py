@@ -79,25 +79,25 @@ def walk(root: Path) -> tuple[FileEntry, ...]:
     A workspace's links to directories serve tritonserver alone and would count its weights twice.
     """
     try:
-        return tuple(sorted(_below(root, "", _homes(root), _DEEPEST), key=lambda entry: entry.path))
+        return tuple(sorted(_below(root, "", link_homes(root), _DEEPEST), key=lambda entry: entry.path))
     except OSError as error:
         raise ArtifactError(
             f"{error.filename or root} cannot be read: {error.strerror}", hint="check the directory and its rights"
         ) from error
 
 
-def _homes(root: Path) -> tuple[str, ...]:
-    """Directories that links may point into.
+def link_homes(root: Path) -> tuple[str, ...]:
+    """Directories that links may point into, each with a / at the end.
 
-    The root, Hugging Face's cache, and where a container keeps what it fetched.
+    The root, the blobs of the same model in Hugging Face's cache, and where whoever starts us keeps the files: a
+    container what it fetched, `serve` the model. Never the cache as a whole: it has what other models keep private.
     """
     resolved = root.resolve()
-    cache = Path(os.environ.get("HF_HUB_CACHE") or "~/.cache/huggingface/hub").expanduser()
-    homes = [resolved, cache.resolve()]
-    if resolved.parent.name == "snapshots":
+    homes = [resolved]
+    if resolved.parent.name == "snapshots" and resolved.parents[1].name.startswith("models--"):
         homes.append(resolved.parents[1] / "blobs")
-    if os.environ.get("DEPLOYTK_WEIGHTS"):
-        homes.append(Path(os.environ["DEPLOYTK_WEIGHTS"]).resolve())
+    given = os.environ.get("DEPLOYTK_WEIGHTS", "").split(os.pathsep)
+    homes += [Path(place).resolve() for place in given if place]
     return tuple(f"{home}{os.sep}" for home in homes)
 
 

@@ -13,7 +13,7 @@ from deploytk.base.import_path import python_environment
 from deploytk.base.processes import free_port, running, wait_until
 from deploytk.bench.matrix import Deployment
 from deploytk.plan import MODEL_AT
-from deploytk.serve.local import Endpoint, attach, completes
+from deploytk.serve import Endpoint, attach, completes
 from deploytk.smoke.run import LOG_LEVEL
 
 

@@ -23,7 +23,7 @@ from deploytk.bench.report import write_results
 from deploytk.bench.table import Failed, Result, read_result
 from deploytk.hardware.catalogue import MIB, Gpu, find_gpu
 from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
-from deploytk.serve.local import Endpoint
+from deploytk.serve import Endpoint
 from deploytk.smoke import Budget, Workload, measure, write_raw
 from deploytk.smoke.engine_log import read_engine_log
 from deploytk.smoke.judge import evidence_of

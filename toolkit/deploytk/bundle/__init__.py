@@ -1,10 +1,11 @@
 """Stage 3: Artifact + ServingPlan -> Bundle."""
 
+from deploytk.bundle.app_files import SHIPPED_APP, require_own_app
 from deploytk.bundle.golden import bundle_place, golden_in, read_golden
 from deploytk.bundle.manifest import bundle_digest
 from deploytk.bundle.measured import measured_in, read_measured
 from deploytk.bundle.read import is_bundle, read_bundle, verify_bundle
-from deploytk.bundle.render import SHIPPED_APP, Exported, export_templates, render_bundle
+from deploytk.bundle.render import Exported, export_templates, render_bundle
 from deploytk.bundle.value import (
     CHART,
     MANIFEST,
@@ -41,5 +42,6 @@ __all__ = [
     "read_golden",
     "read_measured",
     "render_bundle",
+    "require_own_app",
     "verify_bundle",
 ]

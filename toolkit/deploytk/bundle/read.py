@@ -28,10 +28,16 @@ def read_bundle(path: Path) -> Bundle:
     Raises BundleError for a manifest that deploytk would not have written, and when a file is missing, leads out of the
     bundle or has another size than the manifest says.
     """
-    manifest = _read_manifest(path)
+    bundle = described_bundle(path)
     homes = _homes(path)
-    for file in manifest.files:
+    for file in bundle.files:
         _check(path, file, homes)
+    return bundle
+
+
+def described_bundle(path: Path) -> Bundle:
+    """The bundle that the manifest at `path` describes; its files are not looked at."""
+    manifest = _read_manifest(path)
     size = sum(file.size for file in manifest.files)
     return Bundle(path, manifest.name, bundle_digest(manifest.files), manifest.files, manifest, size, 0)
 

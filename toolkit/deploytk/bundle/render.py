@@ -6,28 +6,25 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploytk import app
 from deploytk.artifact import Artifact
 from deploytk.base.digests import hash_files
 from deploytk.base.errors import BundleError, UsageError
 from deploytk.base.files import disk_errors, staged_directory, sync_directory
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
+from deploytk.bundle.app_files import SHIPPED_APP, app_texts
 from deploytk.bundle.links import link_or_copy
 from deploytk.bundle.manifest import NAME, manifest_of, to_text
 from deploytk.bundle.own_card import LICENSE, REPOSITORY, with_own_facts
-from deploytk.bundle.read import is_bundle, read_bundle, strangers_in, verify_bundle
+from deploytk.bundle.read import described_bundle, is_bundle, read_bundle, strangers_in, verify_bundle
 from deploytk.bundle.value import CHART, MANIFEST, ROOM, START, Bundle, BundleFile, BundleOptions, FileKind
 from deploytk.plan import ServingPlan
 
-SHIPPED_APP = Path(app.__file__).parent
-
 _CONFIG_INI = "triton_models/weights/config.ini"
-_OF_THE_PAGE = ("page.py", "loading.html")
 # What deploytk and hubs put into a bundle or an app, or have put there in earlier versions: whatever a model brings by
 # these names would be started, installed or believed.
 _OURS = (MANIFEST, ROOM, START, "Dockerfile", "requirements.txt", "packages.txt", "model_source.json", "fetch_model.py")
@@ -73,14 +70,21 @@ def render_bundle(
         if _is_there(place, manifest, progress):
             return read_bundle(out)
         with staged_directory(place, resumable=False) as staging:
-            copied = _link_model(sources, staging, progress)
+            copied = 0 if options.is_passing else _link_model(sources, staging, progress)
+            for path, source in sources.items() if options.is_passing else ():
+                _point_to(source, staging / path)
             for path, content in (generated | {MANIFEST: manifest}).items():
                 _write(staging / path, content)
             _check_unchanged(before)
             _settle(staging)
     if options.license is None:
         progress.note("no licence is given: hubs will show 'unknown'; name it with --license")
-    return replace(read_bundle(out), copied_bytes=copied)
+    return replace(described_bundle(out) if options.is_passing else read_bundle(out), copied_bytes=copied)
+
+
+def _point_to(source: Path, destination: Path) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    destination.symlink_to(source.resolve())
 
 
 def _sources(artifact: Artifact, generated: Collection[str], progress: Progress) -> dict[str, Path]:
@@ -139,43 +143,12 @@ def _generated_texts(artifact: Artifact, plan: ServingPlan, options: BundleOptio
     from deploytk.bundle.card import render_card
 
     texts = render_card(artifact, plan, options)
-    texts |= {path: _text(source) for path, source in _app_files(options)}
+    texts |= app_texts(options.app, options.template)
     texts["Dockerfile"] = (shipped("images") / _dockerfile(plan)).read_text(encoding="utf-8")
     if plan.config_ini:
         original = (artifact.root / _CONFIG_INI).read_text(encoding="utf-8-sig")
         texts[_CONFIG_INI] = _edited_ini(original, dict(plan.config_ini))
     return texts
-
-
-def _text(source: Path) -> str:
-    try:
-        return source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{source} cannot be read: {error}", hint="a template is text in UTF-8") from error
-
-
-def _app_files(options: BundleOptions) -> Iterator[tuple[str, Path]]:
-    """Path -> source of the app's files, user templates before shipped ones; of the requirements those of its kind."""
-    own = options.template / "app" if options.template and (options.template / "app").is_dir() else None
-    for mine in _files_in(own) if own else ():
-        if not (SHIPPED_APP / mine).is_file():
-            raise BundleError(f"{own}/{mine} replaces no file of the app", hint="remove it, or correct its name")
-    for path in _files_in(SHIPPED_APP):
-        source = SHIPPED_APP / path
-        chosen = own / path if own and (own / path).is_file() else source
-        if source.name.startswith("requirements-"):
-            if source.name == f"requirements-{options.app}.txt":
-                yield "requirements.txt", chosen
-        elif source.name == "start.py":
-            yield START, chosen
-        elif options.app == "gradio" or source.name not in _OF_THE_PAGE:
-            yield f"{ROOM}/{path}", chosen
-
-
-def _files_in(directory: Path) -> list[str]:
-    """Paths of all files in it; hidden ones and Python's caches aside."""
-    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
-    return sorted(str(path) for path in found if not any(part.startswith((".", "__pycache__")) for part in path.parts))
 
 
 def _dockerfile(plan: ServingPlan) -> str:

@@ -86,7 +86,7 @@ def build(
 
     runtime.refuse_unused()
     planning = planning.on_cpu() if engine == "cpu" else planning
-    bundle = bundle_of(source, planning.request(engine), packaging.options(source, app))
+    bundle = bundle_of(source, planning.request(engine), packaging, app)
     options = _options(destination, runtime, weights)
     if weights == "download":
         from deploytk.publish.record import fetchable_source

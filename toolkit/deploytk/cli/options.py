@@ -35,6 +35,9 @@ Golden = Annotated[
 Template = Annotated[
     Path | None, typer.Option("--template", exists=True, file_okay=False, help="Your templates, by shipped name.")
 ]
+TrustBundle = Annotated[
+    bool, typer.Option("--trust-bundle", help="Run the app of a bundle even if it is not the one deploytk renders.")
+]
 ReportFile = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json, .md, .html or .xml (JUnit)"),
@@ -83,6 +86,7 @@ class Packaging:
     license: Annotated[str | None, typer.Option(help="Licence of the weights, as hubs write it: apache-2.0.")] = None
     golden: Golden = None
     template: Template = None
+    trust_bundle: TrustBundle = False
 
     def options(self, source: Path, app: AppKind) -> BundleOptions:
         from deploytk.bundle import BundleOptions, read_golden

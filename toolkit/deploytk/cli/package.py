@@ -11,7 +11,7 @@ import typer
 from deploytk.cli.command import command
 from deploytk.cli.options import App, ModelDir, Packaging, Planning
 from deploytk.cli.session import show
-from deploytk.cli.source import measured_figures, package_model
+from deploytk.cli.source import measured_figures, package_model, refuse_trust
 
 
 @command("deploytk package ./internlm-chat-7b-awq -o ./bundle --license apache-2.0")
@@ -27,6 +27,7 @@ def package(
     ] = None,
 ) -> None:
     """Write a bundle: model card, app, Dockerfile and manifest around the (hard-linked) weights."""
+    refuse_trust(model)
     options = packaging.options(model, app)
     if report:
         options = dataclasses.replace(options, measured=measured_figures(report, model))

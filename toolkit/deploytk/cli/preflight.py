@@ -10,7 +10,9 @@ import typer
 from deploytk.base.durations import seconds_of
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
+from deploytk.cli.options import Template, TrustBundle
 from deploytk.cli.session import Session, show, unused
+from deploytk.cli.source import refuse_template
 
 
 @command("deploytk preflight ./bundle --gpu A10")
@@ -30,24 +32,40 @@ def preflight(
     network: Annotated[
         bool, typer.Option("--network", help="Let pip resolve the requirements, on the package index.")
     ] = False,
+    template: Template = None,
+    trust_bundle: TrustBundle = False,
 ) -> None:
     """Start an app as a hub will, and name what would keep it queueing: 0 it can run, 1 it cannot."""
     from deploytk.preflight import PreflightOptions
     from deploytk.preflight import preflight as look_at
 
-    _refuse_unused(source)
-    options = PreflightOptions(start=start, gpu=gpu, python=python, within_s=seconds_of(within), with_network=network)
+    _refuse_unused(source, template)
+    options = PreflightOptions(
+        start=start,
+        gpu=gpu,
+        python=python,
+        within_s=seconds_of(within),
+        with_network=network,
+        template=template,
+        trusts_bundle=trust_bundle,
+    )
     found = look_at(source, options, Session.progress)
     show(found, "show_preflight")
     if not found.passed:
         raise typer.Exit(1)
 
 
-def _refuse_unused(source: Path) -> None:
+def _refuse_unused(source: Path, template: Path | None) -> None:
     from deploytk.bundle import is_bundle
+    from deploytk.preflight import is_model
 
+    if is_bundle(source):
+        refuse_template(template)
     if not source.is_dir() or is_bundle(source):
         return
+    unused("template", because=f"{source} is not a bundle")
+    if not is_model(source):
+        unused("trust_bundle", because=f"{source} is an app without a model, which is run in any case")
     unused("gpu", because=f"{source} is an app without a plan, so nothing says what memory it takes")
     if not (source / "requirements.txt").is_file():
         unused("network", because=f"{source} has no requirements.txt to resolve")

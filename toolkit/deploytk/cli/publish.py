@@ -69,7 +69,7 @@ def publish(
     if not directory.exists() and _takes_images(place):
         _publish_image(source, place, where)
         return
-    bundle = bundle_of(directory, planning.request(), packaging.options(directory, app_kind))
+    bundle = bundle_of(directory, planning.request(), packaging, app_kind)
     _publish_bundle(bundle, place, where, planning.gpu)
 
 
@@ -144,7 +144,7 @@ def _takes_images(place: Target) -> bool:
 
 
 def _publish_image(image: str, place: Any, where: Where) -> None:
-    refuse_packaging(f"{image} is an image")
+    refuse_packaging(f"{image} is an image", "template", "trust_bundle")
     unused(*Session.given.keys() & {"base"}, because=f"{image} is an image already")
     if where.plan:
         found = place.preview_image(image, where.options())
@@ -166,7 +166,7 @@ def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None
     if app and app.is_preflighted:
         from deploytk.preflight import PreflightOptions, preflight, require_passed
 
-        wanted = PreflightOptions(gpu=gpu, platform=place.about.platform)
+        wanted = PreflightOptions(gpu=gpu, platform=place.about.platform, trusts_bundle=True)  # `bundle_of` has looked
         require_passed(preflight(bundle.path, wanted, Session.progress))
     show(publish_bundle(bundle, place, where.options(), Session.progress), "show_release", leave_out=("app_files",))
     if app and app.url:

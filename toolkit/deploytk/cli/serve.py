@@ -11,9 +11,9 @@ import typer
 
 from deploytk.base.errors import UsageError
 from deploytk.cli.command import command
-from deploytk.cli.options import App, Engine, ModelBundleOrImage, Planning, Template
+from deploytk.cli.options import App, Engine, ModelBundleOrImage, Planning, Template, TrustBundle
 from deploytk.cli.session import Session, show, unused
-from deploytk.cli.source import planning_for, source_kind
+from deploytk.cli.source import planning_for, refuse_template, source_kind, trusts
 
 _WITH_AN_APP = {"image": "an image", "bundle": "a bundle"}
 
@@ -51,11 +51,12 @@ def serve(
     rendering: Rendering,
     engine: Engine = "auto",
     app: App = "gradio",
+    trust_bundle: TrustBundle = False,
 ) -> None:
     """Run the very app that would be published, here; Ctrl-C stops it."""
-    from deploytk.serve.local import ServeOptions, open_endpoint, wait_while_running
+    from deploytk.serve import ServeOptions, open_endpoint, wait_while_running
 
-    _refuse_unused(source)
+    _refuse_unused(source, rendering.template)
     planning = planning_for(source, planning, engine)
     options = ServeOptions(
         engine=engine,
@@ -64,21 +65,26 @@ def serve(
         app=app,
         request=planning.request(),
         template=rendering.template,
+        trusts_bundle=trusts(source, trust_bundle),
     )
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             with open_endpoint(source, options, Session.progress) as endpoint:
-                show(endpoint, "show_endpoint", leave_out=("is_running", "golden"))
+                show(endpoint, "show_endpoint", leave_out=("is_running", "golden", "served"))
                 if listening.open:
                     typer.launch(endpoint.url)
                 wait_while_running(endpoint, rendering.watched())
 
 
-def _refuse_unused(source: str) -> None:
+def _refuse_unused(source: str, template: Path | None) -> None:
     kind = source_kind(source)
     if kind == "url":
         raise UsageError(
             f"{source} is running already", hint=f"open it in a browser, or measure it: deploytk smoke {source}"
         )
     if kind in _WITH_AN_APP:
-        unused("app", Rendering, because=f"{source} is {_WITH_AN_APP[kind]}, with an app of its own")
+        unused("app", "reload", because=f"{source} is {_WITH_AN_APP[kind]}, with an app of its own")
+    if kind == "image":
+        unused("template", because=f"{source} is an image, with an app of its own")
+    if kind == "bundle":
+        refuse_template(template)

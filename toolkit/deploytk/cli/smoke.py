@@ -12,12 +12,12 @@ import typer
 from deploytk.base.durations import seconds_of
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
-from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile
+from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile, TrustBundle
 from deploytk.cli.session import Session, show, unused
-from deploytk.cli.source import planning_for
+from deploytk.cli.source import planning_for, trusts
 
 if TYPE_CHECKING:
-    from deploytk.serve.local import ServeOptions
+    from deploytk.serve import ServeOptions
     from deploytk.smoke import Budget, Report, Workload
 
 
@@ -99,6 +99,7 @@ def smoke(
     planning: Planning,
     kept: Kept,
     engine: Engine = "auto",
+    trust_bundle: TrustBundle = False,
 ) -> None:
     """Measure VRAM and latency, check the answers, judge: 0 good, 1 wrong, 3 over budget, 4 cannot tell."""
     from deploytk.smoke import smoke as run_smoke
@@ -106,6 +107,7 @@ def smoke(
     kept.check()
     budget, workload = limits.chosen(), load.workload()
     options = _serving(planning_for(source, planning, engine), load, engine)
+    options = dataclasses.replace(options, trusts_bundle=trusts(source, trust_bundle))
     report = run_smoke(source, options, workload, budget, Session.progress, raw=kept.raw)
     kept.write(report)
     show(report, "show_report")
@@ -115,7 +117,7 @@ def smoke(
 
 def _serving(planning: Planning, load: Load, engine: EngineChoice) -> ServeOptions:
     from deploytk.bundle import read_golden
-    from deploytk.serve.local import ServeOptions
+    from deploytk.serve import ServeOptions
 
     golden = read_golden(load.golden) if load.golden else ()
     options = ServeOptions(engine=engine, golden=golden, request=planning.request(), attach_within_s=60.0)

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploytk.base.json import plain
-from deploytk.cli.options import EngineChoice, Packaging, Planning
+from deploytk.cli.options import AppKind, EngineChoice, Packaging, Planning
 from deploytk.cli.session import Session, unused
 
 if TYPE_CHECKING:
     from deploytk.bundle import Bundle, BundleOptions, Measured
     from deploytk.plan import PlanRequest
-    from deploytk.serve.local import SourceKind
+    from deploytk.serve import SourceKind
 
+_CHANGING = ("name", "base_model", "license", "golden", "app", "app_kind", "engine")
 _AS_IT_IS = {"url": "a running server", "image": "an image", "bundle": "a bundle"}
 
 
 def source_kind(source: str) -> SourceKind:
-    from deploytk.serve.local import source_kind as kind_of
+    from deploytk.serve import source_kind as kind_of
 
     return kind_of(source)
 
@@ -30,7 +31,7 @@ def planning_for(source: str, planning: Planning, engine: EngineChoice) -> Plann
     """What of `planning` applies to a source that is to be served; raises UsageError for more on the command line."""
     kind = source_kind(source)
     if kind == "model":
-        from deploytk.serve.local import choose_engine
+        from deploytk.serve import choose_engine
 
         return planning.on_cpu() if choose_engine(engine) == "cpu" else planning
     because = f"{source} is {_AS_IT_IS[kind]}, with a plan of its own"
@@ -75,17 +76,45 @@ def package_model(model: Path, request: PlanRequest, options: BundleOptions, out
     return render_bundle(artifact, plan_serving(artifact, named), options, output, Session.progress)
 
 
-def bundle_of(source: Path, request: PlanRequest, options: BundleOptions) -> Bundle:
-    """`source` itself when it is a bundle, else a bundle of it in a place that the next run finds again."""
-    from deploytk.bundle import bundle_place, is_bundle, read_bundle
+def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: AppKind) -> Bundle:
+    """`source` itself when it is a bundle, else a bundle of it in a place that the next run finds again.
+
+    Raises BundleError for a bundle whose app is not deploytk's, unless it is trusted: a model may bring one.
+    """
+    from deploytk.bundle import bundle_place, is_bundle, read_bundle, require_own_app
 
     if is_bundle(source):
         refuse_packaging(f"{source} is a bundle")
-        return read_bundle(source)
+        refuse_template(packaging.template)
+        bundle = read_bundle(source)
+        if not packaging.trust_bundle:
+            require_own_app(bundle, packaging.template)
+        return bundle
+    refuse_trust(source)
+    options = packaging.options(source, app)
     return package_model(source, request, options, bundle_place(source, options.name))
 
 
-def refuse_packaging(what: str) -> None:
+def refuse_packaging(what: str, *more: str) -> None:
     """Raises UsageError for options that would change what is packaged already."""
     hint = "leave it out, or package the model again with it"
-    unused(Planning, Packaging, "app", "app_kind", "engine", because=f"{what} already, taken as it is", hint=hint)
+    changing = (*_CHANGING, *more)
+    unused(Planning, *changing, because=f"{what} already, taken as it is", hint=hint)
+
+
+def refuse_template(template: Path | None) -> None:
+    """Of a bundle's templates those of its app alone are looked at: they tell whose app it is."""
+    if template and not (template / "app").is_dir():
+        unused("template", because=f"the bundle is rendered already, and {template}/app is missing")
+
+
+def refuse_trust(source: Path) -> None:
+    unused("trust_bundle", because=f"{source} is a model directory, for which deploytk renders the app")
+
+
+def trusts(source: str, trust_bundle: bool) -> bool:
+    """Whether the app of `source` runs unseen; raises UsageError for --trust-bundle where there is no bundle."""
+    kind = source_kind(source)
+    if kind != "bundle":
+        unused("trust_bundle", because=f"{source} is {_AS_IT_IS.get(kind, 'a model directory')}, not a bundle")
+    return trust_bundle

@@ -15,7 +15,7 @@ from deploytk.display.rows import plain_line, show_rows
 if TYPE_CHECKING:
     from deploytk.demo import Demo
     from deploytk.doctor import Checkup
-    from deploytk.serve.local import Endpoint
+    from deploytk.serve import Endpoint
 
 
 def show_checkup(checkup: Checkup) -> None:

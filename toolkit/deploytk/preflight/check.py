@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploytk.base.errors import EndpointError, UsageError
 from deploytk.base.progress import Progress
-from deploytk.bundle import Bundle, is_bundle, read_bundle
+from deploytk.bundle import Bundle, is_bundle, read_bundle, require_own_app
 from deploytk.bundle.links import link_or_copy
 from deploytk.hardware.catalogue import find_gpu
 from deploytk.preflight.probe import Start, start_app
@@ -32,6 +32,8 @@ class PreflightOptions:
     within_s: float = 30.0  # until the first answer
     platform: Platform | None = None  # by default the strictest that installed targets tell of
     with_network: bool = False  # ask pip whether it can resolve the requirements
+    template: Path | None = None  # what else than the shipped files the app of a bundle is rendered from
+    trusts_bundle: bool = False  # whatever app a bundle or a model directory brings is run
 
 
 def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Preflight:
@@ -47,6 +49,8 @@ def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Pr
     platform = options.platform or strictest_platform()
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
         bundle = read_bundle(source) if is_bundle(source) else None
+        if not options.trusts_bundle:
+            _require_trust(source, bundle, options)
         app = _app_of(bundle, Path(directory) / "app") if bundle else source
         findings = _look(app, bundle, options, platform)
         started: Start | None = None
@@ -70,6 +74,20 @@ def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Pr
         python_there=".".join(map(str, platform.python)),
         resolved_by_pip=options.with_network,
     )
+
+
+def _require_trust(source: Path, bundle: Bundle | None, options: PreflightOptions) -> None:
+    """Raises BundleError or UsageError for an app that came with a model: who named it may know the model alone."""
+    if bundle:
+        require_own_app(bundle, options.template)
+    elif is_model(source):
+        hint = f"package it (deploytk package {source} -o BUNDLE), or say --trust-bundle to start what it brings"
+        raise UsageError(f"{source} is a model directory: deploytk wrote no app into it", hint=hint)
+
+
+def is_model(source: Path) -> bool:
+    """Whether the directory holds a model; what else is in it is then of whoever made that."""
+    return (source / "config.json").is_file() or (source / "triton_models").is_dir()
 
 
 def _version(python: str) -> str:

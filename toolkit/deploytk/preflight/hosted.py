@@ -8,7 +8,7 @@ import httpx
 
 from deploytk.base.errors import EndpointError, TryAgainError
 from deploytk.base.progress import Progress
-from deploytk.serve.local import Endpoint, attach
+from deploytk.serve import Endpoint, attach
 
 _ASK_WITHIN_S = 10.0
 _PAUSE_S = 5.0

@@ -1,1 +1,18 @@
-"""Stage 7: bundle, image, model or URL -> Endpoint."""
+"""Stage 7: a URL, image, bundle or model directory -> Endpoint."""
+
+from deploytk.serve.endpoint import Endpoint, EngineChoice, ServeOptions, attach, completes, wait_while_running
+from deploytk.serve.local import choose_engine
+from deploytk.serve.source import SourceKind, open_endpoint, source_kind
+
+__all__ = [
+    "Endpoint",
+    "EngineChoice",
+    "ServeOptions",
+    "SourceKind",
+    "attach",
+    "choose_engine",
+    "completes",
+    "open_endpoint",
+    "source_kind",
+    "wait_while_running",
+]

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from deploytk.base.errors import DeployError, EndpointError, ImageError
 from deploytk.base.progress import Progress
-from deploytk.bundle import MANIFEST
+from deploytk.bundle import MANIFEST, golden_in
 from deploytk.image.config import LABELS
 from deploytk.image.docker import RunOptions, connected
+from deploytk.serve.endpoint import Endpoint, ServeOptions, attach, chosen_port, is_ready
 
 _TAIL_LINES = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A container that answers."""
-
-    container: str
-    url: str
-    manifest: bytes  # the bundle's deploytk.json
-    is_running: Callable[[], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the container is to be reached, and how long it may take."""
-
-    host: str
-    port: int
-    ready_within_s: float
-    environment: Mapping[str, str]
 
 
 def is_image(reference: str) -> bool:
@@ -47,13 +28,12 @@ def is_image(reference: str) -> bool:
 
 
 @contextmanager
-def running_image(
-    reference: str, place: Place, is_ready: Callable[[str], bool], progress: Progress
-) -> Iterator[Running]:
-    """A container of `reference`, once `is_ready` says so of its URL; removed at the end, however that comes.
+def running_image(reference: str, options: ServeOptions, progress: Progress) -> Iterator[Endpoint]:
+    """A container of `reference`, once it is ready; removed at the end, however that comes.
 
     Its output goes to `progress`. Raises EndpointError with the end of it when the container ends or time runs out.
     """
+    port = chosen_port(options)
     with connected() as daemon:
         config = daemon.config(reference)
         if ((config.get("Config") or {}).get("Labels") or {}).get(f"{LABELS}weights") == "mount":
@@ -63,27 +43,27 @@ def running_image(
         has_gpu = daemon.has_gpus()
         # On the host's network the container listens where it was asked to, and nowhere else.
         shares = daemon.shares_network()
-        listens = {"HOST": place.host, "PORT": str(place.port)} if shares else {"PORT": str(container_port)}
-        environment = {**place.environment, **listens}
-        container = daemon.run(
-            reference, RunOptions(place.host, place.port, container_port, environment, has_gpu=has_gpu)
-        )
+        listens = {"HOST": options.host, "PORT": str(port)} if shares else {"PORT": str(container_port)}
+        environment = {**dict(options.environment), **listens}
+        container = daemon.run(reference, RunOptions(options.host, port, container_port, environment, has_gpu=has_gpu))
         try:
             progress.note(f"container {container[:12]} of {reference}{', with the GPUs' if has_gpu else ''}")
             lines: list[str] = []
             threading.Thread(target=_follow, args=(container, lines, progress), daemon=True).start()
-            url = f"http://{place.host}:{daemon.published_port(container, container_port, place.port)}"
-            deadline = time.monotonic() + place.ready_within_s
+            url = f"http://{options.host}:{daemon.published_port(container, container_port, port)}"
+            deadline = time.monotonic() + options.ready_within_s
             while not is_ready(url):
                 is_alive, exit_code, _ = daemon.state(container)
                 if not is_alive:
                     time.sleep(0.2)  # for the last lines
                     raise _failed(f"the container ended with code {exit_code} before it was ready", lines)
                 if time.monotonic() > deadline:
-                    raise _failed(f"the container was not ready within {place.ready_within_s:.0f} s", lines)
+                    raise _failed(f"the container was not ready within {options.ready_within_s:.0f} s", lines)
                 time.sleep(0.1)
             manifest = daemon.file(container, f"/bundle/{MANIFEST}")
-            yield Running(container, url, manifest, lambda: daemon.state(container)[0])
+            yield dataclasses.replace(
+                attach(url), is_running=lambda: daemon.state(container)[0], golden=golden_in(manifest)
+            )
         finally:
             daemon.remove(container)
 

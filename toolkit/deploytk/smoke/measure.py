@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from deploytk.base.progress import Progress
 from deploytk.bundle import Golden
-from deploytk.serve.local import Endpoint
+from deploytk.serve import Endpoint
 from deploytk.smoke.client import Connection, Exchange
 from deploytk.smoke.correctness import Answer, Finding, check_answers, check_counts, check_repeats
 from deploytk.smoke.counters import Counters, read_counters

@@ -14,14 +14,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploytk import __version__
-from deploytk.artifact import Artifact, read_artifact
+from deploytk.artifact import Artifact
 from deploytk.base.errors import EndpointError
 from deploytk.base.progress import Progress, Silent
-from deploytk.bundle import Golden, is_bundle, read_bundle
+from deploytk.bundle import Golden, is_bundle
 from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
 from deploytk.plan import ServingPlan
 from deploytk.plan.weights_size import weights_bytes
-from deploytk.serve.local import Endpoint, ServeOptions, open_endpoint
+from deploytk.serve import Endpoint, ServeOptions, open_endpoint
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.engine_log import EngineLog, parse_engine_log, read_engine_log
@@ -97,9 +97,7 @@ def gather(source: str, options: ServeOptions, workload: Workload, progress: Pro
 
 def _golden(endpoint: Endpoint) -> tuple[Golden, ...]:
     """The golden answers that a bundle or an image carries."""
-    if endpoint.bundle is None or not is_bundle(endpoint.bundle):
-        return endpoint.golden
-    return read_bundle(endpoint.bundle).manifest.golden
+    return endpoint.served.bundle.manifest.golden if endpoint.served else endpoint.golden
 
 
 def _require_text(endpoint: Endpoint) -> None:
@@ -160,11 +158,10 @@ class _Served:
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> _Served:
-        if endpoint.bundle is None:
+        if endpoint.served is None:
             return cls(None, None, None, None)
-        bundle = read_bundle(endpoint.bundle)
+        bundle, artifact = endpoint.served.bundle, endpoint.served.artifact
         plan = bundle.manifest.plan
-        artifact = read_artifact(endpoint.bundle)
         return cls(planned_vram(artifact, plan), plan, weights_name(artifact), bundle.digest)
 
 

@@ -1,0 +1,164 @@
+"""A running server: what is known of it, whether it answers, and how long it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from deploytk.artifact import Artifact
+from deploytk.base.errors import EndpointError
+from deploytk.base.processes import free_port, is_free
+from deploytk.bundle import Bundle, Golden
+from deploytk.plan import PlanRequest
+
+EngineChoice = Literal["auto", "turbomind", "cpu"]
+_ASK_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server that we started serves."""
+
+    bundle: Bundle
+    artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A running OpenAI-style server."""
+
+    url: str  # without /v1 and without a slash at the end
+    model: str  # the name to send in requests, from /v1/models
+    engine: str | None  # which serving engine really runs: "turbomind", "pytorch", "cpu"; None when it does not say
+    engine_log: Path | None  # the engine's own output, when we started it
+    pid: int | None  # of the process that we started; its children belong to it
+    bundle: Path | None  # what is served, when we started it
+    is_running: Callable[[], bool] | None = None  # of a container that we started, which has no process of ours
+    golden: tuple[Golden, ...] = ()  # that an image carries
+    served: Served | None = None  # when we started it from a directory
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    engine: EngineChoice = "auto"
+    host: str = "127.0.0.1"
+    port: int = 0  # 0: a free one
+    app: Literal["gradio", "api"] = "api"
+    request: PlanRequest = dataclasses.field(default_factory=PlanRequest)
+    golden: tuple[Golden, ...] = ()
+    template: Path | None = None  # user templates that replace shipped ones by name
+    trusts_bundle: bool = False  # whatever app a bundle brings is run
+    environment: tuple[tuple[str, str], ...] = ()  # for the app and its engine, beside ours
+    ready_within_s: float = 1800.0
+    attach_within_s: float = 0.0  # how long a server at a URL may take until it completes something
+
+
+def attach(url: str) -> Endpoint:
+    """The server that runs at `url`; raises EndpointError when no OpenAI-style API answers there."""
+    state = _get(f"{url}/ready")
+    models = _get(f"{url}/v1/models")
+    try:
+        model = str(models["data"][0]["id"])  # type: ignore[index]
+        owner = str(models["data"][0].get("owned_by", ""))  # type: ignore[index]
+    except (KeyError, IndexError, TypeError) as error:
+        raise EndpointError(
+            f"{url}/v1/models answers no list of models", hint="name the address of an OpenAI-style server, without /v1"
+        ) from error
+    engine = state.get("engine") if isinstance(state, dict) else None
+    return Endpoint(url, model, engine or ("cpu" if owner == "deploytk-cpu" else None), None, None, None)
+
+
+def attach_when_ready(url: str, limit_s: float) -> Endpoint:
+    """`attach`, again and again until a real completion comes or time runs out; at once with a limit of 0."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            endpoint = attach(url)
+        except EndpointError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            if time.monotonic() > deadline or completes(endpoint):
+                return endpoint
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic()) + 0.05))
+
+
+def completes(endpoint: Endpoint) -> bool:
+    """Whether the server gives one token; a list of models alone may come long before."""
+    body = {"model": endpoint.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
+    try:
+        answer = httpx.post(f"{endpoint.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == 200
+
+
+def is_ready(url: str) -> bool:
+    """Whether the app says that a real token came out; raises EndpointError when it says that it failed."""
+    state = _get(f"{url}/ready")
+    if isinstance(state, dict) and state.get("state") == "failed":
+        raise EndpointError(
+            f"the engine failed: {state.get('detail')}", hint="the lines above are the end of its output"
+        )
+    return isinstance(state, dict) and state.get("state") == "ready"
+
+
+def _get(url: str) -> object:
+    """The JSON that a server answers, None when it answers none."""
+    try:
+        return httpx.get(url, timeout=_ASK_WITHIN_S, trust_env=False, verify=_trusted()).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return None
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Made once: it takes longer than an answer, and we ask often."""
+    return ssl.create_default_context()
+
+
+def wait_while_running(endpoint: Endpoint, watched: Sequence[Path] = ()) -> None:
+    """Return when a file below `watched` changes; raises EndpointError when the process of `endpoint` ends.
+
+    Ctrl-C ends it with KeyboardInterrupt.
+    """
+    before = _marks(watched)
+    while _runs(endpoint):
+        time.sleep(0.5)
+        if watched and _marks(watched) != before:
+            return
+    raise EndpointError("the app has ended by itself", hint="start it again; see what it printed before")
+
+
+def _runs(endpoint: Endpoint) -> bool:
+    if endpoint.is_running is not None:
+        return endpoint.is_running()
+    return endpoint.pid is None or os.waitpid(endpoint.pid, os.WNOHANG)[0] == 0
+
+
+def _marks(roots: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """Path -> size and time of every file below `roots`."""
+    found = {}
+    for path in (path for root in roots for path in root.rglob("*")):
+        with suppress(OSError):
+            status = path.stat()
+            found[path] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def chosen_port(options: ServeOptions) -> int:
+    """The port that was asked for, or a free one; raises EndpointError when it is taken."""
+    port = options.port or free_port(options.host)
+    if not is_free(options.host, port):
+        raise EndpointError(f"port {port} of {options.host} is taken", hint="choose another with --port, or 0 for any")
+    return port
