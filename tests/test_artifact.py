@@ -235,6 +235,20 @@ def test_a_snapshot_of_the_huggingface_cache_is_a_model(tmp_path: Path) -> None:
     assert artifact.weights_bytes == (MODELS / "hf-awq" / "model.safetensors").stat().st_size
 
 
+def test_a_link_into_another_models_cache_is_not_followed(
+    model_copy: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "hub"
+    secret = cache / "models--me--private" / "blobs" / "0123"
+    secret.parent.mkdir(parents=True)
+    secret.write_text("mine")
+    root = model_copy("hf-awq")
+    (root / "notes.txt").symlink_to(secret)
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+
+    assert "notes.txt is a link to" in _messages(root, "error")
+
+
 def test_links_to_where_a_container_fetched_its_weights_are_followed(
     model_copy: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
