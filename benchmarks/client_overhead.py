@@ -28,7 +28,8 @@ from timing import report
 from deploytk.base.progress import Silent
 from deploytk.serve import Endpoint
 from deploytk.smoke import Measurement, Workload, measure
-from deploytk.smoke.client import Connection, receive
+from deploytk.smoke.client import Connection
+from deploytk.smoke.received import receive
 
 EVENTS, RATE = 100, 50.0
 FAST_EVENTS, FAST_STREAMS = 5000, 4

@@ -16,8 +16,8 @@ from deploytk.base.progress import Silent
 from deploytk.bundle import Golden
 from deploytk.serve import ServeOptions
 from deploytk.smoke import Budget, Report, Workload, make_budget, markdown, read_budget, smoke, write_report
-from deploytk.smoke.client import Chunks, Events
 from deploytk.smoke.correctness import degenerate
+from deploytk.smoke.received import Chunks, Events
 from deploytk.smoke.statistics import percentile, summarize
 
 FEW = Workload(

@@ -18,9 +18,12 @@ def shown(value: float | None, digits: int = 1) -> str:
 
 
 def plain(value: object) -> object:
-    """`value` with dataclasses as dicts, sequences as lists and paths as strings, all the way down."""
+    """`value` with dataclasses as dicts, sequences as lists and paths as strings, all the way down.
+
+    Fields that `repr` does not show, which are credentials, are left out.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -164,7 +164,10 @@ class _Exchange:
             location = response.headers.get("location", "") if response.is_redirect else ""
             if location:
                 return Answer(response.status_code, b""), location
-            if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            if not self.takes_start and response.headers.get("content-encoding", "identity").strip().lower() not in (
+                "",
+                "identity",
+            ):
                 raise ConnectionError("its answer is packed, which nobody asked for")
             self.status = response.status_code
             return await self._read(response), ""

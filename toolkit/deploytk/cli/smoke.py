@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploytk.base.durations import seconds_of
+from deploytk.base.errors import UsageError
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
 from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile, TrustBundle
@@ -59,14 +61,39 @@ class Load:
         typer.Option(metavar="DURATION", help="How long it may take to be ready; 60s at a URL, 30m when started here."),
     ] = None
 
+    time_limit: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long all requests together may take; 2m at most for each.")
+    ] = "10m"
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Variable with the key that a server at a URL wants; DEPLOYTK_API_KEY by default."
+        ),
+    ] = None
+
+    def api_key(self) -> str | None:
+        """The key itself: never an argument of a command, which others see."""
+        from deploytk.serve.asking import API_KEY
+
+        name = self.api_key_env or API_KEY
+        key = os.environ.get(name, "").strip() or None
+        if self.api_key_env and key is None:
+            raise UsageError(f"the variable {name!r} holds no key", hint="set it, or leave out --api-key-env")
+        return key
+
     def workload(self) -> Workload:
         from deploytk.smoke import Workload
 
         if self.rate is not None:
             unused("concurrency", because="--rate says when requests are sent", hint="leave it out, or --rate")
-        return Workload(
+        workload = Workload(
             requests=self.requests, concurrency=self.concurrency, rate=self.rate, output_tokens=self.output_tokens
         )
+        total_s = seconds_of(self.time_limit)
+        if not total_s:
+            raise UsageError("--time-limit 0 leaves no time for a request", hint="write 90s, 30m or 1h")
+        request_s = min(workload.request_within_s, total_s)
+        return dataclasses.replace(workload, request_within_s=request_s, total_within_s=total_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +132,8 @@ def smoke(
     from deploytk.smoke import smoke as run_smoke
 
     kept.check()
+    if not source.startswith(("http://", "https://")):
+        unused("api_key_env", because="an app that is started here takes the keys in DEPLOYTK_API_KEYS")
     budget, workload = limits.chosen(), load.workload()
     options = _serving(planning_for(source, planning, engine), load, engine)
     options = dataclasses.replace(options, trusts_bundle=trusts(source, trust_bundle))
@@ -120,7 +149,9 @@ def _serving(planning: Planning, load: Load, engine: EngineChoice) -> ServeOptio
     from deploytk.serve import ServeOptions
 
     golden = read_golden(load.golden) if load.golden else ()
-    options = ServeOptions(engine=engine, golden=golden, request=planning.request(), attach_within_s=60.0)
+    options = ServeOptions(
+        engine=engine, golden=golden, request=planning.request(), attach_within_s=60.0, api_key=load.api_key()
+    )
     if load.wait is None:
         return options
     within_s = seconds_of(load.wait)

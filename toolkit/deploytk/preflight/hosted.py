@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
-
-import httpx
+from typing import Any
 
 from deploytk.base.errors import EndpointError, TryAgainError
 from deploytk.base.progress import Progress
-from deploytk.serve import Endpoint, attach
+from deploytk.base.terminal import one_line
+from deploytk.serve import Endpoint, asking, attach
 
-_ASK_WITHIN_S = 10.0
+_COMPLETE_WITHIN_S = 120.0
 _PAUSE_S = 5.0
 _TELL_EVERY_S = 60.0
 
@@ -27,7 +28,7 @@ def await_app(url: str, limit_s: float, progress: Progress, *, preflight_passed:
         if state == "failed":
             raise EndpointError(f"the app at {url} failed: {words}", hint="see the app's log on its page, 日志")
         if state == "ready":
-            endpoint = attach(url)
+            endpoint = attach(url, asking.key_for(url, os.environ.get(asking.API_KEY)))
             _complete(endpoint)
             return endpoint
         now = time.monotonic()
@@ -56,23 +57,18 @@ def _still_waiting(url: str, state: str, words: str, limit_s: float, *, prefligh
 
 def _state(url: str) -> tuple[str, str]:
     """queued when nothing of ours answers, else what the app says about itself."""
-    try:
-        answer = httpx.get(f"{url}/ready", timeout=_ASK_WITHIN_S, follow_redirects=True)
-        facts = answer.json()
-        return str(facts["state"]), str(facts.get("detail", ""))
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
-        return "queued", ""
+    state = asking.state_of(url)
+    return (state.name, one_line(state.detail)) if state else ("queued", "")
 
 
 def _complete(endpoint: Endpoint) -> None:
     """Raises EndpointError unless one prompt is completed."""
-    body = {"model": endpoint.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 8}
     try:
-        answer = httpx.post(f"{endpoint.url}/v1/chat/completions", json=body, timeout=120)
-        if answer.status_code == 401:
-            return  # it asks for a key, which we do not have: it is up
-        content = answer.json()["choices"][0]["message"]["content"]
-    except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+        answer = asking.complete(endpoint.url, endpoint.model, endpoint.key, _COMPLETE_WITHIN_S, max_tokens=8)
+        asking.require_key(endpoint.url, answer, endpoint.key)
+        found: Any = answer.json()
+        content = found["choices"][0]["message"]["content"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise EndpointError(
             f"the app at {endpoint.url} is up but completes nothing", hint="see the app's log on its page, 日志"
         ) from error

@@ -10,10 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from deploytk.base.errors import TryAgainError
 from deploytk.base.files import locked
+from deploytk.base.net import ask
 from deploytk.base.processes import is_free, running, tail
 from deploytk.publish.platform import Platform
 
@@ -111,8 +110,8 @@ def _environment(work: Path, python: str) -> dict[str, str]:
 
 
 def _ask(port: int) -> int | None:
-    with suppress(httpx.HTTPError):
-        return httpx.get(f"http://127.0.0.1:{port}/", timeout=_ASK_WITHIN_S, trust_env=False).status_code
+    with suppress(ConnectionError):
+        return ask(f"http://127.0.0.1:{port}/", _ASK_WITHIN_S, takes_start=True).status
     return None
 
 

@@ -13,6 +13,7 @@ from deploytk.base.progress import Progress
 from deploytk.bundle import MANIFEST, golden_in
 from deploytk.image.config import LABELS
 from deploytk.image.docker import RunOptions, connected
+from deploytk.serve.asking import own_key
 from deploytk.serve.endpoint import Endpoint, ServeOptions, attach, chosen_port, is_ready
 
 _TAIL_LINES = 15
@@ -62,7 +63,9 @@ def running_image(reference: str, options: ServeOptions, progress: Progress) -> 
                 time.sleep(0.1)
             manifest = daemon.file(container, f"/bundle/{MANIFEST}")
             yield dataclasses.replace(
-                attach(url), is_running=lambda: daemon.state(container)[0], golden=golden_in(manifest)
+                attach(url, own_key(url, environment)),
+                is_running=lambda: daemon.state(container)[0],
+                golden=golden_in(manifest),
             )
         finally:
             daemon.remove(container)

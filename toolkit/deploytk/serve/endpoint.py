@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import httpx
-
 from deploytk.artifact import Artifact
 from deploytk.base.errors import EndpointError
+from deploytk.base.net import Key
 from deploytk.base.processes import free_port, is_free
 from deploytk.bundle import Bundle, Golden
 from deploytk.plan import PlanRequest
+from deploytk.serve import asking
 
 EngineChoice = Literal["auto", "turbomind", "cpu"]
-_ASK_WITHIN_S = 5.0
+_LEAST_S = 5.0  # for one token
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +44,7 @@ class Endpoint:
     is_running: Callable[[], bool] | None = None  # of a container that we started, which has no process of ours
     golden: tuple[Golden, ...] = ()  # that an image carries
     served: Served | None = None  # when we started it from a directory
+    key: Key | None = dataclasses.field(default=None, repr=False)  # that it wants
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,71 +59,45 @@ class ServeOptions:
     trusts_bundle: bool = False  # whatever app a bundle brings is run
     environment: tuple[tuple[str, str], ...] = ()  # for the app and its engine, beside ours
     ready_within_s: float = 1800.0
+    api_key: str | None = dataclasses.field(default=None, repr=False)  # that a server at a URL wants
     attach_within_s: float = 0.0  # how long a server at a URL may take until it completes something
 
 
-def attach(url: str) -> Endpoint:
-    """The server that runs at `url`; raises EndpointError when no OpenAI-style API answers there."""
-    state = _get(f"{url}/ready")
-    models = _get(f"{url}/v1/models")
-    try:
-        model = str(models["data"][0]["id"])  # type: ignore[index]
-        owner = str(models["data"][0].get("owned_by", ""))  # type: ignore[index]
-    except (KeyError, IndexError, TypeError) as error:
-        raise EndpointError(
-            f"{url}/v1/models answers no list of models", hint="name the address of an OpenAI-style server, without /v1"
-        ) from error
-    engine = state.get("engine") if isinstance(state, dict) else None
-    return Endpoint(url, model, engine or ("cpu" if owner == "deploytk-cpu" else None), None, None, None)
+def attach(url: str, key: Key | None = None) -> Endpoint:
+    """The server that runs at `url`; raises EndpointError when no OpenAI-style API answers there, or wants a key."""
+    model, owner = asking.model_of(url, key)
+    state = asking.state_of(url, key)
+    engine = state.engine if state else None
+    return Endpoint(url, model, engine or ("cpu" if owner == "deploytk-cpu" else None), None, None, None, key=key)
 
 
-def attach_when_ready(url: str, limit_s: float) -> Endpoint:
+def attach_when_ready(url: str, key: Key | None, limit_s: float) -> Endpoint:
     """`attach`, again and again until a real completion comes or time runs out; at once with a limit of 0."""
     deadline = time.monotonic() + limit_s
     while True:
         try:
-            endpoint = attach(url)
+            endpoint = attach(url, key)
         except EndpointError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or asking.wants_key(url, key):
                 raise
         else:
-            if time.monotonic() > deadline or completes(endpoint):
+            left_s = deadline - time.monotonic()
+            if left_s < 0 or asking.completes(url, endpoint.model, key, max(_LEAST_S, left_s)):
                 return endpoint
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic()) + 0.05))
 
 
 def completes(endpoint: Endpoint) -> bool:
     """Whether the server gives one token; a list of models alone may come long before."""
-    body = {"model": endpoint.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
-    try:
-        answer = httpx.post(f"{endpoint.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
-    except httpx.HTTPError:
-        return False
-    return answer.status_code == 200
+    return asking.completes(endpoint.url, endpoint.model, endpoint.key)
 
 
-def is_ready(url: str) -> bool:
+def is_ready(url: str, key: Key | None = None) -> bool:
     """Whether the app says that a real token came out; raises EndpointError when it says that it failed."""
-    state = _get(f"{url}/ready")
-    if isinstance(state, dict) and state.get("state") == "failed":
-        raise EndpointError(
-            f"the engine failed: {state.get('detail')}", hint="the lines above are the end of its output"
-        )
-    return isinstance(state, dict) and state.get("state") == "ready"
-
-
-def _get(url: str) -> object:
-    """The JSON that a server answers, None when it answers none."""
-    try:
-        return httpx.get(url, timeout=_ASK_WITHIN_S, trust_env=False, verify=_trusted()).json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-        return None
-
-
-@cache
-def _trusted() -> ssl.SSLContext:
-    """Made once: it takes longer than an answer, and we ask often."""
-    return ssl.create_default_context()
+    state = asking.state_of(url, key)
+    if state and state.name == "failed":
+        raise EndpointError(f"the engine failed: {state.detail}", hint="the lines above are the end of its output")
+    return state is not None and state.name == "ready"
 
 
 def wait_while_running(endpoint: Endpoint, watched: Sequence[Path] = ()) -> None:

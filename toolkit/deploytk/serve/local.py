@@ -22,6 +22,7 @@ from deploytk.base.processes import running, wait_until
 from deploytk.base.progress import Progress
 from deploytk.bundle import START, BundleOptions, is_bundle, read_bundle, render_bundle, require_own_app
 from deploytk.plan import plan_serving
+from deploytk.serve.asking import own_key
 from deploytk.serve.endpoint import Endpoint, EngineChoice, Served, ServeOptions, attach, chosen_port, is_ready
 
 
@@ -99,12 +100,13 @@ def _running_app(
     argv = [sys.executable, str(served.bundle.path.absolute() / START)]
     reachable = "127.0.0.1" if options.host in ("0.0.0.0", "") else options.host  # noqa: S104
     url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    key = own_key(url, environment)
     with running(argv, cwd=work, environment=environment, log=app_log) as process:
         started = time.monotonic()
         progress.note(f"{url} shows how far the model is")
-        wait_until(lambda: is_ready(url), process, app_log, options.ready_within_s, "the app")
+        wait_until(lambda: is_ready(url, key), process, app_log, options.ready_within_s, "the app")
         progress.note(f"ready after {time.monotonic() - started:.1f} s")
-        found = attach(url)
+        found = attach(url, key)
         yield dataclasses.replace(
             found, engine=engine, engine_log=engine_log, pid=process.pid, bundle=served.bundle.path, served=served
         )

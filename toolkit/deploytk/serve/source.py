@@ -11,6 +11,7 @@ from typing import Literal
 
 from deploytk.base.progress import Progress
 from deploytk.bundle import is_bundle
+from deploytk.serve.asking import key_for
 from deploytk.serve.endpoint import Endpoint, ServeOptions, attach_when_ready
 from deploytk.serve.local import running_locally
 
@@ -27,7 +28,8 @@ def open_endpoint(source: str, options: ServeOptions, progress: Progress) -> Ite
     """
     kind = source_kind(source)
     if kind == "url":
-        yield attach_when_ready(source.rstrip("/"), options.attach_within_s)
+        url = source.rstrip("/")
+        yield attach_when_ready(url, key_for(url, options.api_key), options.attach_within_s)
     elif kind == "image":
         from deploytk.serve.container import running_image
 

@@ -1,46 +1,28 @@
 """A measuring HTTP client: connections that are open before they are needed, and a stamp at every read.
 
 The stamp is taken in `data_received`, when the bytes come from the socket and before anything is parsed; answers are
-taken apart when the measurement is over. So neither the client's own work nor the handshake is counted.
+taken apart when the measurement is over. So neither the client's own work nor the handshake is counted. An answer
+that is larger than any to that request, or takes longer, ends the request there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from deploytk.base.errors import EndpointError
+from deploytk.base.net import Key, trusted
+from deploytk.smoke.received import Exchange, Head, split
 
 _CONNECT_WITHIN_S = 10.0
-_LARGEST_ANSWER_BYTES = 2**26
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request and the reads in which its answer came. Times are `time.perf_counter_ns`."""
-
-    sent_ns: int  # just before the first byte of the request
-    reads: tuple[tuple[int, bytes], ...]  # when, and what
-    is_closed: bool  # the server closed the connection after the last read
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """One answer, taken apart."""
-
-    status: int
-    sent_ns: int
-    head_ns: int  # when the last byte of its head was read
-    events: tuple[tuple[int, dict[str, Any]], ...]  # (when its last byte was read, the parsed event)
-    done_ns: int  # when the last byte was read
-    is_complete: bool  # a stream was ended by the server on purpose, a plain answer has all its bytes
-    error: str  # what the server said went wrong, "" when nothing
+_LARGEST_ANSWER_BYTES = 2**26  # without a limit of its own
+_LARGEST_HEAD_BYTES = 2**15
+_READ_BYTES = 128  # what a read takes beside its bytes
+_MOST_FALSE_ENDS = 100  # reads that end like the last chunk and are not: in text of a model there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +42,25 @@ class Address:
             host, port = parts.hostname, parts.port
         except ValueError:
             host, port = None, None
-        if not host or parts.scheme not in ("http", "https"):
+        if not host or parts.scheme not in ("http", "https") or not (host + parts.path).isprintable():
             raise EndpointError(f"{url} is no address of a server", hint="it looks like http://127.0.0.1:7860")
         is_secure = parts.scheme == "https"
         return cls(host, port or (443 if is_secure else 80), is_secure, parts.path.rstrip("/"))
 
-    def head(self, method: str, path: str, size: int, key: str | None) -> bytes:
+    def head(self, path: str, size: int, headers: dict[str, str]) -> bytes:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        lines = [f"{method} {self.path}{path} HTTP/1.1", f"Host: {host}:{self.port}", "Accept: */*"]
-        lines += [f"Authorization: Bearer {key}"] if key else []
-        lines += ["Content-Type: application/json", f"Content-Length: {size}"] if method == "POST" else []
+        lines = [f"POST {self.path}{path} HTTP/1.1", f"Host: {host}:{self.port}", "Accept: */*"]
+        lines += ["Accept-Encoding: identity", *(f"{name}: {value}" for name, value in headers.items())]
+        lines += ["Content-Type: application/json", f"Content-Length: {size}"]
         return "\r\n".join([*lines, "", ""]).encode()
 
 
 class Connection:
     """A connection to one server, opened before it is needed and used for one request after the other."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, key: Key | None = None) -> None:
         self._address = Address.of(url)
-        self._key = key
+        self._headers = key.headers(url) if key else {}
         self._wire: _Wire | None = None
         self.connect_ms: float | None = None  # TCP and TLS, of the last time it was opened
 
@@ -87,7 +69,7 @@ class Connection:
         if self._wire is not None and not self._wire.is_closed:
             return
         loop = asyncio.get_running_loop()
-        tls = ssl.create_default_context() if self._address.is_secure else None
+        tls = trusted() if self._address.is_secure else None
         started = time.perf_counter_ns()
         opening = loop.create_connection(_Wire, self._address.host, self._address.port, ssl=tls)
         try:
@@ -101,22 +83,16 @@ class Connection:
             self._wire.close()
         self._wire = None
 
-    async def post(self, path: str, body: dict[str, Any], within_s: float) -> Exchange:
-        """Send `body` and collect the answer; raises OSError when none comes, or none in time."""
-        return await self._ask("POST", path, json.dumps(body, ensure_ascii=False).encode(), within_s)
-
-    async def get(self, path: str, within_s: float) -> tuple[int, bytes]:
-        """The status and body of an answer; raises OSError when none comes."""
-        exchange = await self._ask("GET", path, b"", within_s)
-        head, _, _, pieces = _split(exchange)
-        return head.status, b"".join(data for _, data in pieces)
-
-    async def _ask(self, method: str, path: str, content: bytes, within_s: float) -> Exchange:
-        head = self._address.head(method, path, len(content), self._key)
+    async def post(
+        self, path: str, body: dict[str, Any], within_s: float, largest_bytes: int = _LARGEST_ANSWER_BYTES
+    ) -> Exchange:
+        """Send `body` and collect the answer; raises OSError when none comes, none in time, or one without end."""
+        content = json.dumps(body, ensure_ascii=False).encode()
+        head = self._address.head(path, len(content), self._headers)
         await self.open()
         wire = self._wire
         assert wire is not None  # noqa: S101 (open sets it)
-        answered = wire.expect()
+        answered = wire.expect(largest_bytes)
         sent_ns = time.perf_counter_ns()
         wire.send(head + content)
         try:
@@ -128,8 +104,11 @@ class Connection:
             self.close()
             raise
         exchange = Exchange(sent_ns, tuple(wire.reads), wire.is_closed)
+        problem = wire.problem
         if not wire.is_reusable:
             self.close()
+        if problem:
+            raise ConnectionError(problem)
         if not exchange.reads:
             raise ConnectionError("the server closed the connection without an answer")
         return exchange
@@ -142,20 +121,24 @@ class _Wire(asyncio.Protocol):
         self.reads: list[tuple[int, bytes]] = []
         self.is_closed = False
         self.is_reusable = False
+        self.problem = ""  # why there will be no whole answer
         self._transport: asyncio.Transport | None = None
         self._answered: asyncio.Future[None] | None = None
-        self._head: _Head | None = None
-        self._start = b""
+        self._head: Head | None = None
+        self._start = bytearray()
         self._body_bytes = 0
         self._end = b""
+        self._false_ends = 0
+        self._allowed_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
 
-    def expect(self) -> asyncio.Future[None]:
+    def expect(self, largest_bytes: int) -> asyncio.Future[None]:
         """A future that is done with the answer to the request that is sent next."""
-        self.reads, self._head, self._start, self._end, self._body_bytes = [], None, b"", b"", 0
-        self.is_reusable = False
+        self.reads, self._head, self._start, self._end, self._body_bytes = [], None, bytearray(), b"", 0
+        self.is_reusable, self.problem, self._false_ends = False, "", 0
+        self._allowed_bytes = largest_bytes
         self._answered = asyncio.get_running_loop().create_future()
         if self.is_closed:
             self._answered.set_result(None)
@@ -172,22 +155,14 @@ class _Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.reads.append((time.perf_counter_ns(), data))
-        if self._head is not None:
+        self._allowed_bytes -= len(data) + _READ_BYTES
+        if self._allowed_bytes < 0:
+            self._give_up("the answer is larger than any to that request")
+        elif self._head is not None:
             self._body_bytes += len(data)
-        elif not self._has_head(data):
-            return
-        if self._head is not None and self._head.is_chunked:
-            # Almost always this is enough; whether the five bytes are the last chunk or text is looked at then.
-            self._end = self._end[-4:] + data[-5:]
-            if self._end.endswith(b"0\r\n\r\n") or self._body_bytes > _LARGEST_ANSWER_BYTES:
-                self._finish_chunked()
-        elif self._head is not None and self._head.length is not None:
-            if self._body_bytes >= self._head.length:
-                self._finish(is_reusable=True)
-        elif b"data: [DONE]" in (self._end[-16:] + data):
-            self._finish(is_reusable=False)
-        else:
-            self._end = data[-16:]
+            self._look_for_end(self._head, data)
+        elif self._has_head(data) and self._head is not None:
+            self._look_for_end(self._head, data)
 
     def eof_received(self) -> None:
         self.is_closed = True
@@ -196,176 +171,55 @@ class _Wire(asyncio.Protocol):
         self.is_closed = True
         self._finish(is_reusable=False)
 
+    def _look_for_end(self, head: Head, data: bytes) -> None:
+        if head.has_no_body:
+            self._finish(is_reusable=head.status >= 200)
+        elif head.is_chunked:
+            # Almost always this is enough; whether the five bytes are the last chunk or text is looked at then.
+            self._end = self._end[-4:] + data[-5:]
+            if self._end.endswith(b"0\r\n\r\n"):
+                self._finish_chunked()
+        elif head.length is not None:
+            if self._body_bytes >= head.length:
+                self._finish(is_reusable=True)
+        elif b"data: [DONE]" in (self._end[-16:] + data):
+            self._finish(is_reusable=False)
+        else:
+            self._end = data[-16:]
+
     def _has_head(self, data: bytes) -> bool:
         """Whether the head is whole now; counts what comes after it."""
         self._start += data
-        head, separator, body = self._start.partition(b"\r\n\r\n")
-        if not separator:
-            if len(self._start) > 65536:
-                self.close()
-                self._finish(is_reusable=False)
+        if b"\r\n\r\n" not in self._start[-len(data) - 3 :]:
+            if len(self._start) > _LARGEST_HEAD_BYTES:
+                self._give_up("the server does not speak HTTP")
             return False
-        self._head = _Head.of(head)
+        head, _, body = bytes(self._start).partition(b"\r\n\r\n")
+        self._head = Head.of(head)
         self._body_bytes = len(body)
         if self._head is None:
-            self.close()
-            self._finish(is_reusable=False)
-            return False
-        return True
+            self._give_up("the server does not speak HTTP")
+        return self._head is not None
 
     def _finish_chunked(self) -> None:
-        head, _, is_whole, _ = _split(Exchange(0, tuple(self.reads), is_closed=False))
-        if is_whole or self._body_bytes > _LARGEST_ANSWER_BYTES:
-            self._finish(is_reusable=is_whole and not head.closes)
+        self._false_ends += 1
+        if self._false_ends > _MOST_FALSE_ENDS:
+            self._give_up("the server sends chunks that are none")
+            return
+        try:
+            head, _, is_whole, _ = split(Exchange(0, tuple(self.reads), is_closed=False))
+        except ConnectionError as error:
+            self._give_up(str(error))
+            return
+        if is_whole:
+            self._finish(is_reusable=not head.closes)
+
+    def _give_up(self, problem: str) -> None:
+        self.problem = self.problem or problem
+        self.close()
+        self._finish(is_reusable=False)
 
     def _finish(self, *, is_reusable: bool) -> None:
         self.is_reusable = is_reusable and not self.is_closed and self._head is not None and not self._head.closes
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    status: int
-    is_chunked: bool
-    length: int | None
-    is_stream: bool  # server-sent events
-    closes: bool
-
-    @classmethod
-    def of(cls, data: bytes) -> _Head | None:
-        """None when this is not HTTP."""
-        lines = data.decode("latin-1").split("\r\n")
-        parts = lines[0].split(" ", 2)
-        if len(parts) < 2 or not parts[0].startswith("HTTP/") or not parts[1].isdigit():
-            return None
-        pairs = (line.partition(":") for line in lines[1:] if ":" in line)
-        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-        length = headers.get("content-length", "")
-        return cls(
-            status=int(parts[1]),
-            is_chunked=headers.get("transfer-encoding", "").lower() == "chunked",
-            length=int(length) if length.isdigit() else None,
-            is_stream=headers.get("content-type", "").startswith("text/event-stream"),
-            closes=headers.get("connection", "").lower() == "close" or parts[0] == "HTTP/1.0",
-        )
-
-
-def receive(exchange: Exchange) -> Received:
-    """Take the answer of `exchange` apart; raises ConnectionError when it is not HTTP."""
-    head, head_ns, is_whole, pieces = _split(exchange)
-    done_ns = exchange.reads[-1][0]
-    if head.is_stream:
-        parser = Events()
-        events = [(when, event) for when, data in pieces for event in parser.feed(data)]
-        # Not every server says [DONE]; one that ends its last chunk has meant to end.
-        is_complete = parser.is_done or (is_whole and head.is_chunked)
-    else:
-        body = b"".join(data for _, data in pieces)
-        events, is_complete = ([(done_ns, _parsed(body))] if body else []), is_whole
-    error = _error_in([event for _, event in events], head.status)
-    return Received(head.status, exchange.sent_ns, head_ns, tuple(events), done_ns, is_complete, error)
-
-
-def _split(exchange: Exchange) -> tuple[_Head, int, bool, list[tuple[int, bytes]]]:
-    """Head, when it was read, whether the body is whole, and the pieces of the body with their times."""
-    start, count, head_ns = b"", 0, 0
-    for when, data in exchange.reads:
-        start += data
-        count, head_ns = count + 1, when
-        if b"\r\n\r\n" in start:
-            break
-    head_bytes, separator, rest = start.partition(b"\r\n\r\n")
-    head = _Head.of(head_bytes) if separator else None
-    if head is None:
-        reason = "does not speak HTTP" if start else "closed the connection without an answer"
-        raise ConnectionError(f"the server {reason}")
-    pieces = [(head_ns, rest)] * bool(rest) + list(exchange.reads[count:])
-    if head.is_chunked:
-        chunks = Chunks()
-        try:
-            pieces = [(when, chunks.feed(data)) for when, data in pieces]
-        except ValueError as error:
-            raise ConnectionError("the server sends chunks that are none") from error
-        return head, head_ns, chunks.is_done, pieces
-    if head.length is not None:
-        return head, head_ns, sum(len(data) for _, data in pieces) >= head.length, pieces
-    return head, head_ns, exchange.is_closed, pieces
-
-
-class Chunks:
-    """Takes the chunks of a transfer encoding apart, wherever reads cut them."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._left = 0  # bytes of the current chunk, its line end included
-        self._is_last = False
-        self.is_done = False
-
-    def feed(self, data: bytes) -> bytes:
-        """The content in `data`; what is not whole yet waits. Raises ValueError for what is no chunk."""
-        data, at, found = self._rest + data, 0, []
-        self._rest = b""
-        while at < len(data) and not self.is_done:
-            if self._left:
-                stop = min(at + self._left, len(data))
-                self._left -= stop - at
-                # The last two bytes of a chunk are its line end.
-                found.append(data[at : max(at, stop - max(0, 2 - self._left))])
-                at = stop
-                continue
-            line_end = data.find(b"\r\n", at)
-            if line_end < 0:
-                self._rest = data[at:]
-                if len(self._rest) > 4096:
-                    raise ValueError("the size of a chunk is missing")
-                break
-            line = data[at:line_end]
-            at = line_end + 2
-            if self._is_last:
-                self.is_done = not line  # lines before the empty one are trailers
-                continue
-            size = int(line.partition(b";")[0], 16)
-            self._left = size + 2 if size else 0
-            self._is_last = size == 0
-        return b"".join(found)
-
-
-class Events:
-    """Takes server-sent events apart, wherever reads cut them."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self.is_done = False
-
-    def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """The events that are whole now."""
-        self._rest += data
-        *lines, self._rest = self._rest.split(b"\n")
-        found = []
-        for line in lines:
-            if not line.startswith(b"data:"):
-                continue
-            content = line[5:].strip()
-            if content == b"[DONE]":
-                self.is_done = True
-            elif content:
-                found.append(_parsed(content))
-        return found
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(content.decode())  # of bytes it would guess the encoding
-    except (ValueError, RecursionError):
-        return {"error": {"message": "the server sent something that is not JSON"}}
-    return value if isinstance(value, dict) else {"error": {"message": "the server sent something unexpected"}}
-
-
-def _error_in(events: Sequence[dict[str, Any]], status: int) -> str:
-    for event in events:
-        error = event.get("error")
-        message = error.get("message") if isinstance(error, dict) else error
-        if message or event.get("object") == "error":
-            return str(message or event.get("message"))[:300]
-    return "" if status < 400 else f"HTTP status {status}"

@@ -82,6 +82,8 @@ def _miscounted(record: Record) -> str:
     tokens, events = record.output_tokens or 0, len(record.event_ns)
     if tokens < events:
         return f"usage says {tokens} tokens, {events} pieces of text came"
+    if events > 1 and record.first_tokens + events - 1 > tokens:
+        return f"the first piece is said to hold {record.first_tokens} of {tokens} tokens, and {events - 1} more came"
     if tokens > record.asked_tokens + _SLACK_TOKENS:
         return f"usage says {tokens} tokens, at most {record.asked_tokens} were asked for"
     if record.is_exact and tokens < record.asked_tokens:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_LINE = re.compile(r"^lmdeploy:(prompt|generation)_tokens_total(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
+_LINE = re.compile(r"^lmdeploy:(prompt|generation)_tokens_total(?:\{[^}\n]*\})?\s+(\S+)", re.MULTILINE)
+
+_MOST = 2**53  # beyond it, and for NaN, a sum of floats is no count
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,6 @@ def read_counters(text: str) -> Counters | None:
             sums[name] += float(value)
     except ValueError:
         return None
-    if {name for name, _ in found} != set(sums):
+    if {name for name, _ in found} != set(sums) or not all(0 <= value <= _MOST for value in sums.values()):
         return None
     return Counters(int(sums["prompt"]), int(sums["generation"]))

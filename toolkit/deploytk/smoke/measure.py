@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from deploytk.base.net import ask
 from deploytk.base.progress import Progress
 from deploytk.bundle import Golden
 from deploytk.serve import Endpoint
-from deploytk.smoke.client import Connection, Exchange
+from deploytk.smoke.client import Connection
 from deploytk.smoke.correctness import Answer, Finding, check_answers, check_counts, check_repeats
 from deploytk.smoke.counters import Counters, read_counters
+from deploytk.smoke.received import Exchange
 from deploytk.smoke.record import Outcome, Record, Request, to_record
 from deploytk.smoke.selfcheck import ClientCheck, check_client
 from deploytk.smoke.statistics import percentile
@@ -24,6 +26,8 @@ _GOLDEN_TOKENS = 1024
 _MOST_WARM_CONNECTIONS = 64
 _COUNTERS_WITHIN_S = 1.0
 _LAG_EVERY_S = 0.005
+_BYTES_PER_TOKEN = 4096  # an event of one token takes some hundred
+_BYTES_ASIDE = 2**18
 _LEAD_S = 0.02  # before the first request of an open loop is due
 
 
@@ -64,7 +68,7 @@ class _Asking:
             answers = await self._ask_golden(golden)
             await self._fit_length()
             repeats = await self._warm_up()
-            before = await self._counters(None)
+            before = await self._counters()
             cpu, started = time.thread_time(), time.monotonic()
             with self._progress.task("requests", self._workload.requests, "steps") as advance, _undisturbed():
                 run = self._closed_loop if self._workload.rate is None else self._open_loop
@@ -180,10 +184,15 @@ class _Asking:
             ignores_end=request.is_exact,
         )
         path = "/v1/completions" if is_raw else "/v1/chat/completions"
-        return await self._exchange(request, lambda wire: wire.post(path, body, workload.request_within_s))
+        largest_bytes = _BYTES_ASIDE + _BYTES_PER_TOKEN * request.output_tokens
+        within_s = min(workload.request_within_s, self._deadline - time.monotonic())
+        if within_s <= 0:
+            now = time.perf_counter_ns()
+            return Outcome(request, now, None, f"no time is left of {workload.total_within_s:g} s", now, None)
+        return await self._exchange(request, lambda wire: wire.post(path, body, within_s, largest_bytes))
 
     async def _exchange(self, request: Request, ask: Callable[[Connection], Awaitable[Exchange]]) -> Outcome:
-        connection = self._idle.pop() if self._idle else Connection(self._endpoint.url)
+        connection = self._idle.pop() if self._idle else Connection(self._endpoint.url, self._endpoint.key)
         before = connection.connect_ms
         exchange, error = None, ""
         asked_ns = time.perf_counter_ns()
@@ -198,19 +207,17 @@ class _Asking:
 
     async def _open_connections(self, count: int) -> None:
         while len(self._idle) < count:
-            self._idle.append(Connection(self._endpoint.url))
+            self._idle.append(Connection(self._endpoint.url, self._endpoint.key))
         with suppress(OSError):  # the request that needs it says so
             await asyncio.gather(*(connection.open() for connection in self._idle))
 
-    async def _counters(self, connection: Connection | None) -> Counters | None:
-        wire = connection or Connection(self._endpoint.url)
+    async def _counters(self) -> Counters | None:
+        url = f"{self._endpoint.url}/metrics"
         try:
-            status, page = await wire.get("/metrics", _COUNTERS_WITHIN_S * 5)
+            page = await asyncio.to_thread(ask, url, _COUNTERS_WITHIN_S * 5, key=self._endpoint.key)
         except OSError:
             return None
-        finally:
-            wire.close()
-        return read_counters(page.decode("utf-8", "replace")) if status == 200 else None
+        return read_counters(page.body.decode("utf-8", "replace")) if page.status == 200 else None
 
     async def _counted(self, before: Counters | None, records: tuple[Record, ...]) -> Counters | None:
         """What the server counted since; its counters may come a moment after the answer."""
@@ -219,7 +226,7 @@ class _Asking:
         expected = sum(record.output_tokens or 0 for record in records)
         deadline = time.monotonic() + _COUNTERS_WITHIN_S
         while True:
-            now = await self._counters(None)
+            now = await self._counters()
             counted = now.since(before) if now else None
             if counted is None or counted.generation >= expected or time.monotonic() > deadline:
                 return counted

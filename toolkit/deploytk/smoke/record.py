@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from deploytk.smoke.client import Exchange, receive
+from deploytk.smoke.oddity import oddity
+from deploytk.smoke.received import Exchange, receive
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,13 @@ def to_record(outcome: Outcome) -> Record:
         received = receive(outcome.exchange)
     except ConnectionError as broken:
         return _failed(outcome, str(broken))
-    contents = [(when, *found) for when, event in received.events if (found := _content(event))[0]]
-    counts: dict[str, Any] = next((e["usage"] for _, e in reversed(received.events) if _is_usage(e.get("usage"))), {})
+    oddities = [oddity(event) for _, event in received.events]
+    events = tuple(one for one, odd in zip(received.events, oddities, strict=True) if not odd)
+    contents = [(when, *found) for when, event in events if (found := _content(event))[0]]
+    counts: dict[str, Any] = next((e["usage"] for _, e in reversed(events) if _is_usage(e.get("usage"))), {})
     details = counts.get("prompt_tokens_details")
-    reasons = [choice.get("finish_reason") for _, event in received.events for choice in _choices(event)]
-    error = received.error or ("" if received.is_complete else "the answer broke off")
+    reasons = [choice.get("finish_reason") for _, event in events for choice in _choices(event)]
+    error = received.error or next(filter(None, oddities), "" if received.is_complete else "the answer broke off")
     request = outcome.request
     return Record(
         prompt=request.prompt,
@@ -126,7 +129,7 @@ def to_record(outcome: Outcome) -> Record:
         input_tokens=_count(counts, "prompt_tokens"),
         output_tokens=_count(counts, "completion_tokens"),
         cached_tokens=_count(details, "cached_tokens") if isinstance(details, dict) else None,
-        first_tokens=_first_tokens(received.events),
+        first_tokens=_first_tokens(events),
         finish_reason=next((reason for reason in reversed(reasons) if isinstance(reason, str)), None),
         asked_tokens=request.output_tokens,
         is_exact=request.is_exact,
@@ -194,4 +197,4 @@ def _is_usage(value: object) -> bool:
 
 def _count(usage: Any, name: str) -> int | None:
     value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if type(value) is int else None

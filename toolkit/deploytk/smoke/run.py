@@ -78,7 +78,7 @@ def gather(source: str, options: ServeOptions, workload: Workload, progress: Pro
         with open_endpoint(source, options, progress) as endpoint:
             load_s = None if is_url else time.monotonic() - started
             sampler.slow_down()
-            _require_text(endpoint)
+            _require_text(endpoint, workload)
             measurement = measure(endpoint, workload, options.golden or _golden(endpoint), progress)
             gpu = read_memory() if _is_here(endpoint, is_url) else None
             log = read_engine_log(endpoint.engine_log) if endpoint.engine_log else parse_engine_log("")
@@ -100,14 +100,17 @@ def _golden(endpoint: Endpoint) -> tuple[Golden, ...]:
     return endpoint.served.bundle.manifest.golden if endpoint.served else endpoint.golden
 
 
-def _require_text(endpoint: Endpoint) -> None:
+def _require_text(endpoint: Endpoint, workload: Workload) -> None:
     """Ready is who answers a real completion; raises EndpointError for others."""
-    one = Workload(requests=1, warmup_requests=0, output_tokens=1, has_self_check=False)
-    record = measure(endpoint, one, (), Silent()).records[0]
+    one = dataclasses.replace(
+        workload, requests=1, warmup_requests=0, output_tokens=1, concurrency=1, rate=None, has_self_check=False
+    )
+    records = measure(endpoint, one, (), Silent()).records
+    problem = records[0].error if records else f"no time is left of {workload.total_within_s:g} s"
     # A first token can be without a text of its own: half a character, or the end.
-    if record.error and record.error != "the answer is empty":
+    if problem and problem != "the answer is empty":
         raise EndpointError(
-            f"{endpoint.url} lists the model {endpoint.model!r} and completes nothing: {record.error}",
+            f"{endpoint.url} lists the model {endpoint.model!r} and completes nothing: {problem}",
             hint="look at the server's own log; a server that is still loading needs more time",
         )
 
@@ -234,7 +237,7 @@ def _split_by_two_starts(
     progress.note("the engine's log does not tell its KV pool: start once more with a larger one")
     other = dataclasses.replace(options.request, cache_max_entry_count=share * _OTHER_SHARE)
     with open_endpoint(source, dataclasses.replace(options, request=other), progress) as endpoint:
-        _require_text(endpoint)
+        _require_text(endpoint, Workload())
         memory = read_memory()
     if memory is None or memory.used_bytes <= vram.ready_bytes:
         return vram
