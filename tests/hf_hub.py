@@ -73,6 +73,15 @@ class Hub:
     stored: list[str] = field(default_factory=list)
     ranges: list[int] = field(default_factory=list)  # where downloads of a part began
     received_bytes: int = 0
+    shows: dict[str, Callable[[bytes], bytes]] = field(default_factory=dict)  # what it hands out of a path instead
+    lists: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list  # what it says that a revision has
+    heads: Callable[[str], str] = str  # which commit it says to be the newest
+    has_ranges: bool = True
+    from_xet: dict[str, Path] = field(default_factory=dict)  # files by SHA-256 that xet would put together
+    objects_at: str | None = None  # where it says that uploads go
+    verify_at: str | None = None
+    next_page_at: str | None = None
+    redirects: dict[str, str] = field(default_factory=dict)  # kinds of requests that are sent on, and to where
     on: dict[str, Callable[[], None]] = field(default_factory=dict)  # called once, when such a request comes
     port: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -126,7 +135,10 @@ class Hub:
         return {path: hashlib.sha256(self.content(file)).hexdigest() for path, file in files.items()}
 
     def content(self, file: dict[str, Any]) -> bytes:
-        return base64.b64decode(file["content"]) if "content" in file else self.object(file["lfs"]).read_bytes()
+        return base64.b64decode(file["content"]) if "content" in file else self._large(file["lfs"])
+
+    def _large(self, oid: str) -> bytes:
+        return self.from_xet[oid].read_bytes() if oid in self.from_xet else self.object(oid).read_bytes()
 
 
 def _git(content: bytes) -> str:
@@ -157,6 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
             call = self.hub.on.pop(kind, None)
         if call:
             call()
+        if kind in self.hub.redirects:
+            self._read()
+            return self._answer(307, b"", {"Location": self.hub.redirects[kind] + self.path})
         try:
             self._meet(fault[0] if fault else None, answer, match)
         except (_AnswerLostError, ConnectionError, TimeoutError):
@@ -270,7 +285,14 @@ class _Handler(BaseHTTPRequestHandler):
         if state is None:
             return None
         head = state["commits"][-1]
-        facts = {"id": repo, "sha": head["oid"], "private": state["private"], "tags": [], "downloads": 0, "likes": 0}
+        facts = {
+            "id": repo,
+            "sha": self.hub.heads(head["oid"]),
+            "private": state["private"],
+            "tags": [],
+            "downloads": 0,
+            "likes": 0,
+        }
         facts["siblings"] = [{"rfilename": path} for path in head["files"]]
         if kind == "spaces":
             facts |= {"sdk": state.get("sdk"), "host": f"{self.hub.url}/apps/{repo}"}
@@ -297,9 +319,10 @@ class _Handler(BaseHTTPRequestHandler):
             entries.append(entry)
         more = {}
         if start + self.hub.page < len(paths):
-            at = f"{self.hub.url}/api/{kind}/{repo}/tree/{revision}?recursive=true&cursor={start + self.hub.page}"
+            where = self.hub.next_page_at or self.hub.url
+            at = f"{where}/api/{kind}/{repo}/tree/{revision}?recursive=true&cursor={start + self.hub.page}"
             more["Link"] = f'<{at}>; rel="next"'
-        return self._json(200, entries, more)
+        return self._json(200, self.hub.lists(entries), more)
 
     def preupload(self, kind: str, repo: str, _revision: str) -> None:
         asked = json.loads(self._read())
@@ -325,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
             oid, size = wanted["oid"], wanted["size"]
             answer: dict[str, Any] = {"oid": oid, "size": size}
             if not self.hub.object(oid).exists():
-                upload: dict[str, Any] = {"href": f"{self.hub.url}/objects/{oid}"}
+                upload: dict[str, Any] = {"href": f"{self.hub.objects_at or self.hub.url}/objects/{oid}"}
                 if self.hub.part_bytes and size > self.hub.part_bytes:
                     count = -(-size // self.hub.part_bytes)
                     upload = {
@@ -333,7 +356,10 @@ class _Handler(BaseHTTPRequestHandler):
                         "header": {"chunk_size": str(self.hub.part_bytes)},
                     }
                     upload["header"] |= {f"{n:05}": f"{self.hub.url}/objects/{oid}/{n}" for n in range(1, count + 1)}
-                answer["actions"] = {"upload": upload, "verify": {"href": f"{self.hub.url}/verify/{oid}"}}
+                answer["actions"] = {
+                    "upload": upload,
+                    "verify": {"href": f"{self.hub.verify_at or self.hub.url}/verify/{oid}"},
+                }
             objects.append(answer)
         is_parted = bool(self.hub.part_bytes)
         return self._json(200, {"transfer": "multipart" if is_parted else "basic", "objects": objects})
@@ -433,19 +459,21 @@ class _Handler(BaseHTTPRequestHandler):
         state = self._repo("spaces" if space else "models", repo)
         if state is None:
             return None
-        commit = state["commits"][-1]
+        commit = next((c for c in state["commits"] if c["oid"] == _revision), state["commits"][-1])
         if path not in commit["files"]:
             return self._json(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
         content = self.hub.content(commit["files"][path])
         etag = commit["files"][path].get("lfs") or commit["files"][path]["oid"]
         headers = {"X-Repo-Commit": commit["oid"], "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
-        start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if not start:
+        content = self.hub.shows.get(path, bytes)(content)
+        start = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not start or not self.hub.has_ranges:
             return self._answer(200, content, headers)
-        at = int(start[1])
-        self.hub.ranges.append(at)
-        headers["Content-Range"] = f"bytes {at}-{len(content) - 1}/{len(content)}"
-        return self._answer(206, content[at:], headers)
+        at, end = int(start[1]), int(start[2]) + 1 if start[2] else len(content)
+        if not start[2]:
+            self.hub.ranges.append(at)
+        headers["Content-Range"] = f"bytes {at}-{end - 1}/{len(content)}"
+        return self._answer(206, content[at:end], headers)
 
     # --- Spaces -------------------------------------------------------------------------------------------------
 

@@ -369,6 +369,7 @@ def test_a_mirror_without_xet_is_asked_once_and_named(hub: Hub, bundle: Bundle, 
 def test_xet_takes_the_weights_where_the_hub_has_it(hub: Hub, bundle: Bundle, tmp_path: Path) -> None:
     hub.xet = tmp_path / "xet"
     hub.xet.mkdir()
+    hub.from_xet = {file.sha256: bundle.path / file.path for file in bundle.files}
 
     release = _publish(bundle)
 

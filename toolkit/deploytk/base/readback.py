@@ -22,6 +22,10 @@ Fetch = Callable[[int, int], bytes]
 """The bytes from the first to before the second position; fewer, or others, when the server has it otherwise."""
 
 
+class NoRangesError(Exception):
+    """The server hands out a content as a whole only: to be sure of it, all of it must be read."""
+
+
 def spans(size: int) -> tuple[tuple[int, int], ...]:
     """Which bytes of a content of that size are compared, as (start, end)."""
     if size <= _WHOLE_BYTES:

@@ -42,6 +42,7 @@ class Retry:
         self._note = note
         self.failures = 0
         self._since = 0.0
+        self._said = ""
 
     def progressed(self) -> None:
         """Something got done since the last failure: patience begins anew."""
@@ -59,7 +60,9 @@ class Retry:
         left_s = self._since + self._policy.total_s - now
         if self.failures >= self._policy.attempts or pause_s > left_s:
             raise self._over(problem, asked_s, now - self._since)
-        self._note(f"{self._host} {problem}: again {_when(pause_s)}, until {_clock(left_s)} at most")
+        if problem != self._said or (asked_s or 0.0) > 1.0:  # many equal lines say no more than one
+            self._note(f"{self._host} {problem}: again {_when(pause_s)}, until {_clock(left_s)} at most")
+            self._said = problem
         time.sleep(pause_s)
 
     def _over(self, problem: str, asked_s: float | None, waited_s: float) -> TryAgainError:

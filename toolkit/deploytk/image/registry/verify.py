@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,7 +11,7 @@ import httpx
 
 from deploytk.base.errors import ImageError
 from deploytk.base.net import describe
-from deploytk.base.readback import Fetch, Remembered, is_same
+from deploytk.base.readback import Fetch, NoRangesError, Remembered, is_same
 from deploytk.base.retry import BUSY
 from deploytk.image.config import MANIFEST_TYPE
 from deploytk.image.registry.connection import Connection, asked_s
@@ -73,40 +74,58 @@ def verify_image(connection: Connection, plan: ImagePlan, blobs: tuple[Layer, ..
 
 
 def _is_right(connection: Connection, blob: Layer) -> bool:
-    return is_same(blob.size, _local(blob), partial(_remote, connection, blob))
+    url = f"{connection.root}/blobs/{blob.digest}"
+
+    def there(start: int, end: int) -> bytes:
+        wanted = {"Range": f"bytes={start}-{end - 1}"}
+        return _insist(connection, lambda: _get(connection, url, wanted, partial(_span, start=start, end=end)))
+
+    try:
+        return is_same(blob.size, _local(blob), there)
+    except NoRangesError:  # what is handed out as a whole is read as a whole
+        digest = _insist(connection, lambda: _get(connection, url, {}, partial(_digest, size=blob.size)))
+        return digest.decode() == blob.digest
 
 
 def _local(blob: Layer) -> Fetch:
     def fetch(start: int, end: int) -> bytes:
-        return _take(blob.read(start), end - start)
+        return b"".join(_limited(blob.read(start), end - start))
 
     return fetch
 
 
-def _remote(connection: Connection, blob: Layer, start: int, end: int) -> bytes:
-    """Those bytes of a blob as the registry, or its storage, hands them out."""
-    url, wanted = f"{connection.root}/blobs/{blob.digest}", {"Range": f"bytes={start}-{end - 1}"}
-    return _insist(connection, lambda: _get(connection, url, wanted, start, end))
+def _span(response: httpx.Response, start: int, end: int) -> bytes:
+    skipped = start if response.status_code == 200 else 0
+    if skipped > _MOST_SKIPPED_BYTES:
+        raise NoRangesError
+    return b"".join(_limited(response.iter_raw(), skipped + end - start))[skipped:]
 
 
-def _get(connection: Connection, url: str, wanted: dict[str, str], start: int, end: int) -> bytes | httpx.Response:
+def _digest(response: httpx.Response, size: int) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in _limited(response.iter_raw(), size + 1):
+        digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}".encode()
+
+
+Use = Callable[[httpx.Response], bytes]
+
+
+def _get(connection: Connection, url: str, wanted: dict[str, str], use: Use) -> bytes | httpx.Response:
+    """What `use` makes of a blob, wherever it lies; or the answer of who is busy or wants a login."""
     with connection.stream(url, wanted) as response:
         if response.status_code not in _ELSEWHERE:
-            return _cut(connection, response, start, end)
+            return _used(connection, response, use)
     with connection.stream(connection.follow(response), wanted) as response:
-        return _cut(connection, response, start, end)
+        return _used(connection, response, use)
 
 
-def _cut(connection: Connection, response: httpx.Response, start: int, end: int) -> bytes | httpx.Response:
+def _used(connection: Connection, response: httpx.Response, use: Use) -> bytes | httpx.Response:
     if response.status_code in (401, *BUSY):
         return response
     if response.status_code not in (200, 206):
         raise connection.refusal(response)
-    skipped = start if response.status_code == 200 else 0
-    if skipped > _MOST_SKIPPED_BYTES:
-        hint = "its storage must know ranges (RFC 9110), as pulls that go on need them too"
-        raise ImageError(f"{connection.reference.host} cannot be verified: it hands out whole layers only", hint=hint)
-    return _take(response.iter_raw(), skipped + end - start)[skipped:]
+    return use(response)
 
 
 def _insist(connection: Connection, get: Callable[[], bytes | httpx.Response]) -> bytes:
@@ -128,10 +147,10 @@ def _insist(connection: Connection, get: Callable[[], bytes | httpx.Response]) -
                 retry.wait(f"answers {found.status_code}", asked_s(found))
 
 
-def _take(chunks: Iterator[bytes], size: int) -> bytes:
-    taken = bytearray()
+def _limited(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """So many bytes at most."""
     for chunk in chunks:
-        taken += chunk
-        if len(taken) >= size:
-            break
-    return bytes(taken[:size])
+        yield chunk[:size]
+        size -= len(chunk)
+        if size <= 0:
+            return

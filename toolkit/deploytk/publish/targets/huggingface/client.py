@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,14 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
+from deploytk.base.bound import keep_at_home
 from deploytk.base.errors import ReleaseError
+from deploytk.base.net import origin_of
 from deploytk.base.progress import Progress
+from deploytk.base.retry import BUSY, Retry, RetryPolicy
 from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES
 from deploytk.publish.targets.huggingface.place import Hub
-from deploytk.publish.targets.huggingface.refusals import FAILURES, TRANSIENT, in_words, is_transient, status_of, wait_s
+from deploytk.publish.targets.huggingface.refusals import FAILURES, busy, in_words, is_transient, status_of, wait_s
 from deploytk.publish.targets.huggingface.uploads import Addition
 
 PATIENCE_S = 120.0
@@ -66,9 +68,23 @@ class Client:
         session = type(huggingface_hub.get_session())  # httpx or httpx2, by its version
         # On loopback no proxy can be meant.
         huggingface_hub.set_client_factory(
-            lambda: session(follow_redirects=True, timeout=_STALLED_S, trust_env=not hub.is_loopback)
+            lambda: session(
+                follow_redirects=True,
+                timeout=_STALLED_S,
+                trust_env=not hub.is_loopback,
+                event_hooks={"request": [self._keep_at_home]},
+            )
         )
         self.api = _Api(endpoint=hub.endpoint, token=hub.token)
+
+    def _keep_at_home(self, request: Any) -> None:
+        """The client sends the token to whatever address the hub names for "verify", a next page or a redirect."""
+        keep_at_home(str(request.url), request.headers, self.hub.origin)
+
+    def retry(self) -> Retry:
+        """For one thing that is asked of the hub, its failures and the pauses between them."""
+        policy = RetryPolicy(attempts=1000, total_s=self.patience_s, longest_s=_LONGEST_PAUSE_S)
+        return Retry(policy, self.hub.host, self.progress.note)
 
     def account(self) -> dict[str, Any]:
         def read() -> dict[str, Any]:
@@ -108,8 +124,8 @@ class Client:
         def get() -> bytes | None:
             headers = {"Authorization": f"Bearer {self.hub.token}"}
             with huggingface_hub.get_session().stream("GET", url, headers=headers) as answer:
-                if answer.status_code in TRANSIENT:
-                    raise TimeoutError
+                if answer.status_code in BUSY:
+                    answer.raise_for_status()
                 content = b""
                 for chunk in answer.iter_bytes():
                     content += chunk
@@ -130,10 +146,12 @@ class Client:
 
         def probe() -> int:
             headers = {"Authorization": f"Bearer {self.hub.token}"}
-            status = int(huggingface_hub.get_session().get(url, headers=headers).status_code)
-            if status in TRANSIENT:
-                raise TimeoutError
-            return status
+            answer = huggingface_hub.get_session().get(url, headers=headers)
+            if answer.status_code in BUSY:
+                answer.raise_for_status()
+            # Where others could read what is sent there, it is none.
+            storage = origin_of(answer.headers.get("X-Xet-Cas-Url"))
+            return int(answer.status_code) if storage is None or storage.is_private else 0
 
         has_xet = self.ask(probe, repo) == 200
         if not has_xet:
@@ -150,8 +168,8 @@ class Client:
             answer = huggingface_hub.get_session().post(
                 f"{self.hub.endpoint}/api/validate-yaml", json=body, headers=headers
             )
-            if answer.status_code in TRANSIENT:
-                raise TimeoutError
+            if answer.status_code in BUSY:
+                answer.raise_for_status()
             if answer.status_code != 400:
                 return None
             said = answer.json()
@@ -191,7 +209,7 @@ class Client:
             # 409 too: another commit is being made. A lost answer: whether it landed, the next look tells.
             if status in (409, 412) or is_transient(error):
                 raise MovedError(min(wait_s(error) or 0.0, self.patience_s)) from error
-            raise in_words(error, repo, self.hub, self.patience_s) from error
+            raise in_words(error, repo, self.hub) from error
         return done.oid
 
     def send(self, repo: str, additions: Sequence[Addition], kind: str) -> None:
@@ -216,7 +234,7 @@ class Client:
             refused = error
         head = self.head(repo, kind)
         if head is None and refused is not None and status_of(refused) != 409:
-            raise in_words(refused, repo, self.hub, self.patience_s) from refused
+            raise in_words(refused, repo, self.hub) from refused
         if head is None:
             raise ReleaseError(f"{self.hub.host} has {repo} and does not show it", hint="run again in a minute")
         return head, refused is None
@@ -234,23 +252,19 @@ class Client:
         Errors of the client with a status in `passing` pass as they are. The patience begins with the first failure,
         and anew where much was done since the last one: an upload of hours outlives more than one short absence.
         """
-        until, done, pause = None, 0, 0.5
+        retry, done = self.retry(), 0
         while True:
             try:
                 return call()
-            except FAILURES as error:
+            except FAILURES as error:  # noqa: PERF203 (it waits anyway)
                 if status_of(error) in passing and not is_transient(error):
                     raise
                 if not is_transient(error):
-                    raise in_words(error, what, self.hub, self.patience_s) from error
-                if until is None or done_bytes() - done > _MUCH_BYTES:
-                    until, done, pause = time.monotonic() + self.patience_s, done_bytes(), 0.5
-                wait = max(wait_s(error) or 0.0, pause)
-                if time.monotonic() + wait > until:
-                    raise in_words(error, what, self.hub, self.patience_s) from error
-                self.progress.note(f"{self.hub.host} does not answer, or asks to wait: again in {wait:g} s")
-            time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+                    raise in_words(error, what, self.hub) from error
+                if done_bytes() - done > _MUCH_BYTES:
+                    retry.progressed()
+                    done = done_bytes()
+                retry.wait(busy(error), wait_s(error))
 
 
 class _Api(HfApi):

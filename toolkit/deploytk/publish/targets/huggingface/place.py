@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from deploytk.base.credentials import ask_token
 from deploytk.base.errors import ReleaseError, UsageError
+from deploytk.base.net import Origin, origin_of
 
 OFFICIAL = "https://huggingface.co"
 
@@ -32,8 +33,12 @@ class Hub:
         return self.endpoint == OFFICIAL
 
     @property
+    def origin(self) -> Origin:
+        return Origin.of(self.endpoint)
+
+    @property
     def is_loopback(self) -> bool:
-        return urlsplit(self.endpoint).hostname in ("127.0.0.1", "::1", "localhost")
+        return self.origin.is_loopback
 
     @property
     def tokens_page(self) -> str:
@@ -46,22 +51,31 @@ class Hub:
 def find_hub() -> Hub:
     """The hub of HF_ENDPOINT, with the token of HF_TOKEN, of `hf auth login`, or of a hidden prompt on a terminal."""
     endpoint = (os.environ.get("HF_ENDPOINT") or OFFICIAL).rstrip("/")
-    address = urlsplit(endpoint)
-    if address.scheme not in ("http", "https") or not address.hostname or address.username or address.password:
+    origin = origin_of(endpoint)
+    if not origin or "?" in endpoint or "#" in endpoint:
         raise UsageError(
             "HF_ENDPOINT is no address of a hub", hint=f"unset it, or write it like {OFFICIAL}, without a token"
         )
-    return Hub(endpoint, _token(address.netloc))
+    if not origin.is_private:
+        raise UsageError(
+            f"{endpoint} is no hub that a token may be sent to",
+            hint="HF_ENDPOINT is an https address; plain http only on this machine",
+        )
+    return Hub(endpoint, _token(origin.netloc, is_official=endpoint == OFFICIAL))
 
 
-def _token(host: str) -> str:
+def _token(host: str, *, is_official: bool) -> str:
+    """HF_TOKEN goes to the hub that is named beside it; a login that was kept, to the hub that it was made at."""
     import huggingface_hub
 
-    token = os.environ.get("HF_TOKEN", "").strip() or huggingface_hub.get_token() or ask_token(host)
+    kept = huggingface_hub.get_token() if is_official else None
+    token = os.environ.get("HF_TOKEN", "").strip() or kept or ask_token(host)
     if not token:
         raise ReleaseError(
             f"there is no access token for {host}",
-            hint="set HF_TOKEN to one that may write, or run: hf auth login",
+            hint="set HF_TOKEN to one that may write, or run: hf auth login"
+            if is_official
+            else f"set HF_TOKEN to one of {host} that may write; what `hf auth login` keeps is not sent to mirrors",
         )
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ReleaseError("HF_TOKEN holds no access token", hint="copy it again: letters and digits, no spaces")

@@ -23,7 +23,9 @@ from deploytk.publish.targets.huggingface.repository import (
 from deploytk.publish.targets.huggingface.space import publish_space, space_obstacles
 from deploytk.publish.targets.huggingface.space_files import ModelSource
 
-_VERIFIED_BY = "one listing of the repository: SHA-256 of large files, git object ids of the others"
+_VERIFIED_BY = (
+    "the newest commit, its listing (SHA-256 of large files, git object ids of the others), and samples read back once"
+)
 
 
 def publish_model(

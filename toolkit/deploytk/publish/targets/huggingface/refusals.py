@@ -9,23 +9,22 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError
 
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError
+from deploytk.base.net import describe
+from deploytk.base.retry import BUSY, retry_after_s
 from deploytk.publish.targets.huggingface.place import Hub
 
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-"""The answers of a hub that is busy or restarts."""
-
-_session = type(huggingface_hub.get_session())
-_transport_error: type[Exception] = importlib.import_module(_session.__module__.split(".")[0]).TransportError
+_http = importlib.import_module(type(huggingface_hub.get_session()).__module__.split(".")[0])  # httpx, or httpx2
+_transport_error: type[Exception] = _http.TransportError
 
 _UNREADABLE = (json.JSONDecodeError, LookupError, TypeError, AttributeError)  # an answer without what a hub's has
 
-FAILURES = (HfHubHTTPError, _transport_error, RuntimeError, ValueError, OSError, *_UNREADABLE)
+FAILURES = (HfHubHTTPError, _http.HTTPError, _http.InvalidURL, RuntimeError, ValueError, OSError, *_UNREADABLE)
 """What a call of huggingface_hub raises, whether it sends by httpx or, later, by httpx2."""
 
 
 def is_transient(error: BaseException) -> bool:
     cause = _cause(error)
-    return status_of(cause) in TRANSIENT or isinstance(cause, (_transport_error, TimeoutError, ConnectionError))
+    return status_of(cause) in BUSY or isinstance(cause, (_transport_error, TimeoutError, ConnectionError))
 
 
 def status_of(error: BaseException) -> int | None:
@@ -36,12 +35,19 @@ def status_of(error: BaseException) -> int | None:
 def wait_s(error: BaseException) -> float | None:
     """How long the hub asks to wait."""
     response = getattr(_cause(error), "response", None)
-    value = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(value) if value.isdecimal() else None
+    return retry_after_s(response.headers.get("Retry-After")) if response is not None else None
 
 
-def in_words(error: Exception, what: str, hub: Hub, patience_s: float) -> DeployError:
+def busy(error: BaseException) -> str:
+    """What keeps a hub from answering, in words: "answers 503"."""
+    status = status_of(error)
+    return f"answers {status}" if status else f"does not answer: {describe(_cause(error))}"
+
+
+def in_words(error: Exception, what: str, hub: Hub) -> DeployError:
     cause = _cause(error)
+    if isinstance(cause, DeployError):
+        return cause
     status, host = status_of(cause), hub.host
     if status == 401:
         return ReleaseError(
@@ -67,8 +73,11 @@ def in_words(error: Exception, what: str, hub: Hub, patience_s: float) -> Deploy
     if status == 413:
         return ReleaseError(f"{what} is too large for {host}", hint="fewer or smaller files")
     if is_transient(cause):
-        busy = f"{host} answers {status}" if status else f"{host} does not answer"
-        return TryAgainError(f"{busy}, also after {patience_s:.0f} s", hint="run the same command again later")
+        return TryAgainError(f"{host} {busy(cause)}", hint="run the same command again later")
+    if isinstance(cause, _http.TooManyRedirects):
+        return ReleaseError(
+            f"{host} redirects {what} in a circle", hint="check HF_ENDPOINT, and what answers in the hub's place"
+        )
     if isinstance(cause, _UNREADABLE):
         return ReleaseError(
             f"{host} does not answer {what} as a hub does",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import CommitOperationDelete
 
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.retry import Retry, RetryPolicy
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.publish.obstacles import Obstacle, refuse
 from deploytk.publish.plan import Change, extra_files, paths_with
+from deploytk.publish.samples import Samples, Sent
 from deploytk.publish.superseded import Named, named_in
 from deploytk.publish.targets.huggingface.client import Client, Head, MovedError, RemoteFile
 from deploytk.publish.targets.huggingface.uploads import addition
@@ -23,6 +25,7 @@ from deploytk.publish.targets.huggingface.uploads import addition
 _HUBS_OWN = {".gitattributes"}  # made with the repository; the hub knows best which files are large
 _ATTEMPTS = 8  # while others commit, or answers are lost: half a minute with the pauses between
 _LONGEST_PAUSE_S = 8.0
+_WITHIN_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +167,8 @@ def _bring(
     first: tuple[Change, ...] | None = None
     head: Head | None = repository.head
     files = size = 0
-    pause = 0.5
-    for _ in range(_ATTEMPTS):
+    retry = Retry(RetryPolicy(_ATTEMPTS, _WITHIN_S, longest_s=_LONGEST_PAUSE_S), client.hub.host)
+    while True:
         if first is not None:
             head = client.head(name, kind)
         if head is None:
@@ -174,6 +177,7 @@ def _bring(
         changes = changes_of(wanted, {}) if is_empty else look(client, name, kind, wanted, superseded)
         first = first or changes
         if is_done(changes):
+            read_back(client, name, kind, head.commit or "", wanted)
             return Outcome(head.commit or "", first, files, size)
         try:
             sent = _send(client, repository, wanted, changes)
@@ -181,19 +185,15 @@ def _bring(
             files, size = files + len(sent.large), size + sum(wanted[path].size for path in sent.large)
             commit = client.commit(name, sent.operations, head, message, kind)
         except MovedError as error:
-            time.sleep(max(error.wait_s, pause))
-            pause = min(2 * pause, client.patience_s, _LONGEST_PAUSE_S)
+            retry.wait("does not take the commit, or others keep committing", error.wait_s)
             continue
         except (ReleaseError, TryAgainError) as error:
             _refuse_changed(wanted, stats, error)
             raise
         files, size = files + len(sent.small), size + sum(wanted[path].size for path in sent.small)
-        _verify(client, repository, wanted, paths_with("deleted", changes))
+        _verify(client, repository, wanted, paths_with("deleted", changes), commit)
         _refuse_changed(wanted, stats, None, "was committed")
         return Outcome(commit, first, files, size)
-    raise TryAgainError(
-        f"{client.hub.host} does not take the commit, or others keep committing to {name}", hint="run again later"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +254,37 @@ def is_done(changes: Iterable[Change]) -> bool:
     return all(change.status in ("same", "kept") for change in changes)
 
 
-def _verify(client: Client, repository: Repository, wanted: Mapping[str, LocalFile], deleted: Collection[str]) -> None:
-    """Raises ReleaseError unless the newest listing has all of `wanted`, and nothing of `deleted`."""
-    for change in changes_of(wanted, client.listing(repository.name, kind=repository.kind), deleted):
+def _verify(
+    client: Client,
+    repository: Repository,
+    wanted: Mapping[str, LocalFile],
+    deleted: Collection[str],
+    commit: str,
+) -> None:
+    """Raises ReleaseError unless the newest commit is ours, its listing has all of `wanted` and nothing of `deleted`,
+    and samples of the files come back."""
+    name, kind, host = repository.name, repository.kind, client.hub.host
+    head = client.head(name, kind)
+    if head is None or head.commit != commit:
+        raise ReleaseError(
+            f"{host} shows {name} at {head.commit if head else 'no commit'}, not at {commit}, which it has just taken",
+            hint="run again; if it stays so, somebody else commits to the repository",
+        )
+    for change in changes_of(wanted, client.listing(name, kind=kind), deleted):
         if not is_done([change]):
             raise ReleaseError(
-                f"{client.hub.host} shows {change.path} otherwise than it was committed ({change.status})",
+                f"{host} shows {change.path} otherwise than it was committed ({change.status})",
                 hint="run again; if it stays so, somebody else commits to the repository",
             )
+    read_back(client, name, kind, commit, wanted)
+
+
+def read_back(client: Client, name: str, kind: str, commit: str, wanted: Mapping[str, LocalFile]) -> None:
+    """Raises ReleaseError unless samples of the files at that commit are what was sent."""
+    prefix = f"{client.hub.endpoint}/{'' if kind == 'model' else kind + 's/'}{name}/resolve/{commit}"
+    headers = {"Authorization": f"Bearer {client.hub.token}"}
+    files = [
+        Sent(path, file.source, file.size, file.sha256, f"{prefix}/{quote(path)}", headers)
+        for path, file in wanted.items()
+    ]
+    Samples(client.hub.origin, client.retry).check(f"{client.hub.endpoint}/{kind}/{name}", files)

@@ -10,6 +10,7 @@ from collections import deque
 import httpx
 
 from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.net import Key, ask, origin_of
 from deploytk.base.progress import Progress
 from deploytk.publish.targets.huggingface.client import Client
 
@@ -20,6 +21,7 @@ _FAILED = ("BUILD_ERROR", "CONFIG_ERROR", "RUNTIME_ERROR", "NO_APP_FILE", "DELET
 _ASLEEP = ("PAUSED", "STOPPED", "SLEEPING")
 _LOG_LINES = 15
 _LOG_WITHIN_S = 10.0
+_PROBE_WITHIN_S = 10.0
 _RESTART_EVERY_S = 60.0
 
 
@@ -79,13 +81,10 @@ class Waiting:
             self._client.ask(lambda: self._client.api.restart_space(self._name), self._name)
 
     def _probe(self) -> str:
-        hub = self._client.hub
-        headers = {"Authorization": f"Bearer {hub.token}"}
         try:
-            answer = httpx.get(f"{self._host}/ready", headers=headers, timeout=10, trust_env=not hub.is_loopback)
-            facts = answer.json()
-            state, detail = str(facts["state"]), str(facts.get("detail", ""))
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            facts = ask(f"{self._host}/ready", _PROBE_WITHIN_S, key=self._key()).json()
+            state, detail = str(facts["state"]), str(facts.get("detail", ""))  # type: ignore[index, attr-defined]
+        except (ConnectionError, ValueError, KeyError, TypeError, AttributeError):
             return "starting"
         if state == "failed":
             raise ReleaseError(
@@ -93,6 +92,12 @@ class Waiting:
                 hint="the lines above are the end of its log",
             )
         return "ready" if state == "ready" else "loading the model"
+
+    def _key(self) -> Key | None:
+        """A private Space wants the token of the hub; it goes to the hub's own hosts alone."""
+        hub, host = self._client.hub, origin_of(self._host)
+        is_ours = host and host.scheme == "https" and host.port == 443 and host.host.endswith(".hf.space")
+        return Key(host, hub.token) if host and (host == hub.origin or (is_ours and hub.is_official)) else None
 
     def _log(self, which: str) -> str:
         hub = self._client.hub

@@ -22,7 +22,9 @@ from deploytk.publish.targets.huggingface.place import check_repo, find_hub
 if TYPE_CHECKING:
     from deploytk.publish.targets.huggingface.client import Client
 
-_VERIFIED_BY = "one listing of the repository: SHA-256 of large files, git object ids of the others"
+_VERIFIED_BY = (
+    "the newest commit, its listing (SHA-256 of large files, git object ids of the others), and samples read back once"
+)
 
 
 def _credential() -> Credential:
