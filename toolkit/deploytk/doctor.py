@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import httpx
 
+from deploytk import lmdeploy
 from deploytk.base.settings import Settings
 from deploytk.publish.target import About, loadable_targets
 
@@ -34,7 +39,7 @@ class Checkup:
     can: tuple[str, ...]  # what works here, as commands
 
 
-def check_up(settings: Settings) -> Checkup:
+def check_up(settings: Settings, *, security: bool = False) -> Checkup:
     """Look at driver, GPU, engines, Docker, git, credentials and mirrors; nothing is changed, no token is shown."""
     targets = [found.about for found in loadable_targets()]
     checks = (
@@ -46,6 +51,8 @@ def check_up(settings: Settings) -> Checkup:
         *(check for target in targets for check in _of_target(target)),
         *_mirrors(settings),
     )
+    if security:
+        checks = (*checks, *_advisories(checks))
     working = {check.name for check in checks if check.status == "ok"}
     commands = _COMMANDS | {f"publish --target {target.name}": _needs(target) for target in targets}
     return Checkup(checks, tuple(command for command, needs in commands.items() if needs <= working))
@@ -76,6 +83,34 @@ def _lmdeploy() -> Check:
     return _run(
         "LMDeploy", ("lmdeploy", "--version"), needed_for, hint="reinstall it: pip install --force-reinstall lmdeploy"
     )
+
+
+_NEEDS = {
+    "pickles": "of weights in pickles: ",
+    "code": "of models with Python files: ",
+    "images": "of models with pictures: ",
+}
+
+
+def _advisories(checks: Sequence[Check]) -> Iterator[Check]:
+    """What is known to be weak in the LMDeploy found here, else in the one that images install, and in this Python."""
+    found = next((check for check in checks if check.name == "LMDeploy" and check.status == "ok"), None)
+    installed = re.search(r"\d+(\.\d+)+(\.post\d+)?", found.detail) if found else None
+    packages = {"lmdeploy": installed[0] if installed else lmdeploy.NEWEST} | _versions("torch", "transformers")
+    for advisory, version in lmdeploy.advisories_in(packages.items()):
+        fixed = f"fixed in {advisory.fixed}" if advisory.fixed else "not fixed in any release"
+        what = f"{_NEEDS.get(advisory.needs or '', '')}{advisory.what} ({fixed})"
+        status: Literal["ok", "broken"] = "ok" if advisory.is_shielded else "broken"
+        hint = f"the app shields from it: {advisory.why}" if advisory.is_shielded else advisory.why
+        yield Check(advisory.id, status, what, f"{advisory.package} {version}", hint)
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _extra(extra: str, *packages: str, needed_for: str) -> Check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,10 @@ from deploytk.artifact.text_formats import Reader
 from deploytk.artifact.value import Problem, WeightFormat
 from deploytk.base.errors import ArtifactError
 
-# Group sizes that LMDeploy's kernels take: turbomind/converter.py, 0.18.0.
-_GROUP_SIZES = {"awq": (128,), "gptq": (128,), "compressed-tensors": (32, 128), "mxfp4": (32,)}
-
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How weights are quantized; `problems` are what LMDeploy does not take."""
+    """How weights are quantized; what LMDeploy takes of it is for lmdeploy.support to say."""
 
     weight_format: WeightFormat
     bits: int
@@ -41,9 +37,7 @@ def read_quantization(path: Path, config: dict[str, Any]) -> Quantization | None
     if method in ("awq", "gptq"):
         bits, group_size = reader.whole("bits", 4, largest=16), reader.whole("group_size", 128, smallest=-1)
         weight_format: WeightFormat = "awq" if method == "awq" else "gptq"
-        return Quantization(
-            weight_format, bits, group_size, tuple(_awq_gptq_problems(reader, method, bits, group_size))
-        )
+        return Quantization(weight_format, bits, group_size)
     if method == "fp8":
         return Quantization("fp8", 8, None)
     if method == "mxfp4":
@@ -58,22 +52,6 @@ def read_quantization(path: Path, config: dict[str, Any]) -> Quantization | None
     )
 
 
-def _awq_gptq_problems(reader: Reader, method: str, bits: int, group_size: int) -> Iterator[Problem]:
-    if bits != 4:
-        yield Problem(
-            "error", f"{method} with {bits} bits, 4 expected", "quantize to 4 bits: LMDeploy has no other kernel"
-        )
-    if group_size not in _GROUP_SIZES[method]:
-        message = f"{method} with group_size {group_size}, {_GROUP_SIZES[method][0]} expected"
-        yield Problem("error", message, "quantize again with group size 128: LMDeploy has kernels for that alone")
-    if method == "awq" and reader.name("version", "gemm").lower() != "gemm":
-        message = f"awq of version {reader.name('version')!r}, 'gemm' expected"
-        yield Problem("error", message, "quantize again with version gemm")
-    if method == "gptq" and (reader.flag("desc_act") or not reader.flag("sym", True)):
-        message = "gptq with desc_act true or sym false"
-        yield Problem("error", message, "quantize again with desc_act=False and sym=True: LMDeploy takes no other")
-
-
 def _compressed_tensors(path: Path, reader: Reader) -> Quantization:
     groups = reader.values.get("config_groups")
     first = next(iter(groups.values()), None) if isinstance(groups, dict) else None
@@ -83,8 +61,4 @@ def _compressed_tensors(path: Path, reader: Reader) -> Quantization:
     of_weights = Reader(path, weights)
     bits = of_weights.whole("num_bits", 4, largest=16)
     group_size = of_weights.whole("group_size", 128, smallest=-1)
-    problems = []
-    if bits != 4 or group_size not in _GROUP_SIZES["compressed-tensors"]:
-        message = f"compressed-tensors with {bits} bits in groups of {group_size}, 4 bits in 32 or 128 expected"
-        problems.append(Problem("error", message, "TurboMind takes pack-quantized 4-bit integers alone"))
-    return Quantization("compressed-tensors", bits, group_size, tuple(problems))
+    return Quantization("compressed-tensors", bits, group_size)

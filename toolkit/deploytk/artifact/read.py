@@ -10,6 +10,7 @@ from deploytk.artifact.adapter import adapter_problems, refuse_adapter
 from deploytk.artifact.huggingface import read_huggingface
 from deploytk.artifact.hygiene import find_problems
 from deploytk.artifact.problems import printable
+from deploytk.artifact.security import security_problems
 from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
 from deploytk.artifact.tree import FileEntry, walk
 from deploytk.artifact.value import Artifact, Problem
@@ -45,7 +46,12 @@ def _read(root: Path) -> Artifact:
             f"{root} holds no model",
             hint="expected triton_models/weights/config.ini or .yaml (workspace), or config.json",
         )
-    found = (*artifact.problems, *find_problems(root, entries, artifact.files), *adapter_problems(root, entries))
+    found = (
+        *artifact.problems,
+        *find_problems(root, entries, artifact.files),
+        *adapter_problems(root, entries),
+        *security_problems(artifact, artifact.lmdeploy.pin),
+    )
     problems = [Problem(problem.level, printable(problem.message), printable(problem.hint)) for problem in found]
     problems.sort(key=lambda problem: _LEVELS.index(problem.level))
     return replace(artifact, problems=tuple(problems))

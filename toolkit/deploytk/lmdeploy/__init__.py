@@ -4,6 +4,7 @@ What each serves is read from LMDeploy's own sources (support.json, written by `
 written down with its source beside it. Nobody else compares versions.
 """
 
+from deploytk.lmdeploy.advisories import Advisory, Need, advisories, advisories_in, advisories_of
 from deploytk.lmdeploy.chat_templates import chat_template_names
 from deploytk.lmdeploy.compatibility import compatibility, models_page
 from deploytk.lmdeploy.facts import NOT_QUANTIZED, ModelFacts, QuantizationFacts
@@ -52,13 +53,18 @@ __all__ = [
     "OWN_ARCHITECTURE",
     "VERSIONS",
     "WORKSPACE_ERAS",
+    "Advisory",
     "LmdeployEngine",
     "ModelFacts",
+    "Need",
     "PoolMeaning",
     "QuantizationFacts",
     "RopeMeaning",
     "VersionRange",
     "WorkspaceEra",
+    "advisories",
+    "advisories_in",
+    "advisories_of",
     "allocates_pool_in_slabs",
     "block_tokens",
     "chat_template_names",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deploytk import lmdeploy
-from deploytk.artifact import Artifact
+from deploytk.artifact import Artifact, security_problems
 from deploytk.artifact.workspace_rope import logn_beyond
 from deploytk.hardware.catalogue import MIB, Gpu
 from deploytk.plan.memory import Memory
@@ -16,6 +16,8 @@ def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> 
     """What the model lacks or needs in the version that serves it."""
     version = str(plan.lmdeploy)
     yield from artifact.lmdeploy.needs
+    for problem in security_problems(artifact, plan.lmdeploy):
+        yield f"{problem.message}; {problem.hint}"
     if plan.engine == "pytorch" and artifact.lmdeploy.engine == "pytorch" and ";" in artifact.lmdeploy.reason:
         yield artifact.lmdeploy.reason
     if artifact.chat_template is None:

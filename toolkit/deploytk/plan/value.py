@@ -77,8 +77,22 @@ class ServingPlan:
             return (*preview, "--model-name", self.model_name, "--session-len", str(self.session_len)), ()
         start = ("lmdeploy", "serve", "api_server", str(artifact.root))
         if not lmdeploy.has_flag(self.lmdeploy, "--session-len"):
-            return (*start, "--server_port", str(PORT), "--tp", str(self.tensor_parallel)), tuple(self._settings())
-        flags = {"--server-port": str(PORT), "--backend": self.engine, "--tp": str(self.tensor_parallel)}
+            return (
+                *start,
+                "--server_name",
+                "127.0.0.1",
+                "--server_port",
+                str(PORT),
+                "--tp",
+                str(self.tensor_parallel),
+            ), tuple(self._settings())
+        # LMDeploy's default is every interface, without a key.
+        flags = {
+            "--server-name": "127.0.0.1",
+            "--server-port": str(PORT),
+            "--backend": self.engine,
+            "--tp": str(self.tensor_parallel),
+        }
         if lmdeploy.has_flag(self.lmdeploy, "--model-name") or artifact.architecture == lmdeploy.OWN_ARCHITECTURE:
             flags["--model-name"] = self.model_name
         flags |= {f"--{name.replace('_', '-')}": value for name, value in self._settings()}
