@@ -155,7 +155,8 @@ def test_up_to_0_1_0_settings_go_into_config_ini() -> None:
     plan = plan_serving(internlm_workspace(is_w4=True), dataclasses.replace(SEED, kv_policy="int8"))
 
     assert plan.argv == (
-        "lmdeploy", "serve", "api_server", "internlm-chat-7b", "--server_name", "127.0.0.1", "--server_port", "23333", "--tp", "1",
+        "lmdeploy", "serve", "api_server", "internlm-chat-7b",
+        "--server_name", "127.0.0.1", "--server_port", "23333", "--tp", "1",
     )  # fmt: skip
     assert dict(plan.config_ini) == {
         "session_len": "512",
