@@ -110,7 +110,7 @@ _NEEDS = {"pickles": "weights in pickles", "code": "Python files of the model", 
 
 def _present(bundle: Bundle) -> Set[lmdeploy.Need]:
     model = bundle.manifest.model
-    is_huggingface = model.layout == "huggingface"
+    is_huggingface = model.layout != "workspace"
     of_model = [file.path for file in bundle.files if file.kind in ("model", "weights")]
     found: set[lmdeploy.Need] = set()
     if is_huggingface and any(path.endswith(".py") for path in of_model):
