@@ -345,3 +345,22 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path) -> None:
     assert found["report"]["verdict"]["status"] == "pass"
     assert found["workspace_release"]["verified"] is True
     assert Path(found["report_path"]).is_file()
+
+
+def test_a_plan_that_does_not_fit_exits_3_and_says_what_would() -> None:
+    model, wish = str(MODELS / "hf-fp16"), ["--gpu", "2G", "--session-len", "8192", "--max-batch-size", "4000"]
+    refused = run("plan", model, *wish)
+    as_json = run("plan", model, *wish, "--json")
+    fits = run("plan", model, "--gpu", "A10")
+
+    assert refused.code == as_json.code == 3
+    assert "Start it with" not in refused.stdout
+    assert "lmdeploy serve" not in refused.stdout
+    assert "What would fit:" in refused.stdout
+    found = json.loads(as_json.stdout)
+    assert found["fits"] is False
+    assert found["alternatives"]
+    assert {"change", "option", "max_batch_size", "session_len", "kv_capacity_tokens"} == set(found["alternatives"][0])
+    assert fits.code == 0
+    assert "Start it with" in fits.stdout
+    assert "--server-name 127.0.0.1" in fits.stdout

@@ -472,3 +472,76 @@ def test_more_sessions_never_take_less(session_len: int, batch: int, token_bytes
 
     assert pool(session_len, batch) <= pool(session_len + 1, batch)
     assert pool(session_len, batch) <= pool(session_len, batch + 1)
+
+
+def _alternatives(plan: ServingPlan) -> dict[str, tuple[int, int]]:
+    return {one.option: (one.max_batch_size, one.session_len) for one in plan.alternatives}
+
+
+def test_what_does_not_fit_says_what_would() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="A10", session_len=2048, max_batch_size=20))
+
+    # 7455 MiB for the pool; a block of 64 tokens is 32 MiB, 16.5 in int8 and 8.5 in int4
+    found = _alternatives(plan)
+    assert plan.fits is False
+    assert found["--max-batch-size 7"] == (7, 2048)  # 33 blocks each: 7 x 33 x 32 = 7392
+    # 20 sessions of 33 blocks: 660 x 16.5 = 10 890 MiB in int8, 660 x 8.5 = 5610 MiB in int4
+    assert "--kv int8" not in found
+    assert found["--kv int4"] == (20, 2048)
+    assert found["--tp 2"] == (20, 2048)
+    assert any(option.startswith("--session-len ") for option in found)
+    assert "lmdeploy lite auto_awq" not in found  # 3.9 GB of weights leave 16 GB: not the 20.6 GB that are needed
+    assert found["--gpu A100-40G"] == (20, 2048)
+
+
+def test_every_alternative_fits_when_it_is_planned() -> None:
+    artifact = _llama_7b(is_w4=False)
+    wish = PlanRequest(gpu="A10", session_len=2048, max_batch_size=20)
+
+    for option, (batch, session_len) in _alternatives(plan_serving(artifact, wish)).items():
+        flag, _, value = option.partition(" ")
+        changed = dataclasses.replace(wish, session_len=session_len, max_batch_size=batch)
+        if flag in ("--gpu", "--tp", "--kv"):
+            name = {"--gpu": "gpu", "--tp": "tensor_parallel", "--kv": "kv_policy"}[flag]
+            changed = dataclasses.replace(changed, **{name: int(value) if flag == "--tp" else value})
+        assert plan_serving(artifact, changed).fits
+
+
+def test_weights_that_do_not_fit_can_be_quantized_split_or_moved() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="12G", session_len=1024, max_batch_size=1))
+
+    assert {"lmdeploy lite auto_awq", "--tp 2"} <= set(_alternatives(plan))
+    assert any(option.startswith("--gpu ") for option in _alternatives(plan))
+    assert not any(option.startswith(("--session-len", "--kv")) for option in _alternatives(plan))
+
+
+def test_quantized_weights_are_planned_as_a_quantized_model_is() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="12G", session_len=1024, max_batch_size=1))
+    really = plan_serving(_llama_7b(is_w4=True), PlanRequest(gpu="12G", session_len=1024, max_batch_size=1))
+
+    (quantized,) = (one for one in plan.alternatives if "auto_awq" in one.option)
+    assert really.fits
+    assert quantized.kv_capacity_tokens == pytest.approx(really.kv_capacity_tokens, abs=64)
+
+
+def test_a_plan_that_fits_or_that_nobody_judges_has_no_alternatives() -> None:
+    assert plan_serving(_llama_7b(is_w4=True), PlanRequest(gpu="A10")).alternatives == ()
+    assert plan_serving(_llama_7b(is_w4=True), PlanRequest()).alternatives == ()
+
+
+def test_one_useful_session_is_better_than_eight_short_ones() -> None:
+    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="16100M"))
+
+    # 16 100 - 13 965 - 973 = 1162 MiB free, less 242 that come after the pool = 920: 27 blocks of 32 MiB beside 32 for
+    # alignment, one of them to spare
+    assert (plan.max_batch_size, plan.session_len, plan.fits) == (1, 26 * 64, True)
+
+
+def test_a_session_that_holds_no_conversation_is_no_plan() -> None:
+    sizes = (f"{mib}M" for mib in range(15800, 17200, 32))
+    lengths = {
+        plan.session_len for size in sizes if (plan := plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu=size))).fits
+    }
+
+    assert lengths
+    assert min(lengths) >= 256

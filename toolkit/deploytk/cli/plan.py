@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from deploytk.cli.command import command
 from deploytk.cli.options import Engine, ModelDir, Planning
 from deploytk.cli.session import show
@@ -14,4 +16,7 @@ def plan(model: ModelDir, planning: Planning, engine: Engine = "auto") -> None:
     from deploytk.plan import plan_serving
 
     planning = planning.on_cpu() if engine == "cpu" else planning
-    show(plan_serving(read_artifact(model), planning.request(engine)), "show_plan")
+    made = plan_serving(read_artifact(model), planning.request(engine))
+    show(made, "show_plan")
+    if made.fits is False:
+        raise typer.Exit(3)

@@ -75,8 +75,22 @@ def show_plan(plan: ServingPlan) -> None:
         ]
     )
     show_notes(plan.notes)
+    if plan.fits is False:
+        _show_alternatives(plan)
+        return
     console().print("\nStart it with:", style="dim")
     plain_line(shell(plan.argv))
+
+
+def _show_alternatives(plan: ServingPlan) -> None:
+    """What would fit, a line each, with the tokens that the KV pool then holds."""
+    if not plan.alternatives:
+        console().print("\nNothing that deploytk knows would make it fit.")
+        return
+    console().print("\nWhat would fit:")
+    for one in plan.alternatives:
+        sessions = f"{one.max_batch_size} sessions of {one.session_len:,} tokens"
+        plain_line(f"  {one.change} ({one.option}): {sessions}, {one.kv_capacity_tokens:,} in the KV pool")
 
 
 def show_bundle(bundle: Bundle) -> None:

@@ -45,6 +45,12 @@ def find_gpu(text: str) -> Gpu:
     )
 
 
+def larger_gpus(than: Gpu) -> list[str]:
+    """The names of the known GPUs with more memory, the smallest first."""
+    larger = {gpu.name: gpu.total_bytes for gpu in _known().values() if gpu.total_bytes > than.total_bytes}
+    return sorted(larger, key=lambda name: (larger[name], name))
+
+
 @cache
 def _known() -> dict[str, Gpu]:
     gpus: dict[str, Gpu] = {}

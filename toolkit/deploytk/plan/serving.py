@@ -9,26 +9,36 @@ from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.base.errors import PlanError, UsageError
 from deploytk.hardware.catalogue import find_gpu
+from deploytk.plan.alternatives import find_alternatives
 from deploytk.plan.caveats import about_memory, about_model
 from deploytk.plan.kv import kv_bytes_per_token
 from deploytk.plan.memory import Memory, Vram
 from deploytk.plan.value import PlanRequest, ServingPlan
 
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
+_LEAST_SESSION_LEN = 256  # a shorter one holds no conversation
 _BATCH = 8
 
 
 def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     """Decide engine, version, flags, sessions and KV policy, and predict the VRAM.
 
-    Sessions that were asked for are never made smaller: `fits` says whether they fit. Without a wish they
-    are at most 8 of 8192 tokens, and as many and as long as fit on the GPU. Raises ArtifactError for a broken
-    model, PlanError when nothing can serve it as asked, UsageError for an unknown GPU.
+    Sessions that were asked for are never made smaller: `fits` says whether they fit, and `alternatives` what would.
+    Without a wish they are at most 8 of 8192 tokens, and as many as fit on the GPU; where not one does, one as long as
+    fits. Raises ArtifactError for a broken model, PlanError when nothing can serve it as asked, UsageError for an
+    unknown GPU.
     """
     artifact.require_usable()
     _require_sense(request)
     if request.serving_engine == "cpu":
         return _on_cpu(artifact, request)
+    plan = _plan(artifact, request)
+    if plan.fits is not False:
+        return plan
+    return dataclasses.replace(plan, alternatives=tuple(find_alternatives(artifact, request, plan, _plan)))
+
+
+def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     version, engine = _engine(artifact, request)
     ranks = _ranks(artifact, request)
     kv_policy, quant_policy = _kv(artifact, request, version)
@@ -57,6 +67,7 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         largest_session_len=memory.largest_session_len(artifact.session_len, batch),
         largest_batch=memory.largest_batch(session_len),
         notes=(),
+        alternatives=(),
     )
     argv, config_ini = plan.command(artifact, trusts_remote_code=request.trust_remote_code)
     notes = (*about_memory(artifact, plan, memory), *about_model(artifact, plan, request))
@@ -143,9 +154,11 @@ def _sessions(artifact: Artifact, request: PlanRequest, memory: Memory) -> tuple
     wanted = request.session_len or min(artifact.session_len, _SESSION_LEN)
     batch = request.max_batch_size or _BATCH
     if request.max_batch_size is None:
-        batch = max(1, min(batch, memory.largest_batch(wanted) or batch))
+        largest = memory.largest_batch(wanted)
+        batch = batch if largest is None else max(1, min(batch, largest))
     if request.session_len is None and memory.gpu:
-        wanted = min(wanted, memory.largest_session_len(wanted, batch) or wanted)
+        longest = memory.largest_session_len(wanted, batch) or 0
+        wanted = longest if longest >= min(_LEAST_SESSION_LEN, wanted) else wanted
     return wanted, batch
 
 
@@ -186,5 +199,6 @@ def _on_cpu(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         largest_session_len=None,
         largest_batch=None,
         notes=("the CPU engine is for previews: it answers the same, but slowly",),
+        alternatives=(),
     )
     return dataclasses.replace(plan, argv=plan.command(artifact)[0])

@@ -42,6 +42,17 @@ class PlanRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """One change that makes a plan fit which does not."""
+
+    change: str  # "shorter sessions"
+    option: str  # what to type for it
+    max_batch_size: int
+    session_len: int
+    kv_capacity_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServingPlan:
     """How a model is served. App, image, card and smoke test read this and decide nothing themselves."""
 
@@ -64,6 +75,7 @@ class ServingPlan:
     largest_session_len: int | None  # at max_batch_size, on that GPU
     largest_batch: int | None  # at session_len, on that GPU
     notes: tuple[str, ...]  # what a user should know, one sentence each
+    alternatives: tuple[Alternative, ...]  # what would fit; () where the plan itself does, or nobody knows
 
     def at(self, model: str) -> ServingPlan:
         """The same plan for the same model at another path."""
