@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import pytest
 from conftest import MODELS
 from workspaces import INI_KEYS, YAML_KEYS, write_workspace
 
+from deploytk import lmdeploy
 from deploytk.artifact import Rope, read_artifact
+from deploytk.artifact.facts import with_stored_zeros
+from deploytk.artifact.gptq_zeros import stored_zeros
 
 
 def _change_config(root: Path, **changes: object) -> None:
@@ -324,3 +328,37 @@ def test_a_workspace_that_names_no_chat_template_is_told_so(tmp_path: Path) -> N
 
     assert artifact.chat_template is None
     assert "the configuration names no chat template" in _messages(root, "warning")
+
+
+@pytest.mark.parametrize(
+    ("word", "zeros", "is_served"),
+    [(0x77777777, "v1", True), (0x88888888, "v2", False), (0x12345678, None, True)],
+)
+def test_zero_points_in_the_files_tell_the_version_of_gptq(
+    tmp_path: Path, model_copy: Callable[[str], Path], word: int, zeros: str | None, is_served: bool
+) -> None:
+    root = model_copy("hf-fp16")
+    gptq = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
+    _change_config(root, quantization_config={**gptq, "checkpoint_format": "gptq"})
+    other = struct.pack("<I", 0)
+    entries = {"a.scales": ["F16", [2], [0, 4]], "a.qzeros": ["I32", [1, 1], [4, 8]]}
+    header = {
+        name: dict(zip(("dtype", "shape", "data_offsets"), entry, strict=True)) for name, entry in entries.items()
+    }
+    text = json.dumps(header).encode()
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(struct.pack("<Q", len(text)) + text + other + struct.pack("<I", word))
+    facts = read_artifact(root).facts
+    assert facts
+
+    found = with_stored_zeros(facts, [file])
+
+    assert found.quantization.zeros == zeros
+    assert (lmdeploy.support(found).engine == "turbomind") is is_served
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 40, struct.pack("<Q", 2**62) + b"{}", b"\x02" + b"\0" * 7 + b"{}"])
+def test_zero_points_of_a_broken_file_tell_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(content)
+
+    assert stored_zeros([tmp_path / "weights.safetensors", tmp_path / "missing.safetensors"]) is None

@@ -89,6 +89,7 @@ def test_models_are_served_where_the_sources_say(facts: ModelFacts, served: tupl
         (dataclasses.replace(AWQ, version=None, is_stated=False), ("turbomind", "0.2.0", "0.18.0")),
         (dataclasses.replace(AWQ, bits=8), NONE),
         (dataclasses.replace(AWQ, group_size=64), ("pytorch", "0.6.0", "0.18.0")),
+        (dataclasses.replace(AWQ, group_size=-1), NONE),
         (GPTQ, ("turbomind", "0.6.0", "0.18.0")),
         (dataclasses.replace(GPTQ, bits=8), NONE),
         (dataclasses.replace(GPTQ, group_size=-1), NONE),

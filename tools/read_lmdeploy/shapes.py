@@ -80,7 +80,9 @@ TURBOMIND_WEIGHTS = {
 """Body of `if quant_method == ...` in TurboMind's converter -> conditions."""
 
 PYTORCH_WEIGHTS = {
-    "awq": ("is_stated", "stated_gemm", "bits_4"),  # it reads every file as "gemm" and asks nothing
+    # It reads every file as "gemm" and asks nothing; its kernel takes a group at a time, a power of two that fits into
+    # shared memory (kernels/cuda/awq_kernels.py, BLOCK_SIZE_K).
+    "awq": ("is_stated", "stated_gemm", "bits_4", "group_32_64_128"),
     "smooth_quant": ("is_stated",),
     "fp8": ("is_stated", "block_or_static"),
     "modelslim_w8a8_static": None,  # Ascend

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from deploytk.artifact.configuration import Configuration, text_parts
+from deploytk.artifact.gptq_zeros import stored_zeros
 from deploytk.artifact.quantization import Quantization
 from deploytk.artifact.shape import Shape
 from deploytk.artifact.text_formats import Reader
@@ -41,6 +45,15 @@ def model_facts(configuration: Configuration, shape: Shape, quantization: Quanti
         if isinstance(of_weights, dict)
         else tensors_quantization(quantization.weight_format, quantization.bits, quantization.group_size),
     )
+
+
+def with_stored_zeros(facts: ModelFacts, weights: Sequence[Path]) -> ModelFacts:
+    """The same, with what the zero points of GPTQ in the files tell: some quantizers store v2 and call it "gptq"."""
+    if facts.quantization.method != "gptq":
+        return facts
+    zeros = stored_zeros(path for path in weights if path.suffix == ".safetensors")
+    quantization = replace(facts.quantization, zeros=zeros or facts.quantization.zeros)
+    return replace(facts, quantization=quantization)
 
 
 def auto_map_architecture(config: dict[str, Any]) -> str | None:

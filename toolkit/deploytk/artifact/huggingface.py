@@ -10,7 +10,7 @@ from typing import Literal
 from deploytk import lmdeploy
 from deploytk.artifact.configuration import Configuration, read_configuration
 from deploytk.artifact.dense import dense_parameters, dense_sums
-from deploytk.artifact.facts import model_facts
+from deploytk.artifact.facts import model_facts, with_stored_zeros
 from deploytk.artifact.quantization import NOT_QUANTIZED, Quantization, read_quantization
 from deploytk.artifact.rope import read_rope
 from deploytk.artifact.shape import Shape, read_shape
@@ -34,7 +34,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
     config, shape = configuration.text, read_shape(configuration)
     shards = read_shards(root, entries, shape.layers)
     quantization = stated or _unstated(configuration, shape, shards) or NOT_QUANTIZED
-    facts = model_facts(configuration, shape, quantization)
+    facts = with_stored_zeros(model_facts(configuration, shape, quantization), [root / path for path in shards.files])
     is_tied = _is_tied(configuration, shards)
     sums, parameters = _sums(configuration, shape, shards, quantization, is_tied)
     tokenizer = read_tokenizer(root, shape.vocab_size)

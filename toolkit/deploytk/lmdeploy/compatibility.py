@@ -25,6 +25,7 @@ _WORDS = {
     "group_32": "groups of 32",
     "group_128": "groups of 128",
     "group_32_128": "groups of 32 or 128",
+    "group_32_64_128": "groups of 32, 64 or 128",
     "stated_gemm": 'version "gemm"',
     "no_desc_act": "desc_act false",
     "symmetric": "symmetric",

@@ -89,6 +89,7 @@ CONDITIONS = {
     "group_32": _groups(32),
     "group_128": _groups(128),
     "group_32_128": _groups(32, 128),
+    "group_32_64_128": _groups(32, 64, 128),
     "stated_gemm": Condition(
         lambda f: not f.quantization.is_stated or f.quantization.version == "gemm",
         lambda f: f'quantization_config says version {f.quantization.version or "nothing"}, "gemm" is asked for',
