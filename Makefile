@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check lint fix golden wheel clean
+.PHONY: demo test test-all check lint fix golden bench bench-short wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -31,6 +31,12 @@ fix: $(VENV)/.check ## Repair what can be repaired
 golden: $(VENV)/.test ## Rewrite the golden files; review the diff like code
 	$(BIN)/python -m pytest tests/test_bundle.py --rewrite-golden
 
+bench: $(VENV)/.bench ## Every benchmark that this machine can run, at full size: half an hour
+	$(BIN)/python -m benchmarks
+
+bench-short: $(VENV)/.bench ## ... at the smallest size: they only have to finish
+	$(BIN)/python -m benchmarks --short
+
 wheel: $(VENV)/.check
 	$(BIN)/python -m build --wheel --outdir dist
 
@@ -52,6 +58,10 @@ $(VENV)/.test: $(VENV)/.run
 
 $(VENV)/.services: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group services
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group bench
 	touch $@
 
 $(VENV)/.check: $(VENV)/.test

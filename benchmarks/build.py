@@ -1,6 +1,6 @@
 """`deploytk build` of 1 GiB of random weights in 4 shards against Docker's two builders on the same daemon.
 
-    python benchmarks/build.py BASE [ROUNDS]        (root: DOCKER_HOST names the daemon, which has the image BASE)
+    python -m benchmarks.build BASE [ROUNDS]        (root: DOCKER_HOST names the daemon, which has the image BASE)
 
 Whole processes, in turn, files in the page cache. Cold: the daemon has BASE and nothing of the model, deploytk has seen
 BASE before and knows no digest of the model. Rebuild: the app has changed, for the
@@ -17,8 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import package
-import timing
+from benchmarks import package, timing
 
 TAG = "deploytk-benchmark/model"
 DEPLOYTK = str(Path(sys.executable).parent / "deploytk")
@@ -62,13 +61,14 @@ def forget() -> None:
 
 
 def main() -> None:
-    base = sys.argv[1]
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    base = next(iter(timing.words()), os.environ.get("DEPLOYTK_BENCHMARK_BASE", ""))
+    rounds = 1 if timing.IS_SHORT else int((*timing.words()[1:], "3")[0])
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         os.environ["DEPLOYTK_CACHE_DIR"] = str(root / "cache")
         # Embedding, output and the two halves of one layer: 256 MiB each.
-        package.LAYERS, package.VOCABULARY, package.INTERMEDIATE = 1, 32768, 16384
+        if not timing.IS_SHORT:
+            package.LAYERS, package.VOCABULARY, package.INTERMEDIATE = 1, 32768, 16384
         weights_bytes = package.write(root / "model")
         for app in ("api", "gradio"):
             command = [DEPLOYTK, "package", str(root / "model"), "--name", "model", "--app", app, "-o", str(root / app)]
@@ -104,4 +104,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """What the measuring client costs and how true it is, against httpx and aiohttp reading the same streams, in one run.
 
-    python benchmarks/client_overhead.py [ROUNDS]      needs httpx and aiohttp
+    python -m benchmarks.client_overhead [ROUNDS]      needs httpx and aiohttp
 
 A server in a process of its own sends events on a schedule and keeps when it sent each (one clock for both processes).
 Cost: processor time of the client per event, reading and parsing, of 4 streams of 5000 events as fast as they come, and
@@ -23,16 +23,16 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from timing import report
-
+from benchmarks.timing import IS_SHORT, report, rounds_of
 from deploytk.base.progress import Silent
 from deploytk.serve import Endpoint
 from deploytk.smoke import Measurement, Workload, measure
 from deploytk.smoke.client import Connection
 from deploytk.smoke.received import receive
 
-EVENTS, RATE = 100, 50.0
-FAST_EVENTS, FAST_STREAMS = 5000, 4
+EVENTS, RATE = (20 if IS_SHORT else 100), 50.0
+FAST_EVENTS, FAST_STREAMS = (500 if IS_SHORT else 5000), 4
+TRUE_STREAMS = 20 if IS_SHORT else 200
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -115,7 +115,14 @@ def server() -> Iterator[tuple[str, Callable[[], dict[str, list[int]]]]]:
 
     with tempfile.TemporaryDirectory() as directory:
         stamps = Path(directory) / "stamps.json"
-        command = [sys.executable, __file__, "--server", str(stamps)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.client_overhead",
+            "--server",
+            str(stamps),
+            *(["--short"] if IS_SHORT else []),
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout
             url = f"http://127.0.0.1:{child.stdout.readline().strip()}"
@@ -210,7 +217,7 @@ def cost(url: str, rounds: int, streams: int, events: int) -> dict[str, float]:
 def truth(url: str, stamps: Callable[[], dict[str, list[int]]]) -> dict[str, object]:
     """How late first events were seen, and how wrong gaps were, with 200 streams."""
     stamps()
-    measurement = measured(url, 200, EVENTS)
+    measurement = measured(url, TRUE_STREAMS, EVENTS)
     records = measurement.records
     sent = stamps()
     late = [(record.event_ns[0] - sent[record.prompt][0]) / 1e6 for record in records]
@@ -221,7 +228,7 @@ def truth(url: str, stamps: Callable[[], dict[str, list[int]]]) -> dict[str, obj
     check, lag_ms = measurement.client, measurement.lag_p99_ms or 0.0
     doubts = check is None or check.ttft_error_ms > 5 or check.gap_error_p99_ms > 3 or lag_ms > 3
     return {
-        "streams": 200,
+        "streams": TRUE_STREAMS,
         "events": sum(len(record.event_ns) for record in records),
         "ttft_error_median_ms": round(statistics.median(late), 2),
         "gap_error_p99_ms": round(statistics.quantiles(errors, n=100)[98], 2),
@@ -234,7 +241,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--server"]:
         asyncio.run(Server(Path(sys.argv[2])).run())
         return
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    rounds = rounds_of(5)
     with server() as (url, stamps):
         fast, paced = cost(url, rounds, FAST_STREAMS, FAST_EVENTS), cost(url, rounds, 50, EVENTS)
         report(
@@ -242,7 +249,7 @@ def main() -> None:
             rounds=rounds,
             microseconds_per_event=fast,
             microseconds_per_event_paced=paced,
-            truth=[truth(url, stamps) for _ in range(3)],
+            truth=[truth(url, stamps) for _ in range(min(rounds, 3))],
         )
 
 

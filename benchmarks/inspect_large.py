@@ -1,6 +1,6 @@
 """`deploytk inspect` of a workspace of 2000 files and 40 GiB (sparse): seconds and peak memory of the whole process.
 
-python benchmarks/inspect_large.py [ROUNDS]
+python -m benchmarks.inspect_large [ROUNDS]
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import timing
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from workspaces import INI_KEYS
 
+from benchmarks import timing
 from deploytk.artifact.workspace_files import WorkspaceShape, expected_weights
 
 # 62 layers x (2 norms + 6 ranks x 5 matrices) + 3 = 1987 files
@@ -45,7 +43,7 @@ def write(root: Path) -> tuple[int, int]:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    rounds = timing.rounds_of(7)
     with tempfile.TemporaryDirectory() as directory:
         files, size = write(Path(directory))
         command = [str(Path(sys.executable).parent / "deploytk"), "inspect", directory, "--json"]
@@ -60,4 +58,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """`deploytk modernize` of workspaces of 2 GiB and more against `cp` of the same bytes: seconds and peak memory.
 
-python benchmarks/modernize.py [ROUNDS] [DIRECTORY] [CASE ...]
+python -m benchmarks.modernize [ROUNDS] [DIRECTORY] [CASE ...]
 
 Layers of a 7B model (4096 wide, 11008 inner columns). Both are whole processes, in turn, each into an empty place of
 the same disk; what is read is in the page cache for both. A case is named after its era and its weights: 0.4.2-int4.
@@ -16,17 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import timing
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from workspaces import INI_KEYS, YAML_KEYS
 
+from benchmarks import timing
 from deploytk.artifact.workspace_files import WorkspaceShape, expected_weights
 
 # layers: as many as make 2 GiB; beside them 2 embeddings of 32000 x 4096 x 2 bytes
 CASES = {"0.4.2-int4": 17, "0.7.3-int4": 17, "0.4.2-fp16": 5, "0.7.3-fp16": 5, "0.9.2.post1-fp16": 5}
 HEADS, HEAD_DIM, INNER, VOCAB = 32, 128, 11008, 32000
+if timing.IS_SHORT:
+    CASES, HEADS, INNER, VOCAB = dict.fromkeys(CASES, 1), 4, 512, 512
 HIDDEN = HEADS * HEAD_DIM
 
 
@@ -111,11 +111,11 @@ def measure(directory: Path, case: str, rounds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    place = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    rounds = timing.rounds_of(5)
+    place = Path(timing.words()[1]) if len(timing.words()) > 1 else None
     results = {}
     with tempfile.TemporaryDirectory(dir=place) as directory:
-        for case in sys.argv[3:] or CASES:
+        for case in timing.words()[2:] or CASES:
             results[case] = measure(Path(directory), case, rounds)
             line = ", ".join(f"{key} {value:.2f}" for key, value in results[case].items())  # type: ignore[str-format]
             print(f"{case}: {line}", file=sys.stderr)

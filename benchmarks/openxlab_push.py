@@ -1,6 +1,6 @@
 """A large bundle to git http-backend + lighttpd + giftless: deploytk against `git add`, `commit`, `push` by hand.
 
-    python benchmarks/openxlab_push.py [FILES] [MIB]        # 400 files, 1024 MiB
+    python -m benchmarks.openxlab_push [FILES] [MIB]        # 400 files, 1024 MiB
 
 Both send the same files to the same server, in one run; then deploytk publishes again. Needs git-lfs and lighttpd.
 """
@@ -12,21 +12,19 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+from bundles import make_bundle
+from giftless_server import TOKEN, USER, giftless_server
 
-from bundles import make_bundle  # noqa: E402
-from giftless_server import TOKEN, USER, giftless_server  # noqa: E402
-
-from deploytk.base.progress import Silent  # noqa: E402
-from deploytk.bundle import Bundle, BundleFile  # noqa: E402
-from deploytk.publish.options import PublishOptions  # noqa: E402
-from deploytk.publish.targets.openxlab import OpenXLab  # noqa: E402
+from benchmarks import ROOT
+from benchmarks.timing import IS_SHORT, words
+from deploytk.base.progress import Silent
+from deploytk.bundle import Bundle, BundleFile
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.targets.openxlab import OpenXLab
 
 
 def large_bundle(out: Path, files: int, size: int) -> Bundle:
@@ -67,7 +65,7 @@ def size_of(place: Path) -> float:
 
 
 def main() -> None:
-    files, mib = (int(word) for word in (*sys.argv[1:], "400", "1024")[:2])
+    files, mib = (4, 4) if IS_SHORT else (int(word) for word in (words() or ("400", "1024")))
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)
         os.environ["DEPLOYTK_CACHE_DIR"] = str(work / "cache")

@@ -1,6 +1,6 @@
 """`deploytk package` of 4 GiB of weights against `hashlib.sha256` alone on the same files with two threads.
 
-    python benchmarks/package.py [ROUNDS]
+    python -m benchmarks.package [ROUNDS]
 
 Whole processes, in turn, files in the page cache. "again" is a second run with nothing changed.
 """
@@ -14,11 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import timing
+from benchmarks import timing
 
 TINY = Path(__file__).parents[1] / "tests" / "models" / "hf-fp16"
 
-LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY, SHARDS = 9, 4096, 11008, 50000, 4
+LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY, SHARDS = (
+    (1, 512, 512, 4096, 4) if timing.IS_SHORT else (9, 4096, 11008, 50000, 4)
+)
+HEADS = 32
 
 HASHLIB_ALONE = """
 import hashlib, sys
@@ -54,7 +57,12 @@ def write(model: Path) -> int:
     shutil.copytree(TINY, model, ignore=shutil.ignore_patterns("*.safetensors*"))
     config = json.loads((model / "config.json").read_text())
     config |= {"hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS}
-    config |= {"num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128, "vocab_size": VOCABULARY}
+    config |= {
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS,
+        "head_dim": HIDDEN // HEADS,
+        "vocab_size": VOCABULARY,
+    }
     (model / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     shapes = list(tensors().items())
     whole = sum(2 * size(shape) for _, shape in shapes)
@@ -91,7 +99,7 @@ def write_shard(path: Path, shapes: dict[str, list[int]]) -> None:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    rounds = timing.rounds_of(5)
     place = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
     with tempfile.TemporaryDirectory(dir=place) as directory:
         root = Path(directory)

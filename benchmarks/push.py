@@ -1,6 +1,6 @@
 """Pushing an image with 1 GiB of random weights in 4 shards: ours, `docker push` and oras-py in turn.
 
-    python benchmarks/push.py [ROUNDS]      needs docker-registry; for the peers a daemon (DOCKER_HOST), oras
+    python -m benchmarks.push [ROUNDS]      needs docker-registry; for the peers a daemon (DOCKER_HOST), oras
 
 Seconds of a first push and of a second one. Hashing is not in the figures of ours and of oras-py: Docker's daemon did
 it when it loaded the image. Further: what is sent twice after kill -9, and the image's size beyond base and weights.
@@ -22,13 +22,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import package
-import timing
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from bases import write_base
 from registries import Registry, running_registry
 
+from benchmarks import package, timing
 from deploytk.artifact import read_artifact
 from deploytk.base.progress import Silent
 from deploytk.bundle import BundleOptions, read_bundle, render_bundle
@@ -38,6 +35,7 @@ from deploytk.image.value import BuildOptions, ImagePlan
 from deploytk.plan import PlanRequest, plan_serving
 
 MIB = 2**20
+KILLED_AT_BYTES = (1 if timing.IS_SHORT else 300) * MIB
 
 PUSH = """
 import sys, time
@@ -72,7 +70,8 @@ print(time.perf_counter() - started)
 
 def make_bundle(directory: Path) -> Path:
     """A bundle with 1 GiB of random weights in four shards."""
-    package.LAYERS, package.VOCABULARY = 1, 40000  # 0.4 GB and twice 0.33 GB
+    if not timing.IS_SHORT:
+        package.LAYERS, package.VOCABULARY = 1, 40000  # 0.4 GB and twice 0.33 GB
     model = directory / "model"
     package.write(model)
     artifact = read_artifact(model)
@@ -117,7 +116,7 @@ def sent_twice(directory: Path, bundle: Path, base: Path) -> int:
     with fresh_registry(directory) as registry:
         command = push(bundle, base, "registry", f"{registry.host}/me/bench:1")
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as pushing:
-            while registry.upload_bytes() < 300 * MIB and pushing.poll() is None:
+            while registry.upload_bytes() < KILLED_AT_BYTES and pushing.poll() is None:
                 time.sleep(0.002)
             there = registry.upload_bytes()
             pushing.send_signal(signal.SIGKILL)
@@ -139,7 +138,7 @@ def overhead(plan: ImagePlan, bundle: Path) -> float:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    rounds = timing.rounds_of(3)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(directory / "cache")

@@ -13,6 +13,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+IS_SHORT = "--short" in sys.argv
+"""Of the smallest size and one round: that it ends is what counts."""
+
+
+def words() -> list[str]:
+    """What else is on the command line."""
+    return [word for word in sys.argv[1:] if word != "--short"]
+
+
+def rounds_of(full: int) -> int:
+    """How often to measure: as the first word says, or so many times."""
+    return 1 if IS_SHORT else int(next(iter(words()), full))
+
 
 @dataclass(frozen=True)
 class Run:
@@ -35,7 +48,7 @@ def run_process(command: Sequence[str], timeout_s: float = 600) -> Run:
 
 def interleaved(candidates: dict[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
     """`rounds` runs of each, in turn, after one warm-up of each: A B A B, so that a drift of the machine hits both."""
-    for run in candidates.values():
+    for run in candidates.values() if not IS_SHORT else ():
         run()
     results: dict[str, list[Run]] = {name: [] for name in candidates}
     for _ in range(rounds):
