@@ -1,0 +1,125 @@
+"""The documentation is held to the command line: what it names exists, and what exists is named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from commands import NAMES, options_of
+from test_layers import ORDER
+
+from deploytk.publish.options import declared
+from deploytk.publish.target import installed_targets, loadable_targets
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DESIGN = (ROOT / "docs" / "design.md").read_text()
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+ANYWHERE = {"--quiet", "--verbose", "-q", "-v"}
+
+
+def _options(name: str) -> set[str]:
+    """Those of a command, of `publish` with any target."""
+    of_targets = {
+        f"--{option.replace('_', '-')}" for one in loadable_targets() for option in declared(one.about.options)
+    }
+    return options_of(name) | ANYWHERE | (of_targets if name == "publish" else set())
+
+
+def _rows() -> dict[str, str]:
+    """The design's table: command -> all that it says of its options."""
+    found: dict[str, str] = {}
+    table = DESIGN.partition("| command | does |")[2].partition("\n\n")[0]
+    for code in re.findall(r"`([^`]*)`", "\n".join(row.split(" | ")[0] for row in table.splitlines())):
+        name = next((name for name in NAMES if f"{code} ".startswith(f"{name} ")), code.split()[0])
+        found[name] = f"{found.get(name, '')} {code}"
+    return found
+
+
+def _lines() -> list[tuple[str, str]]:
+    """Every command line in the documentation: the page, and what stands behind `deploytk`."""
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        code = re.findall(r"`([^`\n]+)`", text) + [
+            line.strip() for block in re.findall(r"```.*?\n(.*?)```", text, re.DOTALL) for line in block.splitlines()
+        ]
+        for line in code + [line.strip() for line in text.splitlines() if line.startswith("    deploytk ")]:
+            # Up to what a shell or a comment has behind the command.
+            found += [(page.name, words) for words in re.findall(r"(?:^|&& |; |\$ )deploytk ([^|#;&>]*)", line)]
+    return found
+
+
+def _command_of(line: str) -> str | None:
+    """The command that a line calls; None where it names none, as in `deploytk --help`."""
+    words = [word for word in line.split() if word not in ANYWHERE]
+    if not words or words[0].startswith("-"):
+        return None
+    return " ".join(words[:2]) if " ".join(words[:2]) in NAMES else words[0]
+
+
+def test_the_design_has_a_row_for_every_command_and_for_no_other() -> None:
+    assert _rows().keys() == {*NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_design_names_options_that_the_command_has(name: str) -> None:
+    assert {*OPTION.findall(_rows()[name])} - _options(name) == set()
+
+
+def test_the_design_names_every_target() -> None:
+    assert {*re.findall(r"[a-z]+", _rows()["publish"])} >= {*installed_targets()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readme_or_guide_say_how_every_command_is_called(name: str) -> None:
+    pages = "".join((ROOT / page).read_text() for page in ("README.md", "docs/guide.md"))
+
+    assert f"deploytk {name}" in pages
+
+
+def test_every_command_line_in_the_documentation_is_one() -> None:
+    lines = _lines()
+    unknown = [(page, line) for page, line in lines if (name := _command_of(line)) and name not in NAMES]
+    stray = [
+        (page, line, option)
+        for page, line in lines
+        if (name := _command_of(line)) in NAMES
+        for option in OPTION.findall(line)
+        if option not in _options(str(name))
+    ]
+
+    assert len(lines) > 30
+    assert (unknown, stray) == ([], [])
+
+
+def test_every_option_in_inline_code_is_one_of_ours() -> None:
+    ours = {option for name in NAMES for option in _options(name)} | {"--version"}
+    named = [(page.name, code) for page in PAGES for code in re.findall(r"`(--[^`\n]+)`", page.read_text())]
+
+    assert [(page, code) for page, code in named if {*OPTION.findall(code)} - ours] == []
+
+
+def test_the_design_describes_every_room() -> None:
+    house = DESIGN.partition("## The house")[2].partition("## Commands")[0]
+    described = {name for line in re.findall(r"^    ([a-z_/, ]+?)  ", house, re.MULTILINE) for name in line.split(", ")}
+
+    rooms = {name for name in ORDER if not name.startswith("__")}
+    assert rooms <= {name.strip("/ ") for name in described}
+
+
+def test_the_picture_in_contributing_has_every_room() -> None:
+    picture = (ROOT / "CONTRIBUTING.md").read_text().partition("## The house")[2].partition("All of that is")[0]
+
+    assert [
+        room
+        for room in ORDER
+        if not room.startswith("__") and room not in ("doctor", "demo") and f"{room}/" not in picture
+    ] == []
+
+
+def test_the_guide_names_every_command_of_deploytk_toml() -> None:
+    guide = (ROOT / "docs" / "guide.md").read_text()
+
+    assert "deploytk config schema" in guide
