@@ -130,10 +130,12 @@ def test_nobody_who_reads_is_no_reason_for_a_traceback(closing: str) -> None:
 
 
 _ENDLESS = """
-import sys, time
+import signal, sys, time
 import typer
 from deploytk.cli.ending import run_to_the_end
 
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)  # whatever started the tests may ignore some
 app = typer.Typer()
 
 @app.command()
