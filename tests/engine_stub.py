@@ -17,10 +17,13 @@ from typing import Any
 MODEL = os.environ.get("STUB_MODEL", "tiny")
 LOAD_S = float(os.environ.get("STUB_LOAD_S", "0"))
 TOKENS_PER_S = float(os.environ.get("STUB_TOKENS_PER_S", "0"))  # 0: as fast as it can
+ONE_AT_A_TIME = bool(os.environ.get("STUB_ONE_AT_A_TIME"))  # as an engine whose batch is full
 ADMIN = {"/update_weights", "/terminate", "/sleep", "/generate", "/abort_request"}
 
 running = 0
 cancelled = 0
+hangs = asyncio.Event()  # set: no more tokens for anybody, but the list of models as ever
+turn = asyncio.Lock()
 
 
 async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,14 +71,19 @@ async def complete(
         return
     running += 1
     gone = asyncio.ensure_future(reader.read(1))
+    if fields.get("stub_hangs"):
+        hangs.set()
+    if ONE_AT_A_TIME:
+        await turn.acquire()
     try:
+        await asyncio.wait({gone}, timeout=fields.get("stub_first_token_s", 0))
         count = fields.get("max_tokens") or 16
         usage = {"prompt_tokens": 3, "completion_tokens": count, "total_tokens": count + 3}
         rate = float(fields.get("stub_tokens_per_s", TOKENS_PER_S))
         if fields.get("stream"):
             await stream(path, fields, count, usage, rate, gone, writer)
         else:
-            await asyncio.wait({gone}, timeout=count / rate if rate else 0)
+            await asyncio.wait({gone}, timeout=3600 if hangs.is_set() else count / rate if rate else 0)
             text = "".join(token(at) for at in range(count))
             content = {"message": {"role": "assistant", "content": text}} if "chat" in path else {"text": text}
             choice = {"index": 0, "finish_reason": "length", **content}
@@ -86,6 +94,8 @@ async def complete(
     finally:
         running -= 1
         gone.cancel()
+        if ONE_AT_A_TIME:
+            turn.release()
 
 
 async def stream(
@@ -102,6 +112,8 @@ async def stream(
     for at in range(count):
         if rate:
             await asyncio.sleep(max(0.0, started + at / rate - time.perf_counter()))
+        if hangs.is_set():
+            await asyncio.wait({gone})
         content = {"delta": {"content": token(at)}} if "chat" in path else {"text": token(at)}
         send_event(writer, {"id": "stub", "model": MODEL, "choices": [{"index": 0, "finish_reason": None, **content}]})
         await writer.drain()

@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,8 +244,8 @@ def test_more_requests_than_may_wait_are_told_when_to_come_back(bundle: Path, tm
 def _start_request(app: App, fields: dict[str, Any]) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", int(app.url.rpartition(":")[2])))
     body = json.dumps({"model": "tiny", "prompt": "x", **fields}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    connection.sendall(head.encode() + b"\r\n\r\n" + body)
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return connection
 
 
@@ -266,8 +268,8 @@ def test_a_client_that_sends_slowly_is_dropped(bundle: Path, tmp_path: Path) -> 
             socket.create_connection(("127.0.0.1", port)) as slow,
         ):
             silent.sendall(b"GET /hea")
-            head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99"
-            slow.sendall(head + b"\r\n\r\n{")
+            head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            slow.sendall(head + b"Content-Length: 99\r\n\r\n{")
             for connection in (silent, slow):
                 connection.settimeout(5)
 
@@ -281,7 +283,8 @@ def test_a_client_that_vanishes_frees_the_engine(app: App) -> None:
     before = app.stub()["cancelled"]
 
     with stream(app, max_tokens=1000, stub_tokens_per_s=20) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # kept: to drop it is to close the connection
+        next(lines)
         assert app.stub()["running"] == 1
     waiting = _start_request(app, {"max_tokens": 1000, "stub_tokens_per_s": 20})
     wait_for(lambda: app.stub()["running"] == 1 and app.stub()["cancelled"] == before + 1, 5)
@@ -414,13 +417,57 @@ def test_it_does_not_wait_for_ever(bundle: Path, tmp_path: Path) -> None:
         ready_app(bundle, tmp_path, DEPLOYTK_DRAIN_S="1") as app,
         stream(app, max_tokens=10_000, stub_tokens_per_s=20) as answer,
     ):
-        next(answer.iter_lines())
+        lines = answer.iter_lines()
+        next(lines)
         pid, _ = app.engine
 
         app.process.send_signal(signal.SIGTERM)
 
         app.process.wait(5)
         wait_for(lambda: not is_alive(pid), 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_no_number_of_signals_is_a_traceback(bundle: Path, tmp_path: Path, number: int, times: int) -> None:
+    with (
+        ready_app(bundle, tmp_path, DEPLOYTK_DRAIN_S="2") as app,
+        stream(app, max_tokens=10_000, stub_tokens_per_s=20) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        pid, _ = app.engine
+
+        for _ in range(times):
+            app.process.send_signal(number)
+            time.sleep(0.3)
+        with contextlib.suppress(httpx.TransportError):
+            list(lines)
+
+        app.process.wait(10)
+        wait_for(lambda: not is_alive(pid), 5)
+        assert "Traceback" not in app.output
+
+
+def test_a_signal_while_it_starts_is_no_traceback(bundle: Path, tmp_path: Path) -> None:
+    for pause_s in (0.05, 0.1, 0.2, 0.3, 0.4):
+        log = tmp_path / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen([sys.executable, "app.py"], cwd=bundle, stdout=output, stderr=output)
+            time.sleep(pause_s)
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
+
+        assert "server.py" not in log.read_text()
+
+
+def test_keys_that_cannot_be_keys_end_it(bundle: Path, tmp_path: Path) -> None:
+    for keys in (",", " , ", "a b", "schlüssel", "a,b\x07"):
+        with running_app(bundle, tmp_path / "app.log", {"DEPLOYTK_API_KEYS": keys}) as app:
+            app.process.wait(10)
+
+            assert app.output.startswith("error: ")
+            assert len(app.output.splitlines()) == 1
 
 
 def test_the_engine_dies_with_it(bundle: Path, tmp_path: Path) -> None:

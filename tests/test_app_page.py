@@ -173,17 +173,29 @@ def test_a_page_that_is_closed_stops_the_engine(browser: Any, bundle: Path, tmp_
         wait_for(lambda: app.stub()["running"] == 0, 10)
 
 
-def test_the_page_asks_for_the_key_where_there_is_one(browser: Any, bundle: Path, tmp_path: Path) -> None:
-    with stub_app(bundle, tmp_path, DEPLOYTK_API_KEYS="open-sesame") as app, opened(browser, app.url) as page:
+def test_a_browser_enters_the_key_once(browser: Any, bundle: Path, tmp_path: Path) -> None:
+    with stub_app(bundle, tmp_path, DEPLOYTK_API_KEYS="open-sesame") as app, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(app.url)
+        page.locator("#key").wait_for(timeout=60_000)
+        page.locator("#key").fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_text("This is no key of this server").wait_for(timeout=10_000)
+
+        page.locator("#key").fill("open-sesame")
+        page.keyboard.press("Enter")
         page.locator("#message textarea").wait_for(timeout=60_000)
         say(page, "hello")
-        page.get_by_text("an API key is needed").first.wait_for(timeout=10_000)
-
-        page.get_by_role("button", name="Settings").click()
-        page.locator("#key input").fill("open-sesame")
-        say(page, "hello again")
-
         wait_for(lambda: "t15" in "".join(shown(page)), 10, lambda: str(shown(page)))
+
+        # Another page of the same browser need not; another browser must.
+        other = context.new_page()
+        other.goto(app.url)
+        other.locator("#message textarea").wait_for(timeout=60_000)
+        with browser.new_context() as stranger:
+            page = stranger.new_page()
+            page.goto(app.url)
+            page.locator("#key").wait_for(timeout=10_000)
 
 
 def test_open_pages_do_not_hold_up_the_end(browser: Any, bundle: Path, tmp_path: Path) -> None:

@@ -68,6 +68,34 @@ def test_a_bundle_is_served_where_it_lies(lmdeploy: Path, monkeypatch: pytest.Mo
     assert (lmdeploy / "deploytk.json").is_file()
 
 
+def test_an_app_that_wants_keys_is_served_all_the_same(lmdeploy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEPLOYTK_API_KEYS", " first , second")
+
+    with open_endpoint(str(MODELS / "hf-awq"), STUBBED, Silent()) as endpoint:
+        models = f"{endpoint.url}/v1/models"
+        statuses = [
+            httpx.get(models, headers={"authorization": f"Bearer {key}"}, trust_env=False).status_code
+            for key in ("first", "second", "third")
+        ]
+
+        assert statuses == [200, 200, 401]
+        assert endpoint.model == "hf-awq"
+
+
+def test_an_app_that_wants_keys_says_to_its_owner_why_it_failed(
+    lmdeploy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPLOYTK_API_KEYS", "first")
+    monkeypatch.setenv("STUB_EXIT", "1")
+    monkeypatch.setenv("STUB_SAYS", "CUDA out of memory")
+
+    with (
+        pytest.raises(EndpointError, match="CUDA out of memory"),
+        open_endpoint(str(MODELS / "hf-awq"), STUBBED, Silent()),
+    ):
+        pass
+
+
 def test_a_running_app_is_attached_to_and_left_alone(lmdeploy: Path, tmp_path: Path) -> None:
     with running_app(lmdeploy, tmp_path / "log") as app:
         app.wait("ready")

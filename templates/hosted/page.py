@@ -9,9 +9,9 @@ from typing import Any
 PAGE = Path(__file__).parent / "chat.html"
 
 
-def make_page(manifest: dict[str, Any], gateway: Any) -> Any:
+def make_page(manifest: dict[str, Any], _: Any) -> Any:
     """An ASGI application that shows the page at / and nothing else."""
-    settings = {"title": manifest["app"]["title"], "examples": manifest["app"]["examples"], "key": gateway.has_keys}
+    settings = {"title": manifest["app"]["title"], "examples": manifest["app"]["examples"]}
     text = json.dumps(settings, ensure_ascii=False).replace("<", "\\u003c")
     html = PAGE.read_text(encoding="utf-8").replace("{}/*settings*/", text).encode()
 

@@ -71,6 +71,8 @@ def open_room() -> None:
 if __name__ == "__main__":
     leave_path()
     open_room()
+    import signal
     from importlib import import_module
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are imported would be a traceback
     import_module(ROOM + ".server").main(HERE)

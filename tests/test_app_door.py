@@ -1,0 +1,139 @@
+"""Who is let in, and for how long: keys, sessions, attempts, names and origins, without a server."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploytk.app.identity import MOST_CLIENTS, SESSION_S, Attempts, Keys, Sessions
+from deploytk.app.limits import Limits
+from deploytk.app.origins import Hosts, is_cross_site
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_only_a_whole_key_fits() -> None:
+    keys = Keys(["one", "two", ""])
+
+    assert [keys.fit(key) for key in (b"one", b"two", b"on", b"onee", b"", b"one,two", b"\xff")] == [
+        True,
+        True,
+        *[False] * 5,
+    ]
+    assert (bool(keys), bool(Keys([]))) == (True, False)
+
+
+def test_a_session_ends_with_its_time() -> None:
+    clock = Clock()
+    sessions = Sessions(clock)
+    token = sessions.open()
+
+    clock.now_s += SESSION_S - 1
+    assert sessions.is_open(token)
+    clock.now_s += 1
+    assert not sessions.is_open(token)
+
+
+def test_a_session_is_of_one_process_and_cannot_be_made_longer() -> None:
+    token = Sessions().open()
+    until, nonce, signature = token.split(".")
+    sessions = Sessions()
+    ours = sessions.open()
+
+    forged = [
+        token,
+        "",
+        ".",
+        "..",
+        f"{int(until) + 9}.{nonce}.{signature}",
+        ours + "0",
+        ours[:-1],
+        "é" + ours,
+        ours.upper(),
+    ]
+    assert [sessions.is_open(one) for one in forged] == [False] * len(forged)
+    assert sessions.open() != sessions.open()
+
+
+def test_after_ten_wrong_keys_an_address_waits_a_minute() -> None:
+    clock = Clock()
+    attempts = Attempts(clock)
+
+    for _ in range(10):
+        assert attempts.may_try("192.0.2.1")
+        attempts.note_failure("192.0.2.1")
+
+    assert not attempts.may_try("192.0.2.1")
+    assert attempts.may_try("192.0.2.2")
+    clock.now_s += 61
+    assert attempts.may_try("192.0.2.1")
+
+
+def test_the_addresses_of_one_ipv6_network_are_one_client_and_memory_is_bounded() -> None:
+    attempts = Attempts(Clock())
+    for at in range(10):
+        attempts.note_failure(f"2001:db8::{at}")
+
+    assert not attempts.may_try("2001:db8::ffff%eth0")
+    assert attempts.may_try("2001:db8:0:1::1")
+    for at in range(MOST_CLIENTS + 10):
+        attempts.note_failure(f"client {at}")
+    assert len(attempts._failures) == MOST_CLIENTS
+
+
+@pytest.mark.parametrize(
+    ("listening_at", "allowed", "known", "unknown"),
+    [
+        ("127.0.0.1", "", ["localhost:1", "127.0.0.1", "[::1]", ""], ["evil.example", "10.0.0.1", "[fe80::1]"]),
+        ("127.0.0.2", "", ["localhost", "127.0.0.2:1"], ["evil.example", "127.0.0.3"]),
+        ("localhost", "Chat.example:80", ["chat.example", "CHAT.EXAMPLE:99", "chat.example."], ["evil.chat.example"]),
+        ("::1", "*", ["evil.example"], []),
+        # On all interfaces any name may be right, until somebody says which are.
+        ("0.0.0.0", "", ["chat.example", "10.0.0.1"], []),
+        ("0.0.0.0", "chat.example", ["chat.example", "10.0.0.1:1", "localhost"], ["evil.example", "[", "@"]),
+    ],
+)  # fmt: skip
+def test_the_names_of_a_server(
+    listening_at: str, allowed: str, known: list[str], unknown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPLOYTK_ALLOWED_HOSTS", allowed)
+    hosts = Hosts.of(listening_at)
+
+    assert [host for host in known if not hosts.know(host)] == []
+    assert [host for host in unknown if hosts.know(host)] == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_refused"),
+    [
+        ({}, False),
+        ({"origin": "https://chat.example"}, False),
+        ({"origin": "https://chat.example:443"}, True),  # browsers leave out the port of the scheme
+        ({"origin": "https://other.example"}, False),  # that we were told of
+        ({"origin": "https://evil.example"}, True),
+        ({"origin": "null"}, True),
+        ({"origin": ""}, True),
+        ({"origin": "http://["}, True),
+        ({"origin": "https://chat.example", "sec-fetch-site": "cross-site"}, True),
+        ({"sec-fetch-site": "same-site"}, True),
+        ({"sec-fetch-site": "none"}, False),
+    ],
+)
+def test_what_is_cross_site(headers: dict[str, str], is_refused: bool) -> None:
+    hosts = Hosts("0.0.0.0", frozenset({"other.example"}))
+
+    assert is_cross_site("POST", {"host": "chat.example", **headers}, hosts) == is_refused
+    assert not is_cross_site("GET", {"host": "chat.example", **headers}, hosts)
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "\u0661", "9" * 40])
+def test_a_setting_that_is_no_number_is_refused_in_words(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEPLOYTK_WATCHDOG", value)
+
+    with pytest.raises(SystemExit, match="DEPLOYTK_WATCHDOG is"):
+        Limits.of({"plan": {"max_batch_size": 1, "session_len": 64}})

@@ -1,0 +1,106 @@
+"""Keeps the page of the app: built beside everything else, shown in time, let go of at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any, Callable, Coroutine  # noqa: UP035 (Python 3.8 in old images)
+
+from .relay import Receive, RefusedError, Send, send_whole
+
+LOADING = Path(__file__).parent / "data" / "loading.html"
+LONGEST_PAGE_S = 24 * 3600.0  # what a browser keeps open to hear of news ends then
+
+
+class Stage:
+    """`make_page` builds an ASGI application; that takes seconds, because it imports a user interface."""
+
+    def __init__(self, make_page: Callable[[], Any], answer_within_s: float) -> None:
+        self._make_page = make_page
+        self._answer_within_s = answer_within_s
+        self._page: Callable[..., Coroutine[Any, Any, None]] | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self._life: asyncio.Task[None] | None = None
+        self.is_broken = False  # there will be no page
+
+    @property
+    def is_built(self) -> bool:
+        return self._page is not None
+
+    async def build(self) -> None:
+        try:
+            page = await asyncio.get_event_loop().run_in_executor(None, self._make_page)
+        except ImportError as error:
+            sys.stderr.write(f"no chat page: {error}\n")
+            self.is_broken = True
+            return
+        started = asyncio.Event()
+        first: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        first.put_nowait({"type": "lifespan.startup"})
+
+        async def note(message: dict[str, Any]) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                started.set()
+
+        self._life = asyncio.ensure_future(page({"type": "lifespan", "state": {}}, first.get, note))
+        await started.wait()
+        self._page = page
+
+    def close(self) -> None:
+        if self._life:
+            self._life.cancel()
+
+    def release(self) -> None:
+        """Let go of the pages that are open in browsers."""
+        for call in self._calls:
+            call.cancel()
+
+    async def show_loading(self, path: str, send: Send) -> None:
+        if path != "/":
+            raise RefusedError(503, "not_ready", "the page is not built yet", 1)
+        await send_whole(
+            send, 200, b"text/html; charset=utf-8", LOADING.read_bytes(), [(b"cache-control", b"no-store")]
+        )
+
+    async def show(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Raises RefusedError when the page does not begin to answer in time, or fails before it has."""
+        assert self._page is not None  # noqa: S101 (see is_built)
+        begun = asyncio.Event()
+        is_whole = False
+
+        async def note(message: dict[str, Any]) -> None:
+            nonlocal is_whole
+            begun.set()
+            await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        call = asyncio.ensure_future(self._page(scope, receive, note))
+        self._calls.add(call)
+        try:
+            await self._watch(call, begun)
+        finally:
+            self._calls.discard(call)
+            call.cancel()
+        error = None if call.cancelled() or not call.done() else call.exception()
+        if isinstance(error, RefusedError):
+            raise error
+        if error:
+            where = f"{scope['method']} {scope['path'][:200]!r}"
+            sys.stderr.write(f"the page failed at {where}: {type(error).__name__}: {str(error)[:200]!r}\n")
+        if not begun.is_set():
+            raise RefusedError(502, "page_failed", "the page has no answer to that")
+        if not is_whole:
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _watch(self, call: asyncio.Task[None], begun: asyncio.Event) -> None:
+        first = asyncio.ensure_future(begun.wait())
+        try:
+            either: set[asyncio.Future[Any]] = {call, first}
+            await asyncio.wait(either, timeout=self._answer_within_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            first.cancel()
+        if begun.is_set():
+            await asyncio.wait({call}, timeout=LONGEST_PAGE_S)
+        elif not call.done():
+            raise RefusedError(504, "timeout", f"no answer within {self._answer_within_s:.0f} s")
