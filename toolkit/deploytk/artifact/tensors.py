@@ -14,7 +14,8 @@ DTYPE_BITS = {
     "I64": 64, "U64": 64,
 }  # fmt: skip
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+# Of a layer or an expert.
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,16 @@ class Tensors:
         self.counts: Counter[TensorGroup] = Counter()
 
     def add(self, name: str, dtype: str, shape: tuple[int, ...]) -> None:
-        numbers = _NUMBER.search(name)
-        is_beyond = numbers is not None and int(numbers[0][:9]) >= self.layers
-        self.counts[TensorGroup(_NUMBER.sub("#", name), dtype, shape, is_beyond)] += 1
+        number = NUMBER.search(name)
+        is_beyond = number is not None and int(number[0][:9]) >= self.layers
+        self.add_many(name, dtype, shape, int(not is_beyond), int(is_beyond))
+
+    def add_many(self, name: str, dtype: str, shape: tuple[int, ...], within: int, beyond: int) -> None:
+        """So many tensors whose names differ from `name` in numbers alone, within the layers and beyond them."""
+        pattern = NUMBER.sub("#", name)
+        for count, is_beyond in ((within, False), (beyond, True)):
+            if count:
+                self.counts[TensorGroup(pattern, dtype, shape, is_beyond)] += count
 
     def __iter__(self) -> Iterator[tuple[TensorGroup, int]]:
         yield from self.counts.items()
