@@ -233,7 +233,7 @@ def test_a_broken_model_is_shown_and_then_refused(tmp_path: Path) -> None:
         (["smoke", "http://127.0.0.1:9", "--wait", "1s"], 1, "127.0.0.1:9"),
         (["smoke", "x", "--max-ttft-ms", "-1"], 2, "max_ttft_ms"),
         (["smoke", "x", "-o", "report.pdf"], 2, "report.pdf"),
-        (["package", str(MODELS / "hf-awq"), "-o", "b", "--name", "a b"], 2, "a b"),
+        (["package", str(MODELS / "hf-awq"), "-o", "b", "--name", "a\nb"], 2, "a\\nb"),
         (["frobnicate"], 2, "frobnicate"),
     ],
 )

@@ -41,6 +41,7 @@ SIZES = (
     "q_lora_rank",
     "qk_rope_head_dim",
     "qk_nope_head_dim",
+    "index_head_dim",
     "v_head_dim",
     "linear_conv_kernel_dim",
     "linear_key_head_dim",
@@ -96,6 +97,9 @@ def row_of(config_class: Any) -> dict[str, Any] | None:
     defaults = {name: value for name in SIZES if _is_size(value := _value(config, name))}
     for name in _following(config_class, defaults, names):
         del defaults[name]
+    if "kv_lora_rank" in defaults:  # head_dim is that of the rotated part alone
+        defaults.pop("head_dim", None)
+        names.pop("head_dim", None)
     period = _linear_period(config)
     extra = {"full_attention_interval": period} if period else {}
     return ({"names": names} if names else {}) | {"defaults": defaults | extra}

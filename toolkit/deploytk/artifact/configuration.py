@@ -135,6 +135,9 @@ def _defaults(row: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
 
 def _one_key_value_head(values: dict[str, Any]) -> None:
     """Switches of old models that decide how many key/value heads there are."""
+    attention = values.get("attn_config")  # DBRX
+    if isinstance(attention, dict) and "kv_n_heads" in attention:
+        values["num_key_value_heads"] = attention["kv_n_heads"]
     if values.get("multi_query_attention") is False:  # ChatGLM
         values["num_key_value_heads"] = None
     if values.get("model_type") == "falcon" and not values.get("new_decoder_architecture"):

@@ -23,6 +23,7 @@ from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.unstated import size_tells, tensors_tell
 from deploytk.artifact.value import Artifact, ModelFile, Problem
 
+_SMALLEST_TOWER_BYTES = 100 * 2**20  # a projector takes less, the smallest tower more
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -121,6 +122,10 @@ def _serving_problems(artifact: Artifact, is_stated: bool) -> Iterator[Problem]:
         message = f"config.json has no quantization_config, although the weights are {artifact.weight_format}"
         hint = f"plans pass --model-format {artifact.weight_format}, so that it is served right"
         yield Problem("warning", message, hint)
+    tower = artifact.config.get("mm_vision_tower")
+    if isinstance(tower, str) and artifact.tensors.tower_bytes < _SMALLEST_TOWER_BYTES:
+        message = f"the vision tower {tower[:120]} is not here: LMDeploy fetches it from a hub when it starts"
+        yield Problem("warning", message, "have a network there, or give the path of a copy as mm_vision_tower")
     if "auto_map" in artifact.config:
         message = "config.json names code of its own (auto_map)"
         yield Problem("warning", message, "LMDeploy from 0.13.0 on runs it with --trust-remote-code alone")

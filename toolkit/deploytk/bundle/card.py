@@ -75,7 +75,7 @@ def _front_matter(artifact: Artifact, options: BundleOptions) -> dict[str, Any]:
             front["quantization"]["group_size"] = artifact.group_size
     front["tags"] = tags
     if options.measured:
-        front["model-index"] = [{"name": options.name, "results": [_results(options.measured)]}]
+        front["model-index"] = [{"name": options.title, "results": [_results(options.measured)]}]
     return front
 
 

@@ -14,6 +14,7 @@ from typing import cast
 from deploytk import __version__, lmdeploy
 from deploytk.artifact import Artifact
 from deploytk.base.json import plain
+from deploytk.base.names import is_title, slug
 from deploytk.base.typed import LARGEST, typed
 from deploytk.bundle.own_card import LICENSE, REPOSITORY
 from deploytk.bundle.value import (
@@ -59,7 +60,7 @@ def manifest_of(artifact: Artifact, plan: ServingPlan, options: BundleOptions, f
         name=options.name,
         model=dataclasses.replace(artifact, root=Path(), config={}, facts=None, files=(), problems=()),
         plan=plan.at("."),
-        app=_app(options.app, options.name, options.golden),
+        app=_app(options.app, options.title, options.golden),
         card=Card(options.license, options.base_model),
         golden=options.golden,
         files=tuple(files),
@@ -149,13 +150,14 @@ def _require_sense(manifest: Manifest) -> None:
         "model.lmdeploy": versions.min in known and versions.max in known and versions.pin in known,
         "card.license": card.license is None or LICENSE.fullmatch(card.license),
         "card.base_model": card.base_model is None or REPOSITORY.fullmatch(card.base_model),
+        "app.title": is_title(manifest.app.title) and slug(manifest.app.title) == manifest.name,
         "golden": all(one.prompt for one in manifest.golden),
         "files": sum(file.size for file in manifest.files) <= LARGEST,
     }
     for place, is_right in checks.items():
         if not is_right:
             raise ValueError(f"{place} is malformed")
-    usual = _app(manifest.app.kind, manifest.name, manifest.golden)
+    usual = _app(manifest.app.kind, manifest.app.title, manifest.golden)
     for field in dataclasses.fields(App):
         if getattr(manifest.app, field.name) != getattr(usual, field.name):
             raise ValueError(f"app.{field.name} is not what deploytk writes")

@@ -14,6 +14,7 @@ from deploytk.artifact import Artifact
 from deploytk.base.digests import hash_files
 from deploytk.base.errors import BundleError, UsageError
 from deploytk.base.files import disk_errors, staged_directory, sync_directory
+from deploytk.base.names import LONGEST, is_title
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
 from deploytk.bundle.app_files import SHIPPED_APP, app_texts
@@ -133,6 +134,9 @@ def _check_options(options: BundleOptions) -> None:
         ("--license", options.license, LICENSE, "as hubs write it: apache-2.0, mit, llama3.1, other"),
         ("--base-model", options.base_model, REPOSITORY, "OWNER/NAME"),
     )
+    if options.typed is not None and not is_title(options.typed):
+        hint = f"give --name as at most {LONGEST} characters that can be printed, in any script"
+        raise UsageError(f"{options.typed!r} cannot be used for --name", hint=hint)
     for option, value, pattern, expected in checks:
         if value is not None and not pattern.fullmatch(value):
             raise UsageError(f"{value!r} cannot be used for {option}", hint=f"give {option} as {expected}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploytk.artifact import Artifact
+from deploytk.base.names import is_title, slug
 from deploytk.plan import ServingPlan
 
 FORMAT = 1
@@ -83,7 +84,7 @@ class Measured:
 class BundleOptions:
     """What the packager is told besides the model and its plan."""
 
-    name: str
+    name: str  # in ASCII, as hubs take names
     license: str | None = None  # an SPDX identifier in lower case as hubs write it: "apache-2.0"
     base_model: str | None = None  # "owner/name" of what was quantized
     app: AppKind = "gradio"
@@ -91,6 +92,24 @@ class BundleOptions:
     template: Path | None = None  # user templates that replace shipped ones by name
     is_passing: bool = False  # its model files are symbolic links: for a bundle that goes when we do
     measured: Measured | None = None  # goes onto the card
+    typed: str | None = None  # the name in any script, where it is another
+
+    @property
+    def title(self) -> str:
+        """The name that people read."""
+        return self.typed or self.name
+
+    @classmethod
+    def titled(cls, typed: str) -> BundleOptions:
+        """Those of a deployment that is called `typed` in any script and served under its slug."""
+        name = slug(typed)
+        return cls(name, typed=None if typed == name else typed)
+
+    @classmethod
+    def after(cls, directory: Path) -> BundleOptions:
+        """Those of a deployment that is called as its directory is, where that can be read."""
+        name = directory.resolve().name
+        return cls.titled(name) if is_title(name) else cls(slug(name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ A group is a frozen dataclass: a command has a parameter of its type, and every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -91,8 +91,8 @@ class Packaging:
     def options(self, source: Path, app: AppKind) -> BundleOptions:
         from deploytk.bundle import BundleOptions, read_golden
 
-        return BundleOptions(
-            name=self.name or source.resolve().name,
+        return replace(
+            BundleOptions.titled(self.name) if self.name else BundleOptions.after(source),
             license=self.license,
             base_model=self.base_model,
             app=app,

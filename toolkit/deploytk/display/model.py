@@ -28,6 +28,11 @@ def show_fields(value: object) -> None:
 def show_artifact(artifact: Artifact) -> None:
     quantized = f"{artifact.weight_format}, {artifact.weight_bits} bit, group {artifact.group_size}"
     attention = f"{artifact.heads} heads of {artifact.head_dim}, {artifact.kv_heads} for keys and values"
+    latent, kept = artifact.attention.latent, artifact.attention.kv_layers
+    if latent:
+        attention = f"{artifact.heads} heads, latent attention of {latent.rank} + {latent.rope_dim}"
+    if kept != artifact.layers:
+        attention += f", {kept} layers keep them"
     versions = artifact.lmdeploy
     served = f"{versions.min} to {versions.max}, best {versions.pin}" if versions.pin else "none"
     show_rows(

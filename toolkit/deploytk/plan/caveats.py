@@ -53,6 +53,9 @@ def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory) -> Itera
         yield f"the overhead is measured on another GPU ({memory.overhead.gpu}): {memory.overhead.source}"
     if plan.engine == "pytorch":
         yield "the overhead is measured with TurboMind, the PyTorch engine may take more"
+    if memory.sequence_bytes:
+        size = -(-memory.sequence_bytes // MIB)
+        yield f"linear attention keeps {size} MiB of every session beside its tokens, however short it is"
     if memory.gpu:
         yield from _shortfall(plan, memory, memory.gpu)
         if memory.gpu.capability:

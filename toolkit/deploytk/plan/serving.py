@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.base.errors import PlanError, UsageError
+from deploytk.base.names import slug
 from deploytk.hardware.catalogue import find_gpu
 from deploytk.plan.alternatives import find_alternatives
 from deploytk.plan.caveats import about_memory, about_model
@@ -170,7 +170,7 @@ def _model_name(artifact: Artifact, request: PlanRequest, version: str) -> str:
 
 def _clean_name(artifact: Artifact, request: PlanRequest) -> str:
     name = request.model_name or artifact.root.resolve().name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    return slug(name)
 
 
 def _on_cpu(artifact: Artifact, request: PlanRequest) -> ServingPlan:

@@ -74,11 +74,10 @@ def _served(path: Path, engine: str, options: ServeOptions, work: Path, progress
         return Served(bundle, read_artifact(path))
     artifact = read_artifact(path)
     serving_engine: Literal["cpu"] | None = "cpu" if engine == "cpu" else None
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.resolve().name).lstrip(".-_") or "model"
-    request = dataclasses.replace(options.request, serving_engine=serving_engine, model_name=name)
-    bundle_options = BundleOptions(
-        name=name[:96], app=options.app, golden=options.golden, template=options.template, is_passing=True
+    bundle_options = dataclasses.replace(
+        BundleOptions.after(path), app=options.app, golden=options.golden, template=options.template, is_passing=True
     )
+    request = dataclasses.replace(options.request, serving_engine=serving_engine, model_name=bundle_options.name)
     plan = plan_serving(artifact, request)
     return Served(render_bundle(artifact, plan, bundle_options, work / "bundle", progress), artifact)
 

@@ -1,0 +1,33 @@
+"""Names of deployments: as people type them, and as a slug for URLs, paths, shells and hubs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+LONGEST = 96  # characters, as hubs take names
+_MARK_CHARACTERS = 8
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
+def slug(text: str) -> str:
+    """`text` in letters, digits, dots, dashes and underscores of ASCII: Qwen2.5-7B stays, accents go.
+
+    Where letters of other scripts are lost, a mark of the whole text follows, so that different names stay different.
+    """
+    if _SLUG.fullmatch(text):
+        return text
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    is_whole = all(character.isascii() or not character.isalnum() for character in plain)
+    kept = re.sub(r"(?:[^A-Za-z0-9._-]|-)+", "-", plain).strip("-._")
+    if is_whole and 0 < len(kept) <= LONGEST:
+        return kept
+    mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_MARK_CHARACTERS]
+    kept = kept[: LONGEST - _MARK_CHARACTERS - 1].strip("-._")
+    return f"{kept or 'model'}-{mark}"
+
+
+def is_title(text: str) -> bool:
+    """Whether `text` can stand as the name of a deployment on a card, a page and in a table."""
+    return 0 < len(text) <= LONGEST and text.isprintable() and bool(text.strip())
