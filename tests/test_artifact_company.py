@@ -90,9 +90,9 @@ def test_kv_scales_of_zero_are_named(tmp_path: Path) -> None:
 def test_a_chat_template_that_the_version_lacks_is_named(tmp_path: Path) -> None:
     root = write_workspace(tmp_path / "w", "0.4.2", model_name="internlm-chat-7b-mine")
 
-    problems = [problem for problem in read_artifact(root).problems if "no chat template" in problem.message]
+    problems = [problem for problem in read_artifact(root).problems if "no such chat template" in problem.message]
 
-    assert "LMDeploy 0.4.2 has no chat template 'internlm-chat-7b-mine'" in problems[0].message
+    assert "model_name is 'internlm-chat-7b-mine': LMDeploy 0.4.2 has no such chat template" in problems[0].message
     assert "internlm-chat-7b" in problems[0].hint
 
 

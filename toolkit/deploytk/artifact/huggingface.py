@@ -147,6 +147,9 @@ def _own_template(config: dict[str, object]) -> str | None:
 
 
 def _made_by(config: Reader, *, is_by_old_lmdeploy: bool) -> str:
+    own = config.name("lmdeploy_version") if config.has("turbomind") else ""
+    if own:
+        return f"lmdeploy {own}"
     if is_by_old_lmdeploy:
         return "lmdeploy 0.0.10-0.3.0"
     version = config.name("transformers_version")

@@ -180,7 +180,8 @@ def _check_plain(path: Path, kind: str, value: object, depth: int) -> None:
         raise _unreadable(path, kind, ValueError("NaN or an infinity is no size"))
     if isinstance(value, (dict, list)):
         for item in value.values() if isinstance(value, dict) else value:
-            _check_plain(path, kind, item, depth + 1)
+            if isinstance(item, (dict, list, float)):
+                _check_plain(path, kind, item, depth + 1)
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> ArtifactError:

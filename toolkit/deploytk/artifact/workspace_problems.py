@@ -109,7 +109,9 @@ def template_problems(
     known = lmdeploy.chat_template_names(versions.pin) if versions.pin else ()
     if known and chat_template not in known:
         near = difflib.get_close_matches(chat_template, known, n=1, cutoff=0) or [known[0]]
-        message = f"LMDeploy {versions.pin} has no chat template {chat_template!r}, and does not start with it"
+        message = (
+            f"model_name is {chat_template!r}: LMDeploy {versions.pin} has no such chat template, and does not start"
+        )
         yield Problem("warning", message, f"set model_name to one that it has, such as {near[0]}")
     families = [named for start, named in TEMPLATE_FAMILIES if chat_template.lower().startswith(start)]
     if architecture and families and families[0] != architecture and architecture in dict(TEMPLATE_FAMILIES).values():
