@@ -114,3 +114,13 @@ def test_chat_templates_are_those_of_the_version() -> None:
     assert "internlm-chat-7b" not in lmdeploy.chat_template_names("0.5.2")
     assert "base" in lmdeploy.chat_template_names("0.0.10")
     assert lmdeploy.chat_template_names("0.18.0") == ()
+
+
+def test_rows_for_images_are_no_tokens_beyond_the_vocabulary(model_copy: ModelCopy) -> None:
+    # the embedding has 1024 rows: those of a vocabulary of 1016 and eight for images
+    root = model_copy("hf-fp16")
+    config = json.loads((root / "config.json").read_text()) | {"model_type": "mllama", "vocab_size": 1016}
+    (root / "config.json").write_text(json.dumps(config))
+    (root / "added_tokens.json").write_text(json.dumps({"<image>": 1016}))
+
+    assert "beyond" not in _warnings(root)

@@ -38,7 +38,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
     facts = with_stored_zeros(model_facts(configuration, shape, quantization), [root / path for path in shards.files])
     is_tied = _is_tied(configuration, shards)
     sums, parameters = _sums(configuration, shape, shards, quantization, is_tied)
-    tokenizer = read_tokenizer(root, shape.vocab_size)
+    tokenizer = read_tokenizer(root, max(shape.vocab_size, _embedding_rows(shards)))
     artifact = Artifact(
         root=root,
         layout="huggingface",
@@ -174,6 +174,11 @@ def _is_tied(configuration: Configuration, shards: Shards) -> bool:
             name.endswith(("lm_head.weight", "output.weight", "output_layer.weight")) for name in shards.names
         )
     return configuration.text.flag("tie_word_embeddings")
+
+
+def _embedding_rows(shards: Shards) -> int:
+    """As many tokens as the embedding has rows for: models with images have some beyond the vocabulary."""
+    return max((group.shape[0] for group, _ in shards.tensors if role_of(group) == "embedding"), default=0)
 
 
 def _has_bias(config: Reader, architecture: str) -> bool:
