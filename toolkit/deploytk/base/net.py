@@ -112,14 +112,18 @@ def ask(
     key: Key | None = None,
     largest_bytes: int = LARGEST_ANSWER_BYTES,
     takes_start: bool = False,
+    asks_start: bool = False,
+    may_leave: bool = False,
 ) -> Answer:
     """What the server at `url` answers to a GET, or to a POST of `body` as JSON.
 
     `within_s` is for everything together, from the name's look-up to the last byte. Raises ConnectionError, which says
     why, when no whole answer of at most `largest_bytes` comes in that time; with `takes_start`, what came until then is
-    the answer. Redirects are followed within the origin alone.
+    the answer, and with `asks_start` no more is asked for. Redirects are followed within the origin alone; with
+    `may_leave` also to other servers over TLS, as hubs do for large files, and without the key.
     """
-    return asyncio.run(_Exchange(url, body, key, largest_bytes, takes_start).run(within_s))
+    exchange = _Exchange(url, body, key, largest_bytes, takes_start or asks_start, asks_start, may_leave)
+    return asyncio.run(exchange.run(within_s))
 
 
 @dataclass(slots=True)
@@ -129,6 +133,8 @@ class _Exchange:
     key: Key | None
     largest_bytes: int
     takes_start: bool
+    asks_start: bool
+    may_leave: bool
     status: int = 0  # of the answer that is being read
     start: bytearray = dataclasses.field(default_factory=bytearray)  # what came of it
 
@@ -153,12 +159,17 @@ class _Exchange:
                 if not location:
                     return answer
                 url = urljoin(url, location)
-                if Origin.of(url) != origin:
+                if Origin.of(url) != origin and not self._may_go_to(Origin.of(url)):
                     raise ConnectionError("it sends us to another server")
         raise ConnectionError("it sends us in a circle")
 
+    def _may_go_to(self, origin: Origin) -> bool:
+        return self.may_leave and origin.scheme == "https" and not origin.is_loopback
+
     async def _once(self, client: httpx.AsyncClient, url: str) -> tuple[Answer, str]:
         headers = {"Accept-Encoding": "identity", **(self.key.headers(url) if self.key else {})}
+        if self.asks_start:
+            headers["Range"] = f"bytes=0-{self.largest_bytes - 1}"
         method = "GET" if self.body is None else "POST"
         async with client.stream(method, url, headers=headers, json=self.body) as response:
             location = response.headers.get("location", "") if response.is_redirect else ""

@@ -23,6 +23,9 @@ AppKind = Literal["gradio", "api"]
 EngineChoice = Literal["auto", "turbomind", "cpu"]
 
 ModelDir = Annotated[Path, source_argument("MODEL", "A model directory: HF layout or workspace.")]
+ModelDirOrHub = Annotated[
+    Path, source_argument("MODEL", "A model directory, or hf:OWNER/NAME[@REVISION] or ms:OWNER/NAME on a hub.")
+]
 ModelOrBundle = Annotated[Path, source_argument("MODEL|BUNDLE", "A model directory or a bundle.")]
 ModelBundleOrImage = Annotated[
     str, source_argument("MODEL|BUNDLE|IMAGE", "A model directory, a bundle, or a container image.")

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from pathlib import Path
+
 import typer
 
 from deploytk.cli.command import command
-from deploytk.cli.options import Engine, ModelDir, Planning
+from deploytk.cli.options import Engine, ModelDirOrHub, Planning
 from deploytk.cli.session import show
 
 
 @command("deploytk plan ./internlm-chat-7b-awq --gpu A10 --session-len 4096 --kv int8")
-def plan(model: ModelDir, planning: Planning, engine: Engine = "auto") -> None:
+def plan(model: ModelDirOrHub, planning: Planning, engine: Engine = "auto") -> None:
     """Decide how a model is served and what VRAM that takes, before anything is deployed."""
     from deploytk.artifact import read_artifact
+    from deploytk.artifact.remote import RemoteModel, outline_of
     from deploytk.plan import plan_serving
 
     planning = planning.on_cpu() if engine == "cpu" else planning
-    made = plan_serving(read_artifact(model), planning.request(engine))
+    remote = RemoteModel.of(str(model)) if not model.exists() else None
+    with outline_of(remote) if remote else contextlib.nullcontext(model) as place:
+        artifact = read_artifact(place)
+    if remote:
+        artifact = dataclasses.replace(artifact, root=Path(remote.repo))
+    made = plan_serving(artifact, planning.request(engine))
     show(made, "show_plan")
     if made.fits is False:
         raise typer.Exit(3)
