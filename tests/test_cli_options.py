@@ -20,6 +20,7 @@ from deploytk.base.errors import UsageError
 from deploytk.cli import COMMANDS, app
 from deploytk.cli.command import command
 from deploytk.cli.session import unused
+from deploytk.plan import PlanRequest
 
 ROOM = Path(cli.__file__).parent
 
@@ -76,6 +77,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """One of each kind of source."""
     root = tmp_path_factory.mktemp("sources")
     bundle = make_bundle(MODELS / "hf-awq", root / "bundle")
+    cpu = make_bundle(MODELS / "hf-awq", root / "cpu", request=PlanRequest(serving_engine="cpu"))
+    legacy = make_bundle(MODELS / "workspace-0.4.2-awq", root / "legacy")
     app = root / "app"
     app.mkdir()
     (app / "app.py").write_text("")
@@ -84,6 +87,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         "MODEL": str(MODELS / "hf-awq"),
         "BUNDLE": str(bundle.path),
+        "CPU": str(cpu.path),
+        "LEGACY": str(legacy.path),
         "APP": str(app),
         "BENCH": str(bench),
         "URL": "http://127.0.0.1:9",
@@ -109,6 +114,9 @@ WITHOUT_EFFECT = [
     ("build MODEL -t a:1 --engine cpu", ("--gpu A10", "--max-batch-size 2", "--kv int8", "--tp 1", "--trust-bundle")),
     ("package MODEL -o OUT", ("--trust-bundle",)),
     ("build BUNDLE -t a:1 --base oci:x", _MAKING),
+    ("build CPU -t a:1", ("--variant pip", "--variant official", "--build-arg NOPE=1")),
+    ("build BUNDLE -t a:1", ("--build-arg LMDEPLOY_VERSION=0.1.0", "--build-arg TORCH=torch")),
+    ("build LEGACY -t a:1", ("--variant official", "--variant pip")),
     ("publish BUNDLE --target local --repo OUT", (*_PLANNING, *_PACKAGING, "--app-kind api")),
     ("preflight APP", ("--gpu A10", "--network", "--template .", "--trust-bundle")),
     ("bench --compare BENCH BENCH", (*_BENCH, "MODEL")),

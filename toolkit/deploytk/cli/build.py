@@ -15,6 +15,7 @@ from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import bundle_of
 
 if TYPE_CHECKING:
+    from deploytk.bundle import Bundle
     from deploytk.image.value import BuildOptions
 
 
@@ -88,6 +89,8 @@ def build(
     planning = planning.on_cpu() if engine == "cpu" else planning
     bundle = bundle_of(source, planning.request(engine), packaging, app)
     options = _options(destination, runtime, weights)
+    if not runtime.base:
+        _refuse_what_no_runtime_takes(bundle, options, pairs_of(runtime.build_arg or []))
     if weights == "download":
         from deploytk.publish.record import fetchable_source
 
@@ -113,3 +116,16 @@ def _options(
         uses_host_network=runtime.host_network,
         is_locked=runtime.locked,
     )
+
+
+def _refuse_what_no_runtime_takes(bundle: Bundle, options: BuildOptions, given: dict[str, str]) -> None:
+    """Raises UsageError for a variant that makes no difference for this bundle, and for an argument without an ARG."""
+    from deploytk.image.runtime import recipe_for
+
+    recipe = recipe_for(bundle, options)
+    other: Literal["official", "pip"] = "pip" if options.variant == "official" else "official"
+    if recipe_for(bundle, dataclasses.replace(options, variant=other)) == recipe:
+        unused("variant", because=f"what this bundle runs on is made by {recipe.dockerfile} in any case")
+    for name, value in given.items():
+        if not recipe.takes(name, value):
+            unused("build_arg", because=f"{recipe.dockerfile} takes no {name} from outside")

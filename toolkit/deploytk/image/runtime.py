@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,9 @@ from deploytk.image.value import RUNTIME, Base, BuildOptions
 
 _OWN_CODE = f"{ROOM}/source"
 
+_OF_EVERY_BUILD = ("ALL_PROXY", "FTP_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+"""Arguments that builders take without an ARG: https://docs.docker.com/reference/dockerfile/#predefined-args"""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -32,6 +36,12 @@ class Recipe:
     dockerfile: str  # in images/
     files: Mapping[str, bytes]  # path in the context -> content
     arguments: Mapping[str, str]
+
+    def takes(self, name: str, value: str) -> bool:
+        """Whether a builder does something with that: the Dockerfile has it, and we do not set it ourselves."""
+        text = self.files["Dockerfile"].decode()
+        is_declared = re.search(rf"^ARG {re.escape(name)}\b", text, re.MULTILINE) is not None
+        return name.upper() in _OF_EVERY_BUILD or (is_declared and self.arguments.get(name) == value)
 
     @property
     def digest(self) -> str:
