@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check lint fix golden bench bench-short wheel clean
+.PHONY: demo test test-all check lint fix golden bench bench-short mutants wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -37,6 +37,9 @@ bench: $(VENV)/.bench ## Every benchmark that this machine can run, at full size
 bench-short: $(VENV)/.bench ## ... at the smallest size: they only have to finish
 	$(BIN)/python -m benchmarks --short
 
+mutants: $(VENV)/.mutants ## Small faults planted in the core rooms: does a test find each? MUTANTS="plan --count 40 --seed 2"
+	$(BIN)/python -m tests.mutants $(MUTANTS)
+
 wheel: $(VENV)/.check
 	$(BIN)/python -m build --wheel --outdir dist
 
@@ -62,6 +65,10 @@ $(VENV)/.services: $(VENV)/.test
 
 $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+$(VENV)/.mutants: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group mutants
 	touch $@
 
 $(VENV)/.check: $(VENV)/.test

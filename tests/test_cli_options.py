@@ -14,6 +14,7 @@ import typer
 from bundles import make_bundle
 from conftest import MODELS
 from typer.testing import CliRunner
+from workspaces import write_workspace
 
 from deploytk import cli
 from deploytk.base.errors import UsageError
@@ -89,6 +90,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "BUNDLE": str(bundle.path),
         "CPU": str(cpu.path),
         "LEGACY": str(legacy.path),
+        "FP16": str(write_workspace(root / "fp16", "0.4.2")),
         "APP": str(app),
         "BENCH": str(bench),
         "URL": "http://127.0.0.1:9",
@@ -104,6 +106,7 @@ _BENCH = (*_DIMENSIONS, "--repetitions 1", "--session-len 9", "--gpu A10", "--ob
 
 WITHOUT_EFFECT = [
     ("plan MODEL --engine cpu", ("--gpu A10", "--max-batch-size 2", "--kv none", "--tp 1")),
+    ("modernize FP16 -o OUT", ("--to-fp16",)),
     ("serve BUNDLE --engine cpu", (*_PLANNING, "--app api", "--template .", "--reload")),
     ("serve MODEL --engine cpu", ("--gpu A10", "--max-batch-size 2", "--kv int8", "--tp 1", "--trust-bundle")),
     ("smoke URL --wait 1s", (*_PLANNING, "--engine cpu", "--trust-bundle")),

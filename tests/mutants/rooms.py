@@ -1,0 +1,43 @@
+"""The rooms that mutants are planted in, and the tests that are to find them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path("toolkit/deploytk")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    places: tuple[str, ...]  # below the package: files and directories
+    tests: tuple[str, ...]  # patterns below tests/
+
+    def modules(self, root: Path) -> Iterator[Path]:
+        """Its files, relative to `root`."""
+        for place in self.places:
+            path = root / PACKAGE / place
+            files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+            yield from (file.relative_to(root) for file in files if file.name != "__init__.py")
+
+    def test_files(self, root: Path) -> list[str]:
+        found = {str(path.relative_to(root)) for pattern in self.tests for path in (root / "tests").glob(pattern)}
+        return sorted(found)
+
+
+ROOMS: Mapping[str, Room] = {
+    "plan": Room(
+        ("plan", "lmdeploy/flags.py", "lmdeploy/features.py"),
+        ("test_plan*.py", "test_lmdeploy.py", "test_advisories.py"),
+    ),
+    "weights": Room(("weights",), ("test_weights.py", "test_modernize.py", "test_workspace_settings.py")),
+    "publish": Room(
+        ("publish",),
+        ("test_local_target.py", "test_publish_*.py", "test_secrets.py", "test_huggingface*.py", "test_modelscope*.py",
+         "test_openxlab*.py", "test_lying_*.py", "test_foreign_files.py"),
+    ),
+    "registry": Room(("image/registry",), ("test_registry*.py", "test_lying_registry.py", "test_image_oci.py")),
+    "smoke": Room(("smoke",), ("test_smoke*.py", "test_hostile_*.py")),
+    "app": Room(("app",), ("test_app_*.py",)),
+}  # fmt: skip
