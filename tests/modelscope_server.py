@@ -107,6 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(*self._do(method, path, body))
 
+    def _file(self, repository: Repository) -> tuple[int, Any]:
+        path = parse_qs(urlsplit(self.path).query)["FilePath"][0]
+        return (200, repository.files[path]) if path in repository.files else (404, {"Message": "no such file"})
+
     def _do(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         hub = self.server
         parts = path.strip("/").split("/")
@@ -152,6 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"Code": 200, "Data": {"objects": objects}, "Success": True}
         if "/commit/" in path:
             return self._commit(found, json.loads(body))
+        if path.endswith("/repo"):
+            return self._file(found)
         if path.endswith("/repo/files"):
             return 200, {"Code": 200, "Data": {"Files": self._listing(found)}, "Success": True}
         data = {"Visibility": found.visibility, "visibility": found.visibility, "Name": parts[-1], "Path": parts[-2]}
@@ -199,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         return [*files, *({"Path": folder, "Name": folder, "Type": "tree"} for folder in sorted(folders))]
 
     def _send(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

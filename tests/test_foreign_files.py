@@ -15,6 +15,8 @@ from bundles import make_bundle
 from conftest import MODELS
 from hf_hub import WRITER, Hub, _git, hf_hub
 from huggingface_hub import constants
+from modelscope_server import WRITER as MODELSCOPE_WRITER
+from modelscope_server import ModelScopeServer, Repository, modelscope_server
 
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
@@ -25,6 +27,8 @@ from deploytk.publish.superseded import named_in
 from deploytk.publish.target import Target
 from deploytk.publish.targets.huggingface import HuggingFace
 from deploytk.publish.targets.huggingface.options import HuggingFaceOptions
+from deploytk.publish.targets.modelscope import ModelScope
+from deploytk.publish.targets.modelscope.options import ModelScopeOptions
 
 LICENSE = b"of others"
 
@@ -68,7 +72,30 @@ def huggingface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnH
         yield OnHuggingFace(hub, HuggingFace(patience_s=3.0, poll_s=0.02))
 
 
-REMOTES = ["huggingface"]
+@dataclass
+class OnModelScope:
+    hub: ModelScopeServer
+    target: ModelScope
+    repo: str = "me/tiny"
+
+    def files(self) -> dict[str, bytes]:
+        return self.hub.repositories[self.repo].files
+
+    def put(self, path: str, content: bytes) -> None:
+        self.files()[path] = content
+
+
+@pytest.fixture
+def modelscope(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnModelScope]:
+    monkeypatch.setattr("deploytk.publish.targets.modelscope.studio._POLL_S", 0.02)
+    with modelscope_server() as hub:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+        monkeypatch.setenv("MODELSCOPE_API_TOKEN", MODELSCOPE_WRITER)
+        hub.repositories["me/tiny"] = Repository(1)
+        yield OnModelScope(hub, ModelScope())
+
+
+REMOTES = ["huggingface", "modelscope"]
 
 
 @pytest.fixture(params=REMOTES)
@@ -177,7 +204,6 @@ def test_mirror_makes_it_what_the_bundle_is(remote: Remote, make: Make) -> None:
         b'{"files": {"LICENSE": {"size": 9, "sha256": "x"}}}',
         b'{"files": {"LICENSE": {"size": "9", "sha256": "' + hashlib.sha256(LICENSE).hexdigest().encode() + b'"}}}',
         json.dumps({"files": {"LICENSE": {"size": 9, "sha256": "0" * 64}}}).encode(),
-        json.dumps({"files": {"LICENSE": {"size": 8, "sha256": hashlib.sha256(LICENSE).hexdigest()}}}).encode(),
     ],
 )
 def test_a_manifest_that_lies_deletes_nothing(remote: Remote, make: Make, claim: bytes) -> None:
@@ -199,6 +225,46 @@ def test_what_a_manifest_names_is_a_size_and_a_digest_or_nothing() -> None:
     assert named_in(json.dumps({"files": {"a": {"size": 1, "sha256": digest}}}).encode()) == {"a": (1, digest)}
     for claim in (b"", b"{}", b"null", b'{"files": 3}', b'{"files": {"a": 3}}'):
         assert named_in(claim) == {}
+
+
+def test_files_of_a_studio_that_others_wrote_stay(modelscope: OnModelScope, make: Make) -> None:
+    modelscope.target = ModelScope(ModelScopeOptions(app=True, wait=5.0))
+    bundle = make()
+    _publish(modelscope, bundle)
+    studio = modelscope.hub.studios["me/tiny"]
+    studio.files["LICENSE"] = LICENSE
+    records = json.loads(record_path(bundle).read_text())
+    old = {"old.py": [3, hashlib.sha256(b"old").hexdigest()], "mine.py": [3, hashlib.sha256(b"old").hexdigest()]}
+    records["releases"][-1]["app_files"] |= old
+    record_path(bundle).write_text(json.dumps(records))
+    studio.files |= {"old.py": b"old", "mine.py": b"new"}
+
+    release = _publish(modelscope, bundle)
+
+    assert set(release.app_kept_files) == {"LICENSE", "mine.py"}
+    assert "old.py" not in studio.files
+    assert (studio.files["LICENSE"], studio.files["mine.py"]) == (LICENSE, b"new")
+
+
+def test_what_a_kill_left_to_be_deleted_goes_with_the_next_run(
+    modelscope: OnModelScope, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(modelscope, make(notes=b"old"))
+    bundle = make()
+    with monkeypatch.context() as killed:
+        killed.setattr("modelscope_hub.HubApi.delete_files", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            _publish(modelscope, bundle)
+    assert "notes.txt" in modelscope.files()
+
+    release = _publish(modelscope, bundle)
+
+    assert release.deleted_files == ("notes.txt",)
+    assert "notes.txt" not in modelscope.files()
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_the_files_of_a_space_that_others_wrote_stay(

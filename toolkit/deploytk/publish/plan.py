@@ -73,6 +73,11 @@ def extra_files(paths: Iterable[str], deleted: Collection[str]) -> list[Change]:
     return [Change(path, "deleted" if path in deleted else "kept", 0) for path in paths]
 
 
+def is_done(changes: Iterable[Change]) -> bool:
+    """Whether nothing is left to do."""
+    return all(change.status in ("same", "kept") for change in changes)
+
+
 def paths_with(status: str, changes: Iterable[Change]) -> tuple[str, ...]:
     return tuple(change.path for change in changes if change.status == status)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from deploytk import lmdeploy
@@ -57,10 +57,12 @@ def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
     return texts
 
 
-def app_changes(wanted: Mapping[str, bytes], there: Mapping[str, str]) -> tuple[Change, ...]:
-    """What writing these files would do to files of which the SHA-256 digests are known."""
+def app_changes(
+    wanted: Mapping[str, bytes], there: Mapping[str, str], deleted: Collection[str] = ()
+) -> tuple[Change, ...]:
+    """What writing these files would do to files of which the SHA-256 digests are known, of which `deleted` goes."""
     sizes = {path: (hashlib.sha256(content).hexdigest(), len(content)) for path, content in wanted.items()}
-    return changes_between(sizes, there)
+    return changes_between(sizes, there, deleted)
 
 
 def hosted_lmdeploy(bundle: Bundle) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from deploytk.bundle import Bundle
 from deploytk.publish.obstacles import Obstacle, obstacles_in
 from deploytk.publish.options import PublishOptions
-from deploytk.publish.plan import AppPlan, ReleasePlan
+from deploytk.publish.plan import AppPlan, ReleasePlan, is_done
 from deploytk.publish.targets.huggingface.client import Client, Head
 from deploytk.publish.targets.huggingface.options import SpaceRequest
 from deploytk.publish.targets.huggingface.permissions import permission
@@ -16,7 +16,6 @@ from deploytk.publish.targets.huggingface.repository import (
     by_manifest,
     changes_of,
     everything,
-    is_done,
     look,
     too_visible,
     wanted_files,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.retry import Retry, RetryPolicy
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.publish.obstacles import Obstacle, refuse
-from deploytk.publish.plan import Change, extra_files, paths_with
+from deploytk.publish.plan import Change, extra_files, is_done, paths_with
 from deploytk.publish.samples import Samples, Sent
 from deploytk.publish.superseded import Named, named_in
 from deploytk.publish.targets.huggingface.client import Client, Head, MovedError, RemoteFile
@@ -248,10 +248,6 @@ def _refuse_changed(
                 f"{path} changed while it {when}",
                 hint="package the model again when nothing writes to it, then publish",
             ) from cause
-
-
-def is_done(changes: Iterable[Change]) -> bool:
-    return all(change.status in ("same", "kept") for change in changes)
 
 
 def _verify(

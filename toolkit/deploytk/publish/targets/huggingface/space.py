@@ -13,7 +13,7 @@ from typing import Any, cast
 from deploytk.base.digests import hash_file
 from deploytk.bundle import Bundle
 from deploytk.publish.obstacles import Obstacle, obstacles_in
-from deploytk.publish.plan import AppPlan, paths_with
+from deploytk.publish.plan import AppPlan, is_done, paths_with
 from deploytk.publish.record import recorded_app_files
 from deploytk.publish.targets.huggingface.client import Client
 from deploytk.publish.targets.huggingface.hardware import check_hardware, needs_gpu, suggested_hardware
@@ -26,7 +26,6 @@ from deploytk.publish.targets.huggingface.repository import (
     bring,
     changes_of,
     everything,
-    is_done,
     look,
     open_repository,
     still_as_named,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from deploytk.base.errors import UsageError
-from deploytk.publish.options import WAIT_S, Option, Wait
+from deploytk.publish.options import WAIT_S, Option, PublishOptions, Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class StudioRequest:
 
     wait_s: float  # how long to wait until it runs
     is_private: bool
+    is_mirror: bool  # files of others that lie there are deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class ModelScopeOptions:
         if self.wait is not None and not self.app:
             raise UsageError("--wait does nothing without an app to wait for", hint="add --app, or leave --wait out")
 
-    def studio(self, *, is_private: bool) -> StudioRequest | None:
+    def studio(self, options: PublishOptions) -> StudioRequest | None:
         """None when no Studio is asked for."""
-        return StudioRequest(WAIT_S if self.wait is None else self.wait, is_private) if self.app else None
+        if not self.app:
+            return None
+        return StudioRequest(WAIT_S if self.wait is None else self.wait, options.is_private, options.is_mirror)

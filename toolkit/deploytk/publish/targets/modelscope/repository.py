@@ -11,8 +11,9 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from modelscope_hub import HubApi, errors
@@ -27,12 +28,14 @@ from deploytk.base.net import is_loopback
 from deploytk.base.progress import Progress
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.image.value import WeightsSource
+from deploytk.publish.obstacles import Obstacle, refuse
 from deploytk.publish.options import PublishOptions
-from deploytk.publish.plan import Change, ReleasePlan, compare
+from deploytk.publish.plan import Change, ReleasePlan, compare, paths_with
 from deploytk.publish.record import Release
 from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
 from deploytk.publish.targets.modelscope.options import StudioRequest
 from deploytk.publish.targets.modelscope.studio import plan_studio, publish_studio
+from deploytk.publish.targets.modelscope.superseded import keep_pending, superseded
 
 _TARGET = "modelscope"
 _TYPE = "model"
@@ -49,8 +52,11 @@ class _Done:
 
     api: HubApi
     visibility: int
-    sent: tuple[Change, ...]
-    unchanged: int
+    changes: tuple[Change, ...]
+
+    @property
+    def sent(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.status in ("new", "changed"))
 
 
 def plan_repository(bundle: Bundle, options: PublishOptions, studio: StudioRequest | None) -> ReleasePlan:
@@ -59,17 +65,18 @@ def plan_repository(bundle: Bundle, options: PublishOptions, studio: StudioReque
     with _translated(repo):
         api, user = _sign_in()
         visibility = _visibility(api, repo)
-        changes = _changes(bundle, {} if visibility is None else _listing(api, repo))
+        changes = _changes(bundle, {}) if visibility is None else _look(api, bundle, repo, _listing(api, repo), options)
         app = plan_studio(api, repo, bundle, studio) if studio else None
     size = sum(change.bytes for change in changes)
     is_private = options.is_private if visibility is None else visibility != _PUBLIC
-    return ReleasePlan(_TARGET, repo, is_private, changes, size, f"signed in as {user}", app)
+    obstacles = tuple(_too_visible(repo, visibility, options))
+    return ReleasePlan(_TARGET, repo, is_private, changes, size, f"signed in as {user}", app, obstacles)
 
 
 def publish_repository(
     bundle: Bundle, options: PublishOptions, studio: StudioRequest | None, patience_s: float, progress: Progress
 ) -> Release:
-    """Send what the hub has not, delete what the bundle has not, and compare the hub's listing with the manifest.
+    """Send what the hub has not, delete what an earlier release had, and compare the hub's listing with the manifest.
 
     Raises ReleaseError when refused, TryAgainError when the hub does not answer. Run again it sends only the rest.
     """
@@ -77,7 +84,7 @@ def publish_repository(
     with _alone(repo):
         done = _patiently(lambda: _bring(bundle, repo, options, progress), repo, patience_s, progress)
         with _translated(repo):
-            steps = publish_studio(done.api, repo, bundle, studio, progress) if studio else ()
+            app = publish_studio(done.api, repo, bundle, studio, progress) if studio else None
     url = f"{site(done.api)}/models/{repo}"
     is_open = options.is_private or done.visibility == _PUBLIC
     return Release(
@@ -87,10 +94,17 @@ def publish_repository(
         url=url,
         uploaded_files=len(done.sent),
         uploaded_bytes=sum(change.bytes for change in done.sent),
-        unchanged_files=done.unchanged,
+        unchanged_files=len(paths_with("same", done.changes)),
         verified=True,
         verified_by=_VERIFIED_BY,
-        steps_left=steps if is_open else (f"make it public on its settings page: {url}", *steps),
+        steps_left=(
+            *(() if is_open else (f"make it public on its settings page: {url}",)),
+            *(app.steps_left if app else ()),
+        ),
+        kept_files=paths_with("kept", done.changes),
+        deleted_files=paths_with("deleted", done.changes),
+        app_kept_files=app.kept_files if app else (),
+        app_files=app.files if app else {},
         download=WeightsSource(f"{site(done.api)}/models", repo, "master"),
     )
 
@@ -114,24 +128,39 @@ def _bring(bundle: Bundle, repo: str, options: PublishOptions, progress: Progres
     """Make the repository what the bundle is, from whatever it is now."""
     api, _ = _sign_in()
     visibility = _visibility(api, repo)
+    refuse(_too_visible(repo, visibility, options))
     if visibility is None:
         progress.note(f"{repo} is not there: creating it, {'private' if options.is_private else 'public'}")
         visibility = _create(api, repo, bundle, options)
-    if visibility == _PUBLIC and options.is_private:
-        raise ReleaseError(
-            f"{repo} is visible to everybody; nothing was sent",
-            hint="add --public if that is meant, or make the repository private on its settings page",
-        )
-    changes = _changes(bundle, _listing(api, repo))
+        refuse(_too_visible(repo, visibility, options))
+    there = _listing(api, repo)
+    changes = _look(api, bundle, repo, there, options)
+    gone = paths_with("deleted", changes)
     wanted = [change for change in changes if change.status in ("new", "changed")]
     paths = {change.path: bundle.path / change.path for change in wanted}
+    if wanted and gone:
+        keep_pending(_pending(repo), {path: there.get(path, "") for path in gone})
     send_files(api, repo, _TYPE, paths, f"Publish {bundle.name}, {bundle.digest}", progress)
-    gone = [change.path for change in changes if change.status == "deleted"]
     if gone:
-        api.delete_files(repo, _TYPE, gone, commit_message=f"Delete what {bundle.name} has no more")
+        api.delete_files(repo, _TYPE, list(gone), commit_message=f"Delete what {bundle.name} has no more")
     if wanted or gone:
-        _verify(_changes(bundle, _listing(api, repo)), repo)
-    return _Done(api, visibility, tuple(wanted), sum(change.status == "same" for change in changes))
+        _verify(_changes(bundle, _listing(api, repo), gone), repo)
+    _pending(repo).unlink(missing_ok=True)
+    return _Done(api, visibility, changes)
+
+
+def _look(api: HubApi, bundle: Bundle, repo: str, there: dict[str, str], options: PublishOptions) -> tuple[Change, ...]:
+    """What is to be done to the repository, which has the files `there`."""
+    wanted = {file.path for file in bundle.files} | {MANIFEST}
+    extra = {path: sha256 for path, sha256 in there.items() if path not in wanted and not of_the_hub(path)}
+    return _changes(bundle, there, extra if options.is_mirror else superseded(api, repo, extra, _pending(repo)))
+
+
+def _too_visible(repo: str, visibility: int | None, options: PublishOptions) -> list[Obstacle]:
+    if visibility != _PUBLIC or not options.is_private:
+        return []
+    hint = "add --public if that is meant, or make the repository private on its settings page"
+    return [Obstacle(f"{repo} is visible to everybody; nothing was sent", hint)]
 
 
 def _checked_repo(repo: str | None) -> str:
@@ -184,13 +213,13 @@ def _listing(api: HubApi, repo: str) -> dict[str, str]:
     return {file.path: file.sha256 or "" for file in api.list_repo_files(repo, _TYPE) if not file.is_dir}
 
 
-def _changes(bundle: Bundle, remote: dict[str, str]) -> tuple[Change, ...]:
-    changes = compare(bundle, remote, hash_file(bundle.path / MANIFEST))
-    return tuple(change for change in changes if change.status != "deleted" or not of_the_hub(change.path))
+def _changes(bundle: Bundle, remote: dict[str, str], deleted: Collection[str] = ()) -> tuple[Change, ...]:
+    changes = compare(bundle, remote, hash_file(bundle.path / MANIFEST), deleted)
+    return tuple(change for change in changes if change.status != "kept" or not of_the_hub(change.path))
 
 
 def _verify(changes: Sequence[Change], repo: str) -> None:
-    odd = [change for change in changes if change.status != "same"]
+    odd = [change for change in changes if change.status not in ("same", "kept")]
     if odd:
         raise ReleaseError(
             f"{repo} does not hold what was sent: {odd[0].path} is {_words(odd[0].status)} ({len(odd)} such files)",
@@ -204,10 +233,19 @@ def _words(status: str) -> str:
 
 @contextlib.contextmanager
 def _alone(repo: str) -> Iterator[None]:
-    cache = cache_directory()
-    key = hashlib.sha256(repo.encode()).hexdigest()[:16]
-    with disk_errors(cache, ReleaseError), locked(cache / "modelscope" / f".{key}.lock", repo):
+    lock = _own_file(repo, "lock")
+    with disk_errors(lock, ReleaseError), locked(lock, repo):
         yield
+
+
+def _pending(repo: str) -> Path:
+    """What is still to be deleted, when a run is killed before it has."""
+    return _own_file(repo, "pending")
+
+
+def _own_file(repo: str, kind: str) -> Path:
+    key = hashlib.sha256(repo.encode()).hexdigest()[:16]
+    return cache_directory() / _TARGET / f".{key}.{kind}"
 
 
 @contextlib.contextmanager

@@ -6,10 +6,13 @@ not known counts as not running yet.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +21,8 @@ from modelscope_hub import HubApi, errors
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle
-from deploytk.publish.plan import AppPlan, Change
+from deploytk.publish.plan import AppPlan, Change, is_done, paths_with
+from deploytk.publish.record import recorded_app_files
 from deploytk.publish.targets.common.app_repository import app_changes, app_files
 from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
 from deploytk.publish.targets.modelscope.options import StudioRequest
@@ -35,14 +39,22 @@ _RUNNING = re.compile(r"running|运行中", re.IGNORECASE)
 _FAILED = re.compile(r"fail|error|crash|异常|失败", re.IGNORECASE)
 
 
-def publish_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progress: Progress) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class PublishedStudio:
+    steps_left: tuple[str, ...]
+    kept_files: tuple[str, ...]  # of others
+    files: Mapping[str, tuple[int, str]]  # ours: path -> size, SHA-256
+
+
+def publish_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progress: Progress) -> PublishedStudio:
     """Create or update the Studio, wait until it runs, and say what is left to a person.
 
     Raises ReleaseError with the end of its log when it fails, TryAgainError when it does not run in time.
     """
     _ensure(api, repo, bundle, wish, progress)
     has_token = _give_token(api, repo)
-    if _upload(api, repo, bundle, progress) or not _RUNNING.search(_status(api, repo)):
+    changes = _upload(api, repo, bundle, wish, progress)
+    if not is_done(changes) or not _RUNNING.search(_status(api, repo)):
         progress.note(f"deploying the Studio {repo}")
         api.deploy_repo(repo, _TYPE)
     _wait(api, repo, wish.wait_s, progress)
@@ -56,7 +68,9 @@ def publish_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, 
         steps.append(f"test it: deploytk smoke ADDRESS, with the address of the app that {page} shows")
     else:
         steps.append(f"test it: deploytk smoke {address} (if that is not its address, {page} shows it)")
-    return tuple(steps)
+    wanted = _files(api, repo, bundle)
+    files = {path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in wanted.items()}
+    return PublishedStudio(tuple(steps), paths_with("kept", changes), files)
 
 
 def _ensure(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progress: Progress) -> None:
@@ -89,7 +103,7 @@ def plan_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest) -> 
     """What `publish_studio` would do to the Studio; nothing is changed."""
     try:
         found = api.get_repo(repo, _TYPE)
-        changes = _changes(api, repo, _files(api, repo, bundle))
+        changes = _changes(api, repo, bundle, wish)
         is_private = bool(found.private) if found.visibility is None else int(found.visibility) == _PRIVATE
     except errors.NotExistError:
         changes = app_changes(_files(api, repo, bundle), {})
@@ -109,16 +123,20 @@ def _files(api: HubApi, repo: str, bundle: Bundle) -> dict[str, bytes]:
     return app_files(bundle, f"{site(api)}/{repo}.git", "master")
 
 
-def _changes(api: HubApi, repo: str, wanted: dict[str, bytes]) -> tuple[Change, ...]:
+def _changes(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest) -> tuple[Change, ...]:
+    """What was ours is known by the record beside the bundle: the client hands out no file of a Studio."""
+    wanted = _files(api, repo, bundle)
     listing = [file for file in api.list_repo_files(repo, _TYPE) if not file.is_dir]
     there = {file.path: file.sha256 or "" for file in listing if file.path in wanted or not of_the_hub(file.path)}
-    return app_changes(wanted, there)
+    ours = {path: sha256 for path, (_, sha256) in recorded_app_files(bundle, "modelscope", repo).items()}
+    deleted = there if wish.is_mirror else {path for path, sha256 in there.items() if ours.get(path) == sha256}
+    return app_changes(wanted, there, deleted)
 
 
-def _upload(api: HubApi, repo: str, bundle: Bundle, progress: Progress) -> bool:
-    """Make the Studio's files those of the app; whether anything had to change."""
+def _upload(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progress: Progress) -> tuple[Change, ...]:
+    """Make the Studio have the files of the app; returns what had to change."""
     wanted = _files(api, repo, bundle)
-    changes = _changes(api, repo, wanted)
+    changes = _changes(api, repo, bundle, wish)
     odd = [change.path for change in changes if change.status in ("new", "changed")]
     gone = [change.path for change in changes if change.status == "deleted"]
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
@@ -129,7 +147,7 @@ def _upload(api: HubApi, repo: str, bundle: Bundle, progress: Progress) -> bool:
         send_files(api, repo, _TYPE, paths, "Update the app", progress)
     if gone:
         api.delete_files(repo, _TYPE, gone)
-    return bool(odd or gone)
+    return changes
 
 
 def _status(api: HubApi, repo: str) -> str:

@@ -23,7 +23,9 @@ def _credential() -> Credential:
 
 
 class ModelScope:
-    about = About("modelscope", "ModelScope", options=ModelScopeOptions, takes=("public",), credential=_credential)
+    about = About(
+        "modelscope", "ModelScope", options=ModelScopeOptions, takes=("public", "mirror"), credential=_credential
+    )
 
     def __init__(
         self,
@@ -42,13 +44,13 @@ class ModelScope:
         _require_client()
         from deploytk.publish.targets.modelscope.repository import plan_repository
 
-        return plan_repository(bundle, options, self._own.studio(is_private=options.is_private))
+        return plan_repository(bundle, options, self._own.studio(options))
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         _require_client()
         from deploytk.publish.targets.modelscope.repository import publish_repository
 
-        studio = self._own.studio(is_private=options.is_private)
+        studio = self._own.studio(options)
         return publish_repository(bundle, options, studio, self._patience_s, progress)
 
 
