@@ -27,6 +27,7 @@ from deploytk.publish.superseded import named_in
 from deploytk.publish.target import Target
 from deploytk.publish.targets.huggingface import HuggingFace
 from deploytk.publish.targets.huggingface.options import HuggingFaceOptions
+from deploytk.publish.targets.local import Local
 from deploytk.publish.targets.modelscope import ModelScope
 from deploytk.publish.targets.modelscope.options import ModelScopeOptions
 
@@ -95,7 +96,31 @@ def modelscope(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnModelScope]:
         yield OnModelScope(hub, ModelScope())
 
 
-REMOTES = ["huggingface", "modelscope"]
+@dataclass
+class OnDisk:
+    repo: str
+    target: Local
+
+    @property
+    def tree(self) -> Path:
+        return Path(self.repo) / "repos" / "tiny" / "current"
+
+    def files(self) -> dict[str, bytes]:
+        return {str(p.relative_to(self.tree)): p.read_bytes() for p in self.tree.rglob("*") if p.is_file()}
+
+    def put(self, path: str, content: bytes) -> None:
+        place = self.tree / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        place.write_bytes(content)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> OnDisk:
+    return OnDisk(str(tmp_path / "hub"), Local())
+
+
+REMOTES = ["huggingface", "modelscope", "local"]
 
 
 @pytest.fixture(params=REMOTES)

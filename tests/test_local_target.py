@@ -138,10 +138,14 @@ def test_a_tree_that_somebody_changed_is_repaired(bundle: Bundle, hub: Path) -> 
     (tree / "config.json").unlink()
     (tree / "config.json").write_text("{}")
 
+    (tree / ".app.py.partial").write_text("what a kill left")
+
     release = _publish(bundle, hub)
 
     assert release.uploaded_files == 0
-    assert not (tree / "stranger.txt").exists()
+    assert release.kept_files == ("stranger.txt",)
+    assert (tree / "stranger.txt").exists()
+    assert not (tree / ".app.py.partial").exists()
     verify_bundle(read_bundle(tree), Silent())
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,11 @@ from deploytk.base.files import disk_errors, locked, sync_directory
 from deploytk.base.progress import Advance, Progress
 from deploytk.bundle import MANIFEST, Bundle, read_bundle
 from deploytk.bundle.links import clone_or_copy, link_or_copy
+from deploytk.publish.obstacles import Obstacle
 from deploytk.publish.options import NoOptions, PublishOptions
-from deploytk.publish.plan import Change, ReleasePlan, compare
+from deploytk.publish.plan import Change, ReleasePlan, compare, paths_with
 from deploytk.publish.record import Release
+from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES, named_in
 from deploytk.publish.target import About, AppRequest
 
 _THREADS = 2
@@ -55,7 +57,7 @@ class _Repository:
 
 
 class Local:
-    about = About("local", "a directory")
+    about = About("local", "a directory", takes=("mirror",))
     app: AppRequest | None = None
 
     def __init__(self, options: NoOptions = NoOptions()) -> None:  # noqa: B008 (it is frozen)
@@ -63,10 +65,13 @@ class Local:
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         repository = _repository(bundle, options)
-        changes = _changes(bundle, repository)
+        changes = _changes(bundle, repository, options)
         size = sum(change.bytes for change in changes)
-        permissions = "may write" if _is_writable(repository.hub) else "may not write here"
-        return ReleasePlan(self.about.name, str(repository.root), None, changes, size, permissions)
+        may_write = _is_writable(repository.hub)
+        permissions = "may write" if may_write else "may not write here"
+        refusal = Obstacle(f"{repository.hub} may not be written here", "name another directory with --repo")
+        obstacles = () if may_write else (refusal,)
+        return ReleasePlan(self.about.name, str(repository.root), None, changes, size, permissions, obstacles=obstacles)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Copy what is new, read it back, then show the new revision in one step.
@@ -80,9 +85,9 @@ class Local:
             (repository.hub / "objects").mkdir(parents=True, exist_ok=True)
             with locked(repository.hub / ".lock", str(repository.hub)):
                 _clear_interrupted(repository.hub)
-                changes = _changes(bundle, repository)
+                changes = _changes(bundle, repository, options)
                 sent = _send(bundle, repository, wanted, progress)
-                _show(repository, wanted, progress)
+                _show(repository, wanted, paths_with("kept", changes), progress, is_mirror=options.is_mirror)
         tree = repository.revision(wanted[MANIFEST])
         return Release(
             target=self.about.name,
@@ -95,6 +100,8 @@ class Local:
             verified=True,
             verified_by=_VERIFIED_BY,
             steps_left=(),
+            kept_files=paths_with("kept", changes),
+            deleted_files=paths_with("deleted", changes),
         )
 
 
@@ -111,12 +118,12 @@ def _repository(bundle: Bundle, options: PublishOptions) -> _Repository:
 
 def _clear_interrupted(hub: Path) -> None:
     """Remove what a publisher that was killed had begun; whole objects stay, so nothing is sent twice."""
-    for pattern in ("objects/*/.*.partial", "repos/*/.*.partial", "repos/*/revisions/.*.partial"):
-        for leftover in hub.glob(pattern):
+    for pattern in ("objects/*/.*.partial", "repos/*/.*.partial", "repos/*/revisions/**/.*.partial"):
+        for leftover in list(hub.glob(pattern)):
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover)
             else:
-                leftover.unlink()
+                leftover.unlink(missing_ok=True)
 
 
 def _wanted(bundle: Bundle) -> dict[str, str]:
@@ -124,14 +131,36 @@ def _wanted(bundle: Bundle) -> dict[str, str]:
     return {file.path: file.sha256 for file in bundle.files} | {MANIFEST: hash_file(bundle.path / MANIFEST)}
 
 
-def _changes(bundle: Bundle, repository: _Repository) -> tuple[Change, ...]:
+def _changes(bundle: Bundle, repository: _Repository, options: PublishOptions) -> tuple[Change, ...]:
+    """What becomes of the tree that is shown: its files are named by its manifest, others were put there by others."""
     remote: dict[str, str] = {}
     if repository.current.is_dir():
         try:
             remote = _wanted(read_bundle(repository.current))
         except BundleError:
             remote = {}  # damaged: everything is checked anyway
-    return compare(bundle, remote, hash_file(bundle.path / MANIFEST))
+    wanted = _wanted(bundle)
+    extra = {path: "" for path in _files(repository.current) if path not in wanted}
+    lost = {path for path in remote.keys() - wanted.keys() if path not in extra}
+    there = {path: digest for path, digest in remote.items() if path not in lost} | extra
+    deleted = extra if options.is_mirror else _superseded(repository.current, extra)
+    return compare(bundle, there, wanted[MANIFEST], deleted)
+
+
+def _files(tree: Path) -> dict[str, Path]:
+    """The files below a directory, links of any kind among them, by their paths in it."""
+    return {str(path.relative_to(tree)): path for path in tree.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def _superseded(tree: Path, extra: Collection[str]) -> set[str]:
+    """Those of the files that the tree's own manifest names, and that are as it says."""
+    manifest = tree / MANIFEST
+    if not extra or not manifest.is_file() or manifest.stat().st_size > LARGEST_MANIFEST_BYTES:
+        return set()
+    named = named_in(manifest.read_bytes())
+    regular = [path for path in named.keys() & set(extra) if not (tree / path).is_symlink() and (tree / path).is_file()]
+    right_size = [path for path in regular if (tree / path).stat().st_size == named[path][0]]
+    return {path for path in right_size if hash_file(tree / path) == named[path][1]}
 
 
 def _is_writable(hub: Path) -> bool:
@@ -197,16 +226,20 @@ def _replace_link(source: Path, path: Path) -> None:
     partial.replace(path)
 
 
-def _show(repository: _Repository, wanted: dict[str, str], progress: Progress) -> None:
-    """Lay out the revision's tree and point `current` at it, each in one step."""
+def _show(
+    repository: _Repository, wanted: dict[str, str], kept: Sequence[str], progress: Progress, *, is_mirror: bool
+) -> None:
+    """Lay out the revision's tree and point `current` at it, each in one step; files of others come along."""
     revision = wanted[MANIFEST]
     tree = repository.revision(revision)
     if tree.is_dir():
-        _repair(repository, tree, wanted, progress)
+        _repair(repository, tree, wanted, progress, is_mirror=is_mirror)
+        _carry(repository.current, kept, tree)
     else:
         partial = tree.with_name(f".{revision}.partial")
         for path, sha256 in wanted.items():
             link_or_copy(repository.object(sha256), partial / path)
+        _carry(repository.current, kept, partial)
         for directory in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
             sync_directory(directory)
         partial.rename(tree)
@@ -217,11 +250,29 @@ def _show(repository: _Repository, wanted: dict[str, str], progress: Progress) -
     sync_directory(repository.root)
 
 
-def _repair(repository: _Repository, tree: Path, wanted: dict[str, str], progress: Progress) -> None:
-    """Make a tree that is there what it should be; a file that is right is not touched."""
-    there = {str(path.relative_to(tree)): path for path in tree.rglob("*") if not path.is_dir() or path.is_symlink()}
-    for path in there.keys() - wanted.keys():
-        there[path].unlink()
+def _carry(old: Path, paths: Sequence[str], tree: Path) -> None:
+    """Copy these files of others into a tree that has not got them; a link stays a link."""
+    for path in paths:
+        place = tree / path
+        if place.is_symlink() or place.exists():
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if (old / path).is_symlink():
+            place.symlink_to((old / path).readlink())
+        else:
+            partial = place.with_name(f".{place.name}.partial")
+            clone_or_copy(old / path, partial)
+            partial.replace(place)
+
+
+def _repair(
+    repository: _Repository, tree: Path, wanted: dict[str, str], progress: Progress, *, is_mirror: bool
+) -> None:
+    """Make a tree that is there have what it should; a file that is right, or of others, is not touched."""
+    there = _files(tree)
+    if is_mirror:
+        for path in there.keys() - wanted.keys():
+            there[path].unlink()
     digests = hash_files([there[path] for path in wanted if path in there], "verifying", progress)
     for path, sha256 in wanted.items():
         if path not in there or digests[there[path]] != sha256:
