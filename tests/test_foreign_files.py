@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Protocol
 import pytest
 from bundles import make_bundle
 from conftest import MODELS
+from git_server import GitServer
 from hf_hub import WRITER, Hub, _git, hf_hub
 from huggingface_hub import constants
 from modelscope_server import WRITER as MODELSCOPE_WRITER
@@ -30,6 +33,9 @@ from deploytk.publish.targets.huggingface.options import HuggingFaceOptions
 from deploytk.publish.targets.local import Local
 from deploytk.publish.targets.modelscope import ModelScope
 from deploytk.publish.targets.modelscope.options import ModelScopeOptions
+from deploytk.publish.targets.openxlab import OpenXLab
+from deploytk.publish.targets.openxlab.app import app_place
+from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 
 LICENSE = b"of others"
 
@@ -120,7 +126,38 @@ def local(tmp_path: Path) -> OnDisk:
     return OnDisk(str(tmp_path / "hub"), Local())
 
 
-REMOTES = ["huggingface", "modelscope", "local"]
+@dataclass
+class OnOpenXLab:
+    hub: GitServer
+    target: OpenXLab
+    path: Path
+    repo: str = "me/tiny"
+
+    def files(self) -> dict[str, bytes]:
+        names = git(self.path, "ls-tree", "-r", "--name-only", "main").decode().splitlines()
+        return {name: git(self.path, "cat-file", "blob", f"main:{name}") for name in names}
+
+    def put(self, path: str, content: bytes) -> None:
+        put_in(self.path, path, content)
+
+
+def git(path: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+    return subprocess.run(["git", *arguments], cwd=path, input=stdin, capture_output=True, check=True).stdout
+
+
+def put_in(repository: Path, path: str, content: bytes) -> None:
+    head = "commit refs/heads/main\ncommitter She <she@x> 1800000000 +0000\ndata 7\nby hand\nfrom refs/heads/main^0\n"
+    stream = f"{head}M 100644 inline {path}\ndata {len(content)}\n".encode() + content + b"\n"
+    git(repository, "fast-import", "--quiet", stdin=stream)
+
+
+@pytest.fixture
+def openxlab(git_hub: GitServer, tmp_path: Path) -> OnOpenXLab:
+    [path] = (tmp_path / "server").rglob("tiny.git")
+    return OnOpenXLab(git_hub, OpenXLab(patience_s=2.0), path)
+
+
+REMOTES = ["huggingface", "modelscope", "local", "openxlab"]
 
 
 @pytest.fixture(params=REMOTES)
@@ -135,7 +172,6 @@ Make = Callable[..., Bundle]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Makes the bundle again, of the tiny model with other files beside it."""
-    import shutil
 
     def bundle(**extra: bytes) -> Bundle:
         model = tmp_path / "model"
@@ -315,3 +351,49 @@ def test_the_files_of_a_space_that_others_wrote_stay(
     assert release.app_kept_files == ("LICENSE",)
     assert space.files()["LICENSE"] == LICENSE
     assert "Dockerfile" not in space.files()
+
+
+def test_large_files_of_others_stay_in_lfs(openxlab: OnOpenXLab, make: Make) -> None:
+    """Without its line in .gitattributes a clone would have the pointer instead of the file."""
+    _publish(openxlab, make())
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 7\n".encode()
+    openxlab.put("adapters.zip", pointer)
+
+    release = _publish(openxlab, make(notes=b"new"))
+    again = _publish(openxlab, make(notes=b"new"))
+
+    assert release.kept_files == again.kept_files == ("adapters.zip",)
+    assert b"/adapters.zip filter=lfs" in openxlab.files()[".gitattributes"]
+    assert release.revision == again.revision
+
+
+def test_what_others_wrote_beside_the_app_stays(openxlab: OnOpenXLab, make: Make, tmp_path: Path) -> None:
+    remote = tmp_path / "app.git"
+    git(tmp_path, "init", "-q", "--bare", "-b", "main", str(remote))
+    openxlab.target = OpenXLab(OpenXLabOptions(app_remote=str(remote)), patience_s=2.0)
+    bundle = make()
+    _publish(openxlab, bundle)
+    put_in(remote, "LICENSE", LICENSE)
+    put_in(remote, "old.py", b"old")
+    (app_place(bundle) / ".git").mkdir()
+    (app_place(bundle) / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (app_place(bundle) / "notes.md").write_text("mine")
+    (app_place(bundle) / "old.py").write_text("old")
+    records = json.loads(record_path(bundle).read_text())
+    records["releases"][-1]["app_files"]["old.py"] = [3, hashlib.sha256(b"old").hexdigest()]
+    record_path(bundle).write_text(json.dumps(records))
+
+    plan = openxlab.target.preview(bundle, PublishOptions(repo="me/tiny"))
+    release = _publish(openxlab, bundle)
+
+    assert plan.app
+    assert {change.path: change.status for change in plan.app.changes if change.status != "same"} == {
+        "LICENSE": "kept",
+        "old.py": "deleted",
+    }
+    assert release.app_kept_files == ("LICENSE", "notes.md")
+    assert (app_place(bundle) / "notes.md").read_text() == "mine"
+    assert (app_place(bundle) / ".git" / "HEAD").is_file()
+    assert not (app_place(bundle) / "old.py").exists()
+    assert git(remote, "cat-file", "blob", "main:LICENSE") == LICENSE
+    assert b"old.py" not in git(remote, "ls-tree", "-r", "--name-only", "main")

@@ -28,7 +28,7 @@ from deploytk.publish.record import Release
 from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.common.app_repository import write_app
 from deploytk.publish.targets.openxlab import OpenXLab
-from deploytk.publish.targets.openxlab.app import app_place, push_app
+from deploytk.publish.targets.openxlab.app import app_place
 from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 
 REPO = "me/tiny"
@@ -236,22 +236,33 @@ def test_the_app_is_pushed_as_one_commit_and_only_when_it_changed(
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(remote)], check=True)
 
     release = _publish(bundle, remote=str(remote))
-    again = push_app(app_place(bundle), str(remote))
-
     head = (remote / "refs/heads/main").read_text().strip()
+    _publish(bundle, remote=str(remote))
+    again = (remote / "refs/heads/main").read_text().strip()
+    _publish(_other(tmp_path), remote=str(remote))
+
     assert head == again
     assert str(remote) in release.steps_left[0]
-    (app_place(bundle) / "README.md").write_text("changed")
-    assert push_app(app_place(bundle), str(remote)) != head
     counted = subprocess.run(["git", "rev-list", "--count", "main"], cwd=remote, capture_output=True, text=True)
     assert counted.stdout.strip() == "2"
 
 
-def test_a_remote_that_does_not_answer_is_named(bundle: Bundle, tmp_path: Path) -> None:
-    app = write_app(bundle, tmp_path / "app", "https://x/y.git", "0" * 40)
+def _other(tmp_path: Path) -> Bundle:
+    return make_bundle(MODELS / "hf-awq", tmp_path / "other")
+
+
+def test_a_remote_that_does_not_answer_stops_it_before_anything_is_sent(
+    git_hub: GitServer, bundle: Bundle, tmp_path: Path
+) -> None:
+    target = OpenXLab(OpenXLabOptions(app_remote=str(tmp_path / "nothing.git")), patience_s=2.0)
 
     with pytest.raises(ReleaseError, match="git ls-remote failed for the app"):
-        push_app(app, str(tmp_path / "nothing.git"))
+        publish_bundle(bundle, target, PublishOptions(repo=REPO), Silent())
+    [obstacle] = target.preview(bundle, PublishOptions(repo=REPO)).obstacles
+
+    assert "git ls-remote failed for the app" in obstacle.message
+    assert not app_place(bundle).exists()
+    assert not git_hub.stored
     with pytest.raises(UsageError, match="holds a password"):
         OpenXLabOptions(app_remote="https://me:secret@example.com/x.git")
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from deploytk import lmdeploy
+from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError
-from deploytk.base.files import disk_errors, staged_directory
+from deploytk.base.files import disk_errors
 from deploytk.base.shipped import shipped
 from deploytk.bundle import MANIFEST, ROOM, Bundle
 from deploytk.publish.plan import Change, changes_between
+from deploytk.publish.superseded import Named
 
 UVICORN = "uvicorn==0.30.6"
 
@@ -24,18 +27,41 @@ _AT_ROOT = ("packages.txt",)
 _OF_THE_PAGE = ("page.py", "chat.html")
 
 
-def write_app(bundle: Bundle, out: Path, url: str, revision: str) -> Path:
+def write_app(bundle: Bundle, out: Path, url: str, revision: str, deleted: Collection[str] = ()) -> Path:
     """Write the complete app repository `out`, which fetches `revision` of the model repository `url` when it starts.
 
-    The same bundle, url and revision give the same files. Raises ReleaseError when `out` is something else.
+    The same bundle, url and revision give the same files. What else is in `out`, such as .git, stays, but for the
+    files `deleted`. Raises ReleaseError when `out` is something else.
     """
+    refuse_other_directory(out)
+    staging = out.with_name(f".{out.name}.partial")
+    with disk_errors(out, ReleaseError):
+        shutil.rmtree(staging, ignore_errors=True)
+        files = app_files(bundle, url, revision)
+        for path, content in files.items():
+            (staging / path).parent.mkdir(parents=True, exist_ok=True)
+            (staging / path).write_bytes(content)
+        for path in files:
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            (staging / path).replace(out / path)
+        for path in deleted:
+            (out / path).unlink(missing_ok=True)
+        shutil.rmtree(staging)
+    return out
+
+
+def refuse_other_directory(out: Path) -> None:
+    """Raises ReleaseError when `out` is there and is no app repository."""
     if out.exists() and not (out / "model_source.json").is_file() and any(out.iterdir()):
         raise ReleaseError(f"{out} is there and is no app repository", hint="move it away, then run again")
-    with disk_errors(out, ReleaseError), staged_directory(out, resumable=False) as staging:
-        for path, content in app_files(bundle, url, revision).items():
-            (staging / path).parent.mkdir(exist_ok=True)
-            (staging / path).write_bytes(content)
-    return out
+
+
+def changes_in_directory(out: Path, wanted: Mapping[str, bytes], ours: Named, *, is_mirror: bool) -> tuple[Change, ...]:
+    """What writing the app there would do; `ours` is what an earlier release wrote. A .git is nobody's file."""
+    found = [path for path in out.rglob("*") if path.is_file() and ".git" not in path.relative_to(out).parts]
+    there = {str(path.relative_to(out)): hash_file(path) for path in found}
+    unchanged = {path for path, digest in there.items() if path in ours and ours[path][1] == digest}
+    return app_changes(wanted, there, there if is_mirror else unchanged)
 
 
 def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:

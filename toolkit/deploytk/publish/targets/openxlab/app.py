@@ -2,70 +2,95 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from deploytk.base.digests import hash_file
-from deploytk.base.errors import ReleaseError
-from deploytk.base.processes import die_with_parent
 from deploytk.bundle import Bundle
-from deploytk.publish.plan import AppPlan
-from deploytk.publish.targets.common.app_repository import app_changes, app_files
+from deploytk.publish.obstacles import Obstacle, obstacles_in
+from deploytk.publish.plan import AppPlan, paths_with
+from deploytk.publish.record import recorded_app_files
+from deploytk.publish.superseded import Named
+from deploytk.publish.targets.common.app_repository import (
+    app_files,
+    changes_in_directory,
+    refuse_other_directory,
+    write_app,
+)
+from deploytk.publish.targets.openxlab.app_remote import AppRemote
 from deploytk.publish.targets.openxlab.place import SITE, Place
 
-_LIMIT_S = 300.0
-_DATE = "2024-01-01T00:00:00+0000"
-_ENVIRONMENT = {"GIT_AUTHOR_NAME": "deploytk", "GIT_AUTHOR_EMAIL": "deploytk@localhost", "GIT_AUTHOR_DATE": _DATE,
-                "GIT_COMMITTER_NAME": "deploytk", "GIT_COMMITTER_EMAIL": "deploytk@localhost",
-                "GIT_COMMITTER_DATE": _DATE, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The app of a bundle, its model at a place."""
+
+    bundle: Bundle
+    place: Place
+    remote: str | None  # where it is pushed to
+    is_mirror: bool  # files of others that lie there are deleted
+
+    @property
+    def directory(self) -> Path:
+        return app_place(self.bundle)
+
+    @property
+    def ours(self) -> Named:
+        """What an earlier release wrote."""
+        return recorded_app_files(self.bundle, "openxlab", self.place.repo)
+
+    def obstacles(self) -> list[Obstacle]:
+        """What would stop it after the model is published: found before."""
+        found = obstacles_in(lambda: refuse_other_directory(self.directory))
+        return found + (obstacles_in(self._ask_remote) if self.remote else [])
+
+    def plan(self, revision: str, *, is_private: bool) -> AppPlan:
+        """What would be written, against what is there, and what a person would give the app."""
+        wanted = app_files(self.bundle, self.place.url, revision)
+        if self.remote:
+            with AppRemote(self.remote) as there:
+                changes = there.changes(wanted, self.ours, is_mirror=self.is_mirror)
+        else:
+            changes = changes_in_directory(self.directory, wanted, self.ours, is_mirror=self.is_mirror)
+        return AppPlan(
+            place=f"{self.directory}, pushed to {self.remote}" if self.remote else str(self.directory),
+            sdk="gradio",
+            hardware=None,
+            is_private=None,
+            secrets=("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN") if is_private else (),
+            changes=changes,
+            upload_bytes=sum(change.bytes for change in changes),
+        )
+
+    def publish(self, revision: str) -> PublishedApp:
+        """Write it beside the bundle, and push it; what others wrote stays in both places."""
+        wanted = app_files(self.bundle, self.place.url, revision)
+        here = changes_in_directory(self.directory, wanted, self.ours, is_mirror=self.is_mirror)
+        write_app(self.bundle, self.directory, self.place.url, revision, paths_with("deleted", here))
+        kept = set(paths_with("kept", here))
+        if self.remote:
+            with AppRemote(self.remote) as there:
+                changes = there.changes(wanted, self.ours, is_mirror=self.is_mirror)
+                there.push(wanted, changes)
+            kept |= set(paths_with("kept", changes))
+        files = {path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in wanted.items()}
+        return PublishedApp(tuple(sorted(kept)), files)
+
+    def _ask_remote(self) -> None:
+        with AppRemote(str(self.remote)):
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedApp:
+    kept_files: tuple[str, ...]  # of others
+    files: Mapping[str, tuple[int, str]]  # ours: path -> size, SHA-256
 
 
 def app_place(bundle: Bundle) -> Path:
     """Where the app repository of a bundle is written: beside it."""
     return bundle.path.with_name(f"{bundle.path.name}.app")
-
-
-def plan_app(bundle: Bundle, url: str, revision: str, remote: str | None, *, is_private: bool) -> AppPlan:
-    """What `write_app` would write, against what it wrote before, and what a person would give the app."""
-    out = app_place(bundle)
-    there = {str(path.relative_to(out)): hash_file(path) for path in out.rglob("*") if path.is_file()}
-    changes = app_changes(app_files(bundle, url, revision), there)
-    return AppPlan(
-        place=f"{out}, pushed to {remote}" if remote else str(out),
-        sdk="gradio",
-        hardware=None,
-        is_private=None,
-        secrets=("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN") if is_private else (),
-        changes=changes,
-        upload_bytes=sum(change.bytes for change in changes),
-    )
-
-
-def push_app(app: Path, remote: str) -> str:
-    """Push the app repository to `remote` as one commit on top of what is there, with the user's own git settings.
-
-    Returns the commit. Nothing is pushed when nothing has changed.
-    """
-    git_directory = app.with_name(f".{app.name}.git")
-    shutil.rmtree(git_directory, ignore_errors=True)
-    try:
-        _git(app, git_directory, "init", "--quiet", "--initial-branch=main", ".")
-        parent = ""
-        if _git(app, git_directory, "ls-remote", remote, "refs/heads/main"):
-            _git(app, git_directory, "fetch", "--quiet", "--depth=1", remote, "refs/heads/main")
-            parent = _git(app, git_directory, "rev-parse", "FETCH_HEAD").strip()
-        _git(app, git_directory, "add", "--all", "--force", ".")
-        tree = _git(app, git_directory, "write-tree").strip()
-        if parent and _git(app, git_directory, "rev-parse", f"{parent}^{{tree}}").strip() == tree:
-            return parent
-        parents = ("-p", parent) if parent else ()
-        commit = _git(app, git_directory, "commit-tree", tree, *parents, "-m", "Update the app").strip()
-        _git(app, git_directory, "push", "--quiet", remote, f"{commit}:refs/heads/main")
-        return commit
-    finally:
-        shutil.rmtree(git_directory, ignore_errors=True)
 
 
 def steps_left(bundle: Bundle, place: Place, app: Path, remote: str | None, *, is_private: bool) -> tuple[str, ...]:
@@ -84,23 +109,3 @@ def steps_left(bundle: Bundle, place: Place, app: Path, remote: str | None, *, i
         "when the app has an address: deploytk publish with the same options and --app-url ADDRESS --wait 2h",
         f"once it runs, 公开 (make it public) on the app's page; the model repository is {place.page}",
     )
-
-
-def _git(app: Path, git_directory: Path, *arguments: str) -> str:
-    environment = {**os.environ, **_ENVIRONMENT, "GIT_DIR": str(git_directory), "GIT_WORK_TREE": str(app)}
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=app, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=_LIMIT_S, preexec_fn=die_with_parent, check=False,
-        )  # fmt: skip
-    except FileNotFoundError as error:
-        raise ReleaseError("git is not installed here", hint="install it: apt-get install git") from error
-    except subprocess.TimeoutExpired as error:
-        raise ReleaseError(f"git did not end within {_LIMIT_S:.0f} s", hint="run again later") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise ReleaseError(
-            f"git {arguments[0]} failed for the app: {lines[-1][:300]}",
-            hint="try `git ls-remote` with the address of --app-remote: it must work without a password prompt",
-        )
-    return done.stdout

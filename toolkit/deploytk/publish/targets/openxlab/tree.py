@@ -55,6 +55,16 @@ def wanted_tree(bundle: Bundle) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.path))
 
 
+def with_attributes(entries: Sequence[Entry], others: Sequence[str]) -> tuple[Entry, ...]:
+    """The tree whose .gitattributes names files of others in LFS as well."""
+    if not others:
+        return tuple(entries)
+    large = [entry.path for entry in entries if entry.oid]
+    text = git_attributes(sorted({*large, *others})).encode()
+    attributes = Entry(".gitattributes", len(text), text, None, None)
+    return tuple(attributes if entry.path == ".gitattributes" else entry for entry in entries)
+
+
 def git_attributes(large: Sequence[str]) -> str:
     """Attributes under which a clone is the same byte for byte: no line ends are touched, `large` is LFS."""
     exact = [path for path in large if not any(fnmatch(Path(path).name, pattern) for pattern in _PATTERNS)]

@@ -1,0 +1,56 @@
+"""What lies in the repository and is not in the release: which of it goes, and what of it is in LFS."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from deploytk.bundle import MANIFEST
+from deploytk.publish.superseded import named_in
+from deploytk.publish.targets.openxlab.git import Git
+
+_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    deleted: frozenset[str] = frozenset()
+    pointers: tuple[str, ...] = ()  # files of others that LFS has: .gitattributes must go on saying so
+
+
+def sort_extra(git: Git, blobs: Mapping[str, str], wanted: Collection[str], *, is_mirror: bool) -> Extra:
+    """Of the files `blobs`, path -> git object id, those that are not wanted: what was ours and is unchanged goes."""
+    extra = {path: oid for path, oid in blobs.items() if path not in wanted}
+    if not extra or is_mirror:
+        return Extra(frozenset(extra))
+    contents = _contents(git, {*extra.values(), blobs.get(MANIFEST, "")})
+    named = named_in(contents.get(blobs.get(MANIFEST, ""), b""))
+    facts = {path: _facts(contents[oid]) for path, oid in extra.items() if oid in contents}
+    deleted = frozenset(path for path, found in facts.items() if named.get(path) == found)
+    kept = [path for path, oid in extra.items() if path not in deleted and _POINTER.fullmatch(contents.get(oid, b""))]
+    return Extra(deleted, tuple(sorted(kept)))
+
+
+def _facts(content: bytes) -> tuple[int, str]:
+    """Size and SHA-256 of a file, by its LFS pointer where it is one."""
+    pointer = _POINTER.fullmatch(content)
+    if pointer:
+        return int(pointer[2]), pointer[1].decode()
+    return len(content), hashlib.sha256(content).hexdigest()
+
+
+def _contents(git: Git, oids: Collection[str]) -> dict[str, bytes]:
+    """The blobs that were fetched: none above a MiB, and no larger one comes now. Larger ones of ours are in LFS."""
+    listing = git.must("cat-file", "--batch-all-objects", "--batch-check").decode().splitlines()
+    here = [line.split()[0] for line in listing if line.split()[1] == "blob"]
+    wanted = sorted(set(here) & set(oids))
+    answer = git.must("cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in wanted).encode()) if wanted else b""
+    found, at = {}, 0
+    for oid in wanted:
+        end = answer.index(b"\n", at)
+        size = int(answer[at:end].split()[2])
+        found[oid] = answer[end + 1 : end + 1 + size]
+        at = end + 1 + size + 1
+    return found
