@@ -297,7 +297,7 @@ def test_an_app_that_cannot_run_is_refused_before_anything_is_sent(git_hub: GitS
     (template / "app" / "start.py").write_text("raise SystemExit('broken on purpose')\n")
     bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", template=template))
 
-    done = _command(bundle, "--app")
+    done = _command(bundle, "--app", "--trust-bundle")
 
     assert done.returncode == 1
     assert "pre-flight: it ended with code 1" in done.stderr

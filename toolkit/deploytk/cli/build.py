@@ -87,7 +87,7 @@ def build(
 
     runtime.refuse_unused()
     planning = planning.on_cpu() if engine == "cpu" else planning
-    bundle = bundle_of(source, planning.request(engine), packaging, app)
+    bundle = bundle_of(source, planning.request(engine), packaging, app, "app", "engine")
     options = _options(destination, runtime, weights)
     if not runtime.base:
         _refuse_what_no_runtime_takes(bundle, options, pairs_of(runtime.build_arg or []))

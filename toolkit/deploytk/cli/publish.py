@@ -15,7 +15,7 @@ from deploytk.cli.defaults import settings_for
 from deploytk.cli.options import AppKind, ModelBundleOrImage, Packaging, Planning
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import bundle_of, refuse_packaging
-from deploytk.publish.obstacles import refuse
+from deploytk.publish.obstacles import obstacles_in, refuse
 from deploytk.publish.options import NoOptions, Option, PublishOptions
 
 if TYPE_CHECKING:
@@ -160,17 +160,25 @@ def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None
     app = place.app
     if where.plan:
         found = plan_release(bundle, place, where.options(), Session.progress)
+        stopped = obstacles_in(lambda: _preflight(bundle, place, gpu))
+        found = dataclasses.replace(found, obstacles=(*found.obstacles, *stopped))
         show(found, "show_release_plan")
         refuse(found.obstacles)
         return
-    if app and app.is_preflighted:
-        from deploytk.preflight import PreflightOptions, preflight, require_passed
-
-        wanted = PreflightOptions(gpu=gpu, platform=place.about.platform, trusts_bundle=True)  # `bundle_of` has looked
-        require_passed(preflight(bundle.path, wanted, Session.progress))
+    _preflight(bundle, place, gpu)
     show(publish_bundle(bundle, place, where.options(), Session.progress), "show_release", leave_out=("app_files",))
     if app and app.url:
         from deploytk.preflight import await_app
 
         running = await_app(app.url, app.wait_s, Session.progress, preflight_passed=app.is_preflighted)
         Session.progress.note(f"{running.url} serves {running.model}")
+
+
+def _preflight(bundle: Bundle, place: Target, gpu: str | None) -> None:
+    """Raises EndpointError when the hub would start the app as it is, and could not."""
+    if not place.app or not place.app.is_preflighted:
+        return
+    from deploytk.preflight import PreflightOptions, preflight, require_passed
+
+    wanted = PreflightOptions(gpu=gpu, platform=place.about.platform, trusts_bundle=True)  # `bundle_of` has looked
+    require_passed(preflight(bundle.path, wanted, Session.progress))

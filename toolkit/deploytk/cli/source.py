@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploytk.plan import PlanRequest
     from deploytk.serve import SourceKind
 
-_CHANGING = ("name", "base_model", "license", "golden", "app", "app_kind", "engine")
+_CHANGING = ("name", "base_model", "license", "golden", "app_kind")
 _AS_IT_IS = {"url": "a running server", "image": "an image", "bundle": "a bundle"}
 
 
@@ -76,15 +76,17 @@ def package_model(model: Path, request: PlanRequest, options: BundleOptions, out
     return render_bundle(artifact, plan_serving(artifact, named), options, output, Session.progress)
 
 
-def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: AppKind) -> Bundle:
+def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: AppKind, *more: str) -> Bundle:
     """`source` itself when it is a bundle, else a bundle of it in a place that the next run finds again.
+
+    `more` are options of the command that would change a bundle.
 
     Raises BundleError for a bundle whose app is not deploytk's, unless it is trusted: a model may bring one.
     """
     from deploytk.bundle import bundle_place, is_bundle, read_bundle, require_own_app
 
     if is_bundle(source):
-        refuse_packaging(f"{source} is a bundle")
+        refuse_packaging(f"{source} is a bundle", *more)
         refuse_template(packaging.template)
         bundle = read_bundle(source)
         if not packaging.trust_bundle:

@@ -30,11 +30,18 @@ class AppRemote:
         self._directory = tempfile.TemporaryDirectory(prefix="deploytk-")
 
     def __enter__(self) -> AppRemote:
+        try:
+            self._look()
+        except BaseException:
+            self._directory.cleanup()
+            raise
+        return self
+
+    def _look(self) -> None:
         self._git("init", "--quiet", "--bare", "--initial-branch=main", ".")
         if self._git("ls-remote", self.address, _BRANCH):
             self._git("fetch", "--quiet", "--depth=1", self.address, _BRANCH)
             self.parent = self._git("rev-parse", "FETCH_HEAD").decode().strip()
-        return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._directory.cleanup()
