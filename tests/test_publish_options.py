@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,7 +115,8 @@ def test_somebodys_target_is_shown_chosen_and_given_its_own_options(plugin: Path
     general = _publish("--help", path=plugin).stdout
     shown = _publish("x", "--target", "moon", "--help", path=plugin).stdout
 
-    done = _publish(MODEL, "--target", "moon", "--crater", "Plato", "--wait", "3", path=plugin, cwd=tmp_path)
+    model = str(shutil.copytree(MODEL, tmp_path / "model"))
+    done = _publish(model, "--target", "moon", "--crater", "Plato", "--wait", "3", path=plugin, cwd=tmp_path)
 
     assert "moon" in general
     assert "Which crater to land in." in shown
@@ -135,7 +137,8 @@ def test_a_target_that_cannot_be_loaded_is_in_nobodys_way(plugin: Path) -> None:
 def test_the_settings_file_may_choose_the_target_and_its_options(plugin: Path, tmp_path: Path) -> None:
     (tmp_path / "deploytk.toml").write_text('[publish]\ntarget = "moon"\ncrater = "Copernicus"\nvia = "sdk"\n')
 
-    done = _publish(MODEL, path=plugin, cwd=tmp_path)
+    model = str(shutil.copytree(MODEL, tmp_path / "model"))
+    done = _publish(model, path=plugin, cwd=tmp_path)
     wrong = tmp_path / "wrong"
     wrong.mkdir()
     (wrong / "deploytk.toml").write_text('[publish]\ncreater = "Copernicus"\n')
