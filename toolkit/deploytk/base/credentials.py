@@ -29,8 +29,13 @@ def find_credential(target: str, variables: Sequence[str], hint: str, file: str 
     return Credential(target, source, hint)
 
 
+def can_ask() -> bool:
+    """Whether a person is there to answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def ask_token(whose: str) -> str:
     """A token that a person at a terminal types, unseen; "" where nobody is."""
-    if not sys.stdin.isatty() or not sys.stderr.isatty():
+    if not can_ask():
         return ""
     return getpass.getpass(f"Access token of {whose} (not shown): ", stream=sys.stderr).strip()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from deploytk.cli.defaults import settings_for
 from deploytk.cli.options import AppKind, ModelBundleOrImage, Packaging, Planning
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import bundle_of, refuse_packaging
-from deploytk.publish.obstacles import obstacles_in, refuse
+from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import NoOptions, Option, PublishOptions
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def publish(
     if not directory.exists() and _takes_images(place):
         _publish_image(source, place, where)
         return
+    where = _named(place, where, directory, packaging)
     bundle = bundle_of(directory, planning.request(), packaging, app_kind)
     _publish_bundle(bundle, place, where, planning.gpu)
 
@@ -135,6 +138,37 @@ def _target(name: str, own: object, others: object) -> Target:
     if "mirror" not in found.about.takes:
         unused("mirror", because=f"there are no files of others in {found.about.title}")
     return found(own)
+
+
+def _named(place: Target, where: Where, source: Path, packaging: Packaging) -> Where:
+    """`where` with a repository: as it was given, or as it is proposed and a person at the terminal wants it.
+
+    Raises one error that tells of all that is missing, and of the whole command to run then.
+    """
+    from deploytk.base.credentials import can_ask
+    from deploytk.publish.proposal import Proposing
+
+    if not isinstance(place, Proposing):
+        return where
+    found = place.propose(_usual_name(source, packaging), where.repo)
+    if where.repo or can_ask():
+        refuse(found.missing)
+        repo = where.repo or typer.prompt("Repository", default=found.repo if found.is_whole else None, err=True)
+        return dataclasses.replace(where, repo=found.repo if where.repo else repo)
+    command = shlex.join(["deploytk", *sys.argv[1:], "--repo", found.repo])
+    what = f"no repository of {place.about.title} is named, {found.repo} is proposed"
+    unnamed = Obstacle(what, f"add --repo {found.repo}", exit_code=2)
+    refuse([unnamed, *found.missing], then=f"{'then ' if found.missing else ''}run: {command}")
+    return where
+
+
+def _usual_name(source: Path, packaging: Packaging) -> str:
+    """What the repository is called when nobody says it: as the deployment, its base model or its directory."""
+    from deploytk.bundle import is_bundle, read_bundle
+
+    if is_bundle(source):
+        return read_bundle(source).name
+    return packaging.name or (packaging.base_model or source.resolve().name).rpartition("/")[2]
 
 
 def _takes_images(place: Target) -> bool:

@@ -34,15 +34,15 @@ def obstacles_in(step: Callable[[], object]) -> list[Obstacle]:
     return []
 
 
-def refuse(obstacles: Sequence[Obstacle]) -> None:
+def refuse(obstacles: Sequence[Obstacle], then: str = "") -> None:
     """Raises one error that tells of all of them; its exit code is that of the first."""
     if not obstacles:
         return
     error = _ERRORS.get(obstacles[0].exit_code, ReleaseError)
     if len(obstacles) == 1:
-        raise error(obstacles[0].message, hint=obstacles[0].hint)
+        raise error(obstacles[0].message, hint=then or obstacles[0].hint)
     lines = [f"  {number}. {one.message}: {one.hint}" for number, one in enumerate(obstacles, 1)]
     raise error(
         f"{len(obstacles)} things stand in the way; nothing was changed\n" + "\n".join(lines),
-        hint="see to all of them, then run the same command again",
+        hint=then or "see to all of them, then run the same command again",
     )

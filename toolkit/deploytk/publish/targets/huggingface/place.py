@@ -64,6 +64,15 @@ def find_hub() -> Hub:
     return Hub(endpoint, _token(origin.netloc, is_official=endpoint == OFFICIAL))
 
 
+def has_token() -> bool:
+    """Whether there is one for the hub of HF_ENDPOINT without asking anybody."""
+    import huggingface_hub
+
+    endpoint = (os.environ.get("HF_ENDPOINT") or OFFICIAL).rstrip("/")
+    kept = huggingface_hub.get_token() if endpoint == OFFICIAL else None
+    return bool(os.environ.get("HF_TOKEN", "").strip() or kept)
+
+
 def _token(host: str, *, is_official: bool) -> str:
     """HF_TOKEN goes to the hub that is named beside it; a login that was kept, to the hub that it was made at."""
     import huggingface_hub

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from deploytk.base.credentials import Credential, find_credential
+from deploytk.base.credentials import Credential, can_ask, find_credential
 from deploytk.base.errors import ReleaseError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle
+from deploytk.publish.obstacles import obstacles_in
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan
+from deploytk.publish.proposal import Proposal, repository
 from deploytk.publish.record import Release
 from deploytk.publish.target import About, AppRequest
 from deploytk.publish.targets.huggingface.options import HuggingFaceOptions
-from deploytk.publish.targets.huggingface.place import check_repo, find_hub
+from deploytk.publish.targets.huggingface.place import check_repo, find_hub, has_token
 
 if TYPE_CHECKING:
     from deploytk.publish.targets.huggingface.client import Client
@@ -48,6 +50,15 @@ class HuggingFace:
         self._own = options
         self._patience_s = patience_s  # with a hub that does not answer; None: two minutes
         self._poll_s = poll_s  # how often a Space is looked at
+
+    def propose(self, name: str, repo: str | None) -> Proposal:
+        """The owner is the account of the token."""
+        hub = obstacles_in(lambda: None if can_ask() and not has_token() else find_hub())
+        if hub or not has_token() or (repo and "/" in repo):
+            return Proposal(repository(repo, None, name), tuple(hub))
+        owners: list[str] = []
+        missing = obstacles_in(lambda: owners.append(str(self._client(Silent()).account()["name"])))
+        return Proposal(repository(repo, owners[0] if owners else None, name), tuple(missing))
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         client = self._client(Silent())

@@ -20,7 +20,7 @@ from modelscope_hub import HubApi, errors
 from modelscope_hub.config import HubConfig
 
 from deploytk.base.cache import cache_directory
-from deploytk.base.credentials import ask_token
+from deploytk.base.credentials import ask_token, can_ask
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
 from deploytk.base.files import disk_errors, locked
@@ -28,7 +28,7 @@ from deploytk.base.net import is_loopback
 from deploytk.base.progress import Progress
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.image.value import WeightsSource
-from deploytk.publish.obstacles import Obstacle, refuse
+from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import Change, ReleasePlan, compare, paths_with
 from deploytk.publish.record import Release
@@ -168,6 +168,22 @@ def _checked_repo(repo: str | None) -> str:
         hint = "add --repo OWNER/NAME: letters, digits, dots, dashes and underscores"
         raise UsageError(f"ModelScope takes no repository called {repo!r}", hint=hint)
     return repo
+
+
+def signed_in_as(*, is_asked: bool) -> tuple[str | None, list[Obstacle]]:
+    """The account of the token, None when it is not asked for or there is none that counts; and what is missing."""
+    if not HubConfig().token:
+        return None, [] if can_ask() else [Obstacle("no token of ModelScope is here", _TOKEN_HINT)]
+    if not is_asked:
+        return None, []
+    owners: list[str] = []
+
+    def look() -> None:
+        with _translated("your account"):
+            owners.append(_sign_in()[1])
+
+    missing = obstacles_in(look)
+    return (owners[0] if owners else None), missing
 
 
 def _sign_in() -> tuple[HubApi, str]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib.util
 
 from deploytk.base.credentials import Credential, find_credential
-from deploytk.base.errors import UsageError
 from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle
+from deploytk.publish.obstacles import Obstacle, refuse
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan
+from deploytk.publish.proposal import Proposal, repository
 from deploytk.publish.record import Release
 from deploytk.publish.target import About, AppRequest
 from deploytk.publish.targets.modelscope.options import ModelScopeOptions
 
 _PATIENCE_S = 90.0
+_CLIENT = Obstacle("the client of ModelScope is not installed", "pip install 'deploytk[modelscope]'", exit_code=2)
 
 
 def _credential() -> Credential:
@@ -40,6 +42,15 @@ class ModelScope:
     def app(self) -> AppRequest | None:
         return AppRequest(is_preflighted=True) if self._own.app else None
 
+    def propose(self, name: str, repo: str | None) -> Proposal:
+        """The owner is the account of the token."""
+        if importlib.util.find_spec("modelscope_hub") is None:
+            return Proposal(repository(repo, None, name), (_CLIENT,))
+        from deploytk.publish.targets.modelscope.repository import signed_in_as
+
+        owner, missing = signed_in_as(is_asked=not (repo and "/" in repo))
+        return Proposal(repository(repo, owner, name), tuple(missing))
+
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         _require_client()
         from deploytk.publish.targets.modelscope.repository import plan_repository
@@ -56,4 +67,4 @@ class ModelScope:
 
 def _require_client() -> None:
     if importlib.util.find_spec("modelscope_hub") is None:
-        raise UsageError("the client of ModelScope is not installed", hint="pip install 'deploytk[modelscope]'")
+        refuse([_CLIENT])

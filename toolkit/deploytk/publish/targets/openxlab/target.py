@@ -19,6 +19,7 @@ from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan, is_done, paths_with
 from deploytk.publish.platform import Platform
+from deploytk.publish.proposal import Proposal
 from deploytk.publish.record import Release
 from deploytk.publish.target import About, AppRequest
 from deploytk.publish.targets.openxlab.access import is_public, permissions, require_writer
@@ -27,6 +28,7 @@ from deploytk.publish.targets.openxlab.branch import bring, look, make_commit, v
 from deploytk.publish.targets.openxlab.git import PATIENCE_S, Git
 from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 from deploytk.publish.targets.openxlab.place import Place, find_place
+from deploytk.publish.targets.openxlab.proposing import propose
 from deploytk.publish.targets.openxlab.tree import wanted_tree
 
 _VERIFIED_BY = "the commit id of the branch, and the LFS object id and size of every large file"
@@ -61,6 +63,10 @@ class OpenXLab:
     def app(self) -> AppRequest | None:
         own = self._own
         return AppRequest(is_preflighted=True, url=own.app_url, wait_s=own.wait_s) if own.has_app else None
+
+    def propose(self, name: str, repo: str | None) -> Proposal:
+        """The owner is the account of the environment; the repository itself is made by hand, in the web form."""
+        return propose(name, repo, by_sdk=self._own.via == "sdk", patience_s=self._patience_s)
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         if self._own.via == "sdk":
