@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploytk.base.digests import hash_file
-from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.errors import ReleaseError, TryAgainError, UsageError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import MANIFEST, Bundle, BundleFile, bundle_digest
 from deploytk.publish.options import PublishOptions
-from deploytk.publish.plan import Change, ReleasePlan, compare
+from deploytk.publish.plan import Change, ReleasePlan, compare, extra_files
 from deploytk.publish.record import Release, recorded_digests
 from deploytk.publish.targets.openxlab.place import SITE, check_repo
 from deploytk.publish.targets.openxlab.sdk import Keys, Sdk, sdk_python
@@ -42,6 +42,7 @@ class _There:
     sizes: dict[str, int]
     digests: dict[str, str]  # by its deploytk.json, where the size is right; that file itself by its content
     is_recorded: bool  # we downloaded all of it when it was published
+    named: frozenset[str]  # the files of the release that its deploytk.json tells of
 
 
 def preview_flat(bundle: Bundle, options: PublishOptions) -> ReleasePlan:
@@ -50,7 +51,7 @@ def preview_flat(bundle: Bundle, options: PublishOptions) -> ReleasePlan:
     with Sdk(sdk_python(Silent()), repo, _keys()) as sdk:
         names = _names(sdk)
         there = _look(sdk, bundle, repo, names or ())
-    changes = _changes(bundle, there.digests)
+    changes = (*_changes(bundle, there.digests), *extra_files(_extra(bundle, there), ()))
     how = _BY_RECORD if there.is_recorded else _BY_MANIFEST
     says = (
         "the access key is accepted"
@@ -83,7 +84,8 @@ def publish_flat(bundle: Bundle, options: PublishOptions, progress: Progress) ->
             wanted |= {MANIFEST}
             _send_all(sdk, bundle, wanted, progress, is_update=MANIFEST in there.names)
     page = f"{SITE}/models/detail/{repo}"
-    odd = sorted(set(there.names) - {change.path for change in changes})
+    extra = _extra(bundle, there)
+    odd = sorted(extra & there.named)
     return Release(
         target=_TARGET,
         repo=repo,
@@ -94,11 +96,19 @@ def publish_flat(bundle: Bundle, options: PublishOptions, progress: Progress) ->
         unchanged_files=len(changes) - len(wanted),
         verified=True,
         verified_by=(_BY_BOTH if wanted else _BY_RECORD) if there.is_recorded else _READ_BACK,
-        steps_left=(f"delete what the bundle has no more, on {page}: {', '.join(odd)}",) if odd else (),
+        steps_left=(f"delete what an earlier release had, on {page}: {', '.join(odd)}",) if odd else (),
+        kept_files=tuple(sorted(extra - there.named)),
     )
 
 
+def _extra(bundle: Bundle, there: _There) -> set[str]:
+    """What lies there and is not in the bundle; the package cannot delete a file, whoever wrote it."""
+    return set(there.names) - {file.path for file in bundle.files} - {MANIFEST}
+
+
 def _check(bundle: Bundle, options: PublishOptions) -> str:
+    if options.is_mirror:
+        raise UsageError("OpenXLab's package cannot delete files, --mirror does nothing", hint="leave --via sdk out")
     nested = [file.path for file in bundle.files if "/" in file.path]
     if nested:
         raise ReleaseError(
@@ -131,14 +141,15 @@ def _look(sdk: Sdk, bundle: Bundle, repo: str, names: tuple[str, ...]) -> _There
     wanted = [name for name in (*(file.path for file in bundle.files), MANIFEST) if name in names]
     sizes = sdk.sizes(wanted) if wanted else {}
     digests = dict.fromkeys(sizes, "")  # there, and not known what it is
-    is_recorded = False
+    is_recorded, named = False, frozenset[str]()
     if MANIFEST in sizes:
         text = sdk.text(MANIFEST)
         files = _files_of(text)
+        named = frozenset(file.path for file in files)
         is_recorded = bool(files) and bundle_digest(files) in recorded_digests(bundle, _TARGET, repo, _VERIFIED_BY)
         digests |= {file.path: file.sha256 for file in files if sizes.get(file.path) == file.size}
         digests[MANIFEST] = hashlib.sha256(text.encode()).hexdigest()
-    return _There(names, sizes, digests, is_recorded)
+    return _There(names, sizes, digests, is_recorded, named)
 
 
 def _files_of(manifest: str) -> list[BundleFile]:
