@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
+from deploytk.app.door import Door
 from deploytk.app.identity import MOST_CLIENTS, SESSION_S, Attempts, Keys, Sessions
 from deploytk.app.limits import Limits
 from deploytk.app.origins import Hosts, is_cross_site
+from deploytk.app.relay import RefusedError
+from deploytk.app.stage import Stage
 
 
 class Clock:
@@ -137,3 +143,72 @@ def test_a_setting_that_is_no_number_is_refused_in_words(value: str, monkeypatch
 
     with pytest.raises(SystemExit, match="DEPLOYTK_WATCHDOG is"):
         Limits.of({"plan": {"max_batch_size": 1, "session_len": 64}})
+
+
+# The page behind it
+
+
+async def _shown(page: Any, within_s: float = 5.0) -> list[dict[str, Any]]:
+    """What a browser gets of an ASGI application on the stage."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await page(send)
+
+    stage = Stage(lambda: application, within_s)
+    await stage.build()
+    await stage.show({"type": "http", "method": "GET", "path": "/x"}, receive, send)
+    return sent
+
+
+def test_a_page_that_never_begins_is_ended() -> None:
+    async def page(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    with pytest.raises(RefusedError, match="no answer within") as refused:
+        asyncio.run(_shown(page, 0.05))
+    assert refused.value.status == 504
+
+
+def test_a_page_that_fails_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    async def page(_: Any) -> None:
+        raise KeyError("what it looked for")
+
+    with pytest.raises(RefusedError) as refused:
+        asyncio.run(_shown(page))
+
+    assert refused.value.status == 502
+    assert capsys.readouterr().err == "the page failed at GET '/x': KeyError: \"'what it looked for'\"\n"
+
+
+def test_an_answer_that_the_page_breaks_off_is_ended() -> None:
+    async def page(send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise KeyError
+
+    assert asyncio.run(_shown(page))[-1] == {"type": "http.response.body", "body": b""}
+
+
+def test_a_websocket_is_closed_at_the_door() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    door = Door(None, Keys([]), Hosts("127.0.0.1", frozenset()), Limits())  # type: ignore[arg-type]
+    asyncio.run(door({"type": "websocket", "path": "/", "headers": []}, receive, send))
+
+    assert sent == [{"type": "websocket.close", "code": 1008}]

@@ -74,10 +74,12 @@ def test_an_answer_and_a_stream_come_through_unchanged(app: App) -> None:
 
 
 def test_tokens_are_not_held_back(app: App) -> None:
-    with stream(app, max_tokens=10, stub_tokens_per_s=20) as answer:
-        times = [time.monotonic() for line in answer.iter_lines() if line.startswith("data: {")]
+    with stream(app, max_tokens=10_000, stub_tokens_per_s=20) as answer:
+        lines = answer.iter_lines()
+        first = [next(lines) for _ in range(3)]
 
-    assert times[-1] - times[0] > 0.3  # 10 tokens at 20 a second: the last comes 0.45 s after the first
+        assert first[0].startswith("data: {")
+        assert app.stub()["running"] >= 1  # which goes on for minutes
 
 
 def test_two_hundred_streams_run_at_once(app: App) -> None:
@@ -317,15 +319,12 @@ def test_a_lost_engine_is_started_again(bundle: Path, tmp_path: Path) -> None:
             next(lines)
             os.kill(first, signal.SIGKILL)
             rest = [line for line in lines if line]
-        started = time.monotonic()
         refused = app.chat()
-        took_s = time.monotonic() - started
 
         # The stream does not end as if it were whole.
         assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "engine_lost"
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) >= 1
-        assert took_s < 1
         app.wait("ready")
         assert app.engine[0] != first
         assert app.chat().status_code == 200

@@ -105,9 +105,10 @@ def known(**more: str) -> dict[str, str]:
 ENUMERATE = """
 import json, types
 from deploytk.app.page import make_page
+from deploytk.app.limits import Limits
 engine = types.SimpleNamespace(state="ready", model="", settings=types.SimpleNamespace(name="cpu"), detail="")
 manifest = {"plan": {"session_len": 64}, "app": {"title": "", "examples": []}}
-waiting, found = list(make_page(manifest, types.SimpleNamespace(engine=engine))._page.routes), []
+waiting, found = list(make_page(manifest, types.SimpleNamespace(engine=engine, limits=Limits()))._page.routes), []
 while waiting:
     route = waiting.pop()
     # A mounted application, or a router that was included.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Coroutine  # noqa: UP035 (Python 3.8 in o
 if TYPE_CHECKING:
     from .engine import Engine
 
+COMPILE_S = {"pytorch": 120.0}  # its kernels are compiled when a shape comes for the first time
 LOOK_AGAIN_SHARE = 0.25  # of the time of silence
 
 
@@ -38,7 +39,7 @@ class Watchdog:
         if not await self._comes(engine.list_models(), self._silent_s):
             return f"the engine answered nothing for {traffic.silent_s:.0f} s"
         if is_waited_for and traffic.is_open and engine.settings.name != "cpu":
-            limit_s = self._silent_s + traffic.allowance_s
+            limit_s = self._silent_s + traffic.allowance_s + COMPILE_S.get(engine.settings.name, 0.0)
             if not await self._comes(engine.make_token(), limit_s):
                 return f"the engine gave no token for {traffic.silent_s:.0f} s"
         traffic.note_sign()
