@@ -96,6 +96,12 @@ def test_a_chat_template_that_the_version_lacks_is_named(tmp_path: Path) -> None
     assert "internlm-chat-7b" in problems[0].hint
 
 
+def test_the_key_of_the_chat_template_is_that_of_its_era(tmp_path: Path) -> None:
+    root = write_workspace(tmp_path / "w", "0.7.3", chat_template="mine")
+
+    assert "chat_template is 'mine': LMDeploy 0.7.3 has no such chat template" in _warnings(root)
+
+
 def test_a_chat_template_of_another_model_is_named(tmp_path: Path) -> None:
     named = {"model_name": "internlm2-chat-7b", "model_arch": "InternLMForCausalLM"}
     root = write_workspace(tmp_path / "w", "0.5.1", **named)

@@ -94,7 +94,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         *_ignored_settings(config, era),
         *rope_problems(config.values, rope, era),
         *loading_problems(versions),
-        *template_problems(chat_template, named, versions),
+        *template_problems("model_name" if config_format == "ini" else "chat_template", chat_template, named, versions),
         *vision_problems(named),
         *kv_scale_problems(root / WEIGHTS, sizes if kv_policy == "int8" else {}),
         *tokenizer.problems,

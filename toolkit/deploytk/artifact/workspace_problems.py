@@ -96,9 +96,9 @@ def loading_problems(versions: lmdeploy.VersionRange) -> Iterator[Problem]:
 
 
 def template_problems(
-    chat_template: str | None, architecture: str | None, versions: lmdeploy.VersionRange
+    key: str, chat_template: str | None, architecture: str | None, versions: lmdeploy.VersionRange
 ) -> Iterator[Problem]:
-    """A chat template that is missing, that no version has, or that is another model's.
+    """A chat template that is missing under `key`, that no version has, or that is another model's.
 
     Without a name LMDeploy guesses the chat template from the directory's.
     """
@@ -109,14 +109,12 @@ def template_problems(
     known = lmdeploy.chat_template_names(versions.pin) if versions.pin else ()
     if known and chat_template not in known:
         near = difflib.get_close_matches(chat_template, known, n=1, cutoff=0) or [known[0]]
-        message = (
-            f"model_name is {chat_template!r}: LMDeploy {versions.pin} has no such chat template, and does not start"
-        )
-        yield Problem("warning", message, f"set model_name to one that it has, such as {near[0]}")
+        message = f"{key} is {chat_template!r}: LMDeploy {versions.pin} has no such chat template, and does not start"
+        yield Problem("warning", message, f"set {key} to one that it has, such as {near[0]}")
     families = [named for start, named in TEMPLATE_FAMILIES if chat_template.lower().startswith(start)]
     if architecture and families and families[0] != architecture and architecture in dict(TEMPLATE_FAMILIES).values():
         message = f"the chat template {chat_template} is not that of {architecture}"
-        yield Problem("warning", message, "chat answers may be wrong: set model_name to the template of that model")
+        yield Problem("warning", message, f"chat answers may be wrong: set {key} to the template of that model")
 
 
 def vision_problems(architecture: str | None) -> Iterator[Problem]:
