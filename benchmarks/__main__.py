@@ -20,6 +20,7 @@ from benchmarks.timing import IS_SHORT, words
 NEEDS = {
     "help_start": ("hf",),
     "inspect_large": (),
+    "inspect_header": (),
     "package": (),
     "modernize": ("numpy", "yaml"),
     "secret_search": (),
