@@ -23,7 +23,7 @@ OWNERS = {
     "docker": {"image/docker"},
     "pynvml": {"hardware"},
     "huggingface_hub": {"publish/targets/huggingface", "bundle"},
-    "jinja2": {"bundle"},
+    "jinja2": {"bundle", "serve"},
     "modelscope_hub": {"publish/targets/modelscope"},
     "typer": {"cli"},
     "rich": {"base", "display"},

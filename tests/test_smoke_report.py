@@ -15,7 +15,7 @@ from deploytk.base.progress import Silent
 from deploytk.hardware.catalogue import MIB
 from deploytk.hardware.nvml import GpuMemory
 from deploytk.serve import ServeOptions
-from deploytk.smoke import Budget, Evidence, Workload, judge, read_budget, read_raw, smoke, write_raw, write_report
+from deploytk.smoke import Budget, Evidence, Workload, gather, judge, read_budget, read_raw, write_raw, write_report
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.figures import latency_of, throughput_of
 from deploytk.smoke.judge import now
@@ -206,9 +206,10 @@ def test_every_figure_can_be_computed_again_from_the_raw_data(tmp_path: Path) ->
 
     with serving(Behaviour(gap_s=0.001)) as server:
         workload = Workload(requests=12, warmup_requests=1, output_tokens=16, has_self_check=False)
-        report = smoke(server.url, ServeOptions(), workload, budget, Silent(), raw=raw)
+        evidence = gather(server.url, ServeOptions(), workload, Silent())
+    write_raw(evidence, budget, raw)
 
-    assert judge(*read_raw(raw)) == report
+    assert judge(*read_raw(raw)) == judge(evidence, budget)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema": "deploytk.requests/1"}', "\x00", "[" * 100000])

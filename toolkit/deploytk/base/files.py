@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,18 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def read_bounded(path: Path, largest_bytes: int) -> bytes:
+    """The content of a file; raises ValueError for what is no file, or larger, OSError when it cannot be read."""
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, for ever
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        is_larger = path.stat().st_size > largest_bytes
+        content = b"" if is_larger else file.read(largest_bytes + 1)
+    if is_larger or len(content) > largest_bytes:
+        raise ValueError(f"it is larger than {largest_bytes // 2**20} MiB")
+    return content
 
 
 @contextmanager

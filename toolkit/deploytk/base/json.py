@@ -11,6 +11,8 @@ from typing import Any
 
 from deploytk.base.terminal import COMMANDS
 
+_LARGEST = 10**18
+
 
 def shown(value: float | None, digits: int = 1) -> str:
     """A figure for people: thousands parted, "-" where there is none."""
@@ -52,6 +54,23 @@ def parse_json(content: bytes | str, *, has_unique_keys: bool = False) -> object
         return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=hook)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def parse_plain(content: bytes | str) -> object:
+    """Like `parse_json`, for what will be counted with and written: no number beyond 10^18, no half of a character."""
+    value = parse_json(content)
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str):
+            one.encode()
+        elif isinstance(one, (int, float)) and not -_LARGEST <= one <= _LARGEST:
+            raise ValueError("a number is larger than any that was measured")
+    return value
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import typer
 
 from deploytk.base.durations import seconds_of
 from deploytk.base.errors import UsageError
+from deploytk.base.json import to_json
+from deploytk.base.terminal import printable
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
 from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile, TrustBundle
@@ -20,7 +22,7 @@ from deploytk.cli.source import planning_for, trusts
 
 if TYPE_CHECKING:
     from deploytk.serve import ServeOptions
-    from deploytk.smoke import Budget, Report, Workload
+    from deploytk.smoke import Budget, Evidence, Report, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +113,13 @@ class Kept:
         if self.output:
             check_path(self.output)
 
-    def write(self, report: Report) -> None:
-        from deploytk.smoke import write_report
+    def write(self, evidence: Evidence, budget: Budget, report: Report) -> list[str]:
+        """What went wrong: of a measurement nothing is lost, whatever becomes of its files."""
+        from deploytk.smoke import keep, write_raw, write_report
 
-        if self.output:
-            write_report(report, self.output)
+        problems = [keep(self.raw, lambda path: write_raw(evidence, budget, path)) if self.raw else ""]
+        problems += [keep(self.output, lambda path: write_report(report, path)) if self.output else ""]
+        return [problem for problem in problems if problem]
 
 
 @command("deploytk smoke http://127.0.0.1:7860 --max-ttft-ms 500 --min-tokens-per-s 20")
@@ -129,7 +133,7 @@ def smoke(
     trust_bundle: TrustBundle = False,
 ) -> None:
     """Measure VRAM and latency, check the answers, judge: 0 good, 1 wrong, 3 over budget, 4 cannot tell."""
-    from deploytk.smoke import smoke as run_smoke
+    from deploytk.smoke import gather, judge
 
     kept.check()
     if not source.startswith(("http://", "https://")):
@@ -137,11 +141,23 @@ def smoke(
     budget, workload = limits.chosen(), load.workload()
     options = _serving(planning_for(source, planning, engine), load, engine)
     options = dataclasses.replace(options, trusts_bundle=trusts(source, trust_bundle))
-    report = run_smoke(source, options, workload, budget, Session.progress, raw=kept.raw)
-    kept.write(report)
+    evidence = gather(source, options, workload, Session.progress)
+    report = judge(evidence, budget)
+    problems = kept.write(evidence, budget, report)
     show(report, "show_report")
+    if problems:
+        _say(problems, report)
+        raise typer.Exit(1)
     if report.verdict.exit_code:
         raise typer.Exit(report.verdict.exit_code)
+
+
+def _say(problems: list[str], report: Report) -> None:
+    """Print the whole report where that was not done, and why its files are not where they were to be."""
+    if not Session.as_json:
+        typer.echo(to_json(report, indent=2))
+    for problem in problems:
+        typer.echo(printable(f"error: {problem}\n hint: the whole report is on stdout as well"), err=True)
 
 
 def _serving(planning: Planning, load: Load, engine: EngineChoice) -> ServeOptions:

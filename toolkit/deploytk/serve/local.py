@@ -23,6 +23,7 @@ from deploytk.base.progress import Progress
 from deploytk.bundle import START, BundleOptions, is_bundle, read_bundle, render_bundle, require_own_app
 from deploytk.plan import plan_serving
 from deploytk.serve.asking import own_key
+from deploytk.serve.chat_template import require_ending_template
 from deploytk.serve.endpoint import Endpoint, EngineChoice, Served, ServeOptions, attach, chosen_port, is_ready
 
 
@@ -35,6 +36,7 @@ def running_locally(path: Path, options: ServeOptions, progress: Progress) -> It
     progress.note(f"engine: {engine}{_why(engine, options.engine)}")
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
         work = Path(directory)
+        require_ending_template(path)
         served = _served(path, engine, options, work, progress)
         places = os.pathsep.join(home.rstrip(os.sep) for home in link_homes(path))
         own = dataclasses.replace(options, environment=(*options.environment, ("DEPLOYTK_WEIGHTS", places)))

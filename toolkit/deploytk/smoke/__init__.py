@@ -2,11 +2,12 @@
 
 from deploytk.smoke.budget import Budget, make_budget, read_budget
 from deploytk.smoke.judge import Evidence, judge
+from deploytk.smoke.keep import keep
 from deploytk.smoke.measure import Measurement, measure
 from deploytk.smoke.raw import read_raw, write_raw
 from deploytk.smoke.render import markdown, write_report
 from deploytk.smoke.report import Report
-from deploytk.smoke.run import smoke
+from deploytk.smoke.run import gather, smoke
 from deploytk.smoke.workload import Workload
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "Measurement",
     "Report",
     "Workload",
+    "gather",
     "judge",
+    "keep",
     "make_budget",
     "markdown",
     "measure",

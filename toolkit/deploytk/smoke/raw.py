@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
+from typing import Any, cast
 
 from deploytk.base.errors import UsageError
-from deploytk.base.files import write_text
-from deploytk.base.json import plain, to_json
+from deploytk.base.files import read_bounded, write_text
+from deploytk.base.json import parse_plain, plain, to_json
+from deploytk.base.terminal import one_line
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.judge import Evidence
 from deploytk.smoke.record import Record
 
 SCHEMA = "deploytk.requests/1"
+
+_LARGEST_RAW_BYTES = 2**30
 
 
 def write_raw(evidence: Evidence, budget: Budget, path: Path) -> None:
@@ -29,14 +32,15 @@ def read_raw(path: Path) -> tuple[Evidence, Budget]:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip())
+        content = read_bounded(path, _LARGEST_RAW_BYTES).split(b"\n")
+        head, *lines = (cast(dict[str, Any], parse_plain(line)) for line in content if line.strip())
         if head["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {head['schema']!r}")
+            raise ValueError("its schema is another one")
         records = TypeAdapter(tuple[Record, ...]).validate_python(lines)
         evidence = TypeAdapter(Evidence).validate_python({**head["evidence"], "records": ()})
         budget = TypeAdapter(Budget).validate_python(head["budget"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(str(error), 200)
         raise UsageError(
             f"{path} holds no raw data of a measurement: {reason}", hint=f"name a file that starts with {SCHEMA!r}"
         ) from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 from deploytk.base.errors import UsageError
-from deploytk.base.files import write_text
-from deploytk.base.json import shown, to_json
+from deploytk.base.files import read_bounded, write_text
+from deploytk.base.json import parse_plain, shown, to_json
+from deploytk.base.terminal import one_line, printable
 from deploytk.hardware.catalogue import MIB
 from deploytk.smoke.html import html
 from deploytk.smoke.judge import judge
@@ -16,6 +18,8 @@ from deploytk.smoke.memory import VramReport
 from deploytk.smoke.raw import read_raw
 from deploytk.smoke.report import Report
 from deploytk.smoke.statistics import Summary
+
+_LARGEST_REPORT_BYTES = 2**26
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -46,10 +50,11 @@ def read_report(path: Path) -> Report:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Report).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        content = read_bounded(path, _LARGEST_REPORT_BYTES)
+        return TypeAdapter(Report).validate_json(json.dumps(parse_plain(content)))
+    except (OSError, ValueError, RecursionError, ValidationError) as error:
         hint = "name a JSON file that smoke -o wrote, or a .jsonl file of smoke --raw"
-        raise UsageError(f"{path} is no report", hint=hint) from error
+        raise UsageError(f"{path} is no report: {one_line(str(error), 200)}", hint=hint) from error
 
 
 def markdown(report: Report) -> str:
@@ -157,7 +162,7 @@ def _json(report: Report) -> str:
 
 
 def _html(report: Report) -> str:
-    return html(report, rows(report))
+    return html(report, [(name, printable(value)) for name, value in rows(report)])
 
 
 _FORMATS: dict[str, Callable[[Report], str]] = {".json": _json, ".md": markdown, ".xml": junit, ".html": _html}

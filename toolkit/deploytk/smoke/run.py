@@ -37,7 +37,6 @@ from deploytk.smoke.memory import (
     report_vram,
     two_point,
 )
-from deploytk.smoke.raw import write_raw
 from deploytk.smoke.report import ClientIdentity, Identity, Report
 from deploytk.smoke.workload import Workload
 
@@ -55,18 +54,12 @@ def smoke(
     workload: Workload,
     budget: Budget,
     progress: Progress,
-    *,
-    raw: Path | None = None,
 ) -> Report:
     """Measure and judge the server at a URL, or the app of a bundle or model that is started for it.
 
-    Golden answers come from `options.golden`, else from the bundle. With `raw`, every request is kept there as JSON
-    lines. Raises EndpointError when nothing answers.
+    Golden answers come from `options.golden`, else from the bundle. Raises EndpointError when nothing answers.
     """
-    evidence = gather(source, options, workload, progress)
-    if raw:
-        write_raw(evidence, budget, raw)
-    return judge(evidence, budget)
+    return judge(gather(source, options, workload, progress), budget)
 
 
 def gather(source: str, options: ServeOptions, workload: Workload, progress: Progress) -> Evidence:
