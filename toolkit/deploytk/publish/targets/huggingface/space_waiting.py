@@ -6,8 +6,7 @@ import json
 import re
 import time
 from collections import deque
-
-import httpx
+from contextlib import suppress
 
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.net import Key, ask, origin_of
@@ -21,6 +20,7 @@ _FAILED = ("BUILD_ERROR", "CONFIG_ERROR", "RUNTIME_ERROR", "NO_APP_FILE", "DELET
 _ASLEEP = ("PAUSED", "STOPPED", "SLEEPING")
 _LOG_LINES = 15
 _LOG_WITHIN_S = 10.0
+_LARGEST_LOG_BYTES = 2**23
 _PROBE_WITHIN_S = 10.0
 _RESTART_EVERY_S = 60.0
 
@@ -102,18 +102,14 @@ class Waiting:
     def _log(self, which: str) -> str:
         hub = self._client.hub
         lines: deque[str] = deque(maxlen=_LOG_LINES)
-        until = time.monotonic() + _LOG_WITHIN_S
         url = f"{hub.endpoint}/api/spaces/{self._name}/logs/{which}"
-        headers = {"Authorization": f"Bearer {hub.token}"}
-        try:
-            with httpx.stream("GET", url, headers=headers, timeout=5, trust_env=not hub.is_loopback) as answer:
-                for line in answer.iter_lines():  # it goes on for as long as the Space runs
-                    if line.startswith("data:"):
-                        lines.append(str(json.loads(line[5:])["data"]).rstrip()[:300])
-                    if time.monotonic() > until:
-                        break
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            pass
+        with suppress(ConnectionError, ValueError, KeyError, TypeError):
+            # It goes on for as long as the Space runs.
+            key = Key(hub.origin, hub.token)
+            answer = ask(url, _LOG_WITHIN_S, key=key, largest_bytes=_LARGEST_LOG_BYTES, takes_start=True)
+            for line in answer.body.split(b"\n"):
+                if line.startswith(b"data:"):
+                    lines.append(str(json.loads(line[5:])["data"]).rstrip()[:300])
         return "\n".join(f"  {hub.redact(line)}" for line in lines) or "  (no log)"
 
     def _too_long(self, state: str, limit_s: float) -> TryAgainError:
