@@ -18,8 +18,10 @@ from honest_server import honest
 from lying_server import lying
 from test_smoke_report import EVIDENCE, GPU, IDENTITY, VRAM
 
-from deploytk.base.errors import UsageError
+from deploytk.base.errors import DeployError, UsageError
 from deploytk.base.json import to_json
+from deploytk.bench.run import keep_cell
+from deploytk.bundle import read_measured
 from deploytk.smoke import Budget, judge, write_raw, write_report
 from deploytk.smoke.render import read_any
 
@@ -80,6 +82,20 @@ def test_where_nothing_can_be_written_the_report_is_on_stdout(small_disk: Path) 
     assert "cannot be written" in done.stderr
 
 
+def test_a_cell_of_a_bench_that_cannot_be_written_is_elsewhere(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(small_disk)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    with pytest.raises(DeployError, match="it is in") as caught:
+        keep_cell(EVIDENCE, small_disk / "cell.jsonl")
+
+    assert caught.value.exit_code == 1
+    (kept,) = tmp_path.glob("*/cell.jsonl")
+    assert read_any(kept) == judge(EVIDENCE, Budget())
+
+
 def _places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield above
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -122,6 +138,17 @@ def test_whatever_is_odd_in_a_report_it_is_read_or_refused_in_words(kind: str, t
             write_report(found, tmp_path / f"again.{ending}")
 
     assert 100 < refused < 300
+
+
+def test_whatever_is_odd_in_a_report_a_card_shows_figures_or_says_that_there_are_none(tmp_path: Path) -> None:
+    report = json.loads(to_json(judge(WHOLE, Budget())))
+    draw = random.Random(3)
+    path = tmp_path / "odd.json"
+    for _ in range(300):
+        path.write_text(json.dumps(_changed(report, draw)))
+        with suppress(UsageError):
+            figures = read_measured(path)
+            assert figures.ttft_p50_ms is None or figures.ttft_p50_ms >= 0
 
 
 @pytest.mark.parametrize("name", ["odd.json", "odd.jsonl"])

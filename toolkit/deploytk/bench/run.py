@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploytk import __version__
-from deploytk.base.errors import EndpointError, UsageError
+from deploytk.base.errors import DeployError, EndpointError, UsageError
 from deploytk.base.files import disk_errors, locked, write_text
 from deploytk.base.json import plain, to_json
 from deploytk.base.progress import Progress
@@ -24,7 +24,7 @@ from deploytk.bench.table import Failed, Result, read_result
 from deploytk.hardware.catalogue import MIB, Gpu, find_gpu
 from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
 from deploytk.serve import Endpoint
-from deploytk.smoke import Budget, Workload, measure, write_raw
+from deploytk.smoke import Budget, Evidence, Workload, keep, measure, write_raw
 from deploytk.smoke.engine_log import read_engine_log
 from deploytk.smoke.judge import evidence_of
 from deploytk.smoke.memory import PlannedVram, VramReport, Watched, check_vram, report_vram
@@ -56,7 +56,7 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
     here = read_memory()
     deployments, skipped = expand(models, options.matrix, _gpu_name(here))
     failed: dict[str, str] = {}
-    with disk_errors(out, UsageError):
+    with disk_errors(out, DeployError):
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / ".lock", str(out)):
             _claim(out, deployments, here)
@@ -109,7 +109,14 @@ def _measure(
             findings = (*measurement.findings, *(check_vram(vram, planned) if vram else ()))
             identity = _identity(deployment, endpoint, gpu)
             evidence = evidence_of(measurement, identity, findings, vram, load_s, kind="bench")
-            write_raw(evidence, Budget(), cell_path(out, deployment, load, repetition))
+            keep_cell(evidence, cell_path(out, deployment, load, repetition))
+
+
+def keep_cell(evidence: Evidence, place: Path) -> None:
+    """Write one measurement; raises DeployError, which says where it is instead, when that fails."""
+    problem = keep(place, lambda path: write_raw(evidence, Budget(), path))
+    if problem:
+        raise DeployError(problem, hint="free some space, move it there and run again: what is measured stays")
 
 
 def _workload(load: Load, repetition: int, options: BenchOptions) -> Workload:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from deploytk.base.errors import UsageError
+from deploytk.base.files import read_bounded
+from deploytk.base.json import parse_plain
 from deploytk.bundle.value import Measured
 
 _SCHEMA = "deploytk.report/"
@@ -19,9 +20,8 @@ _HINT = "write one with: deploytk smoke MODEL -o report.json, or name a director
 def read_measured(path: Path) -> Measured:
     """The figures of `deploytk smoke -o report.json`; raises UsageError for anything else, and for a failed one."""
     try:
-        text = path.read_text(encoding="utf-8") if path.stat().st_size <= _LARGEST_BYTES else ""
-        report = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        report = parse_plain(read_bounded(path, _LARGEST_BYTES))
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no report of a smoke test", hint=_HINT) from error
     return measured_in(report, str(path))
 
