@@ -103,15 +103,18 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_app(bundle: Path, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[App]:
+def running_app(
+    bundle: Path, log: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[App]:
+    """The app as hubs start it: by its name, in its directory; with `cwd` from somewhere else."""
     port = free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DEPLOYTK_", "STUB_"))}
     ours = {"PATH": f"{bundle.parent / 'bin'}:{os.environ['PATH']}", "HOST": "127.0.0.1", "PORT": str(port)}
     quiet = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "app.py"],
-            cwd=bundle, env={**kept, **ours, **quiet, **(environment or {})}, stdout=output, stderr=output,
+            [sys.executable, "app.py" if cwd in (None, bundle) else str(bundle / "app.py")],
+            cwd=cwd or bundle, env={**kept, **ours, **quiet, **(environment or {})}, stdout=output, stderr=output,
         )  # fmt: skip
     app = App(f"http://127.0.0.1:{port}", process, bundle, log)
     try:

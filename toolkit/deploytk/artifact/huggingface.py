@@ -128,7 +128,7 @@ def _serving_problems(artifact: Artifact, is_stated: bool) -> Iterator[Problem]:
         yield Problem("warning", message, "have a network there, or give the path of a copy as mm_vision_tower")
     if "auto_map" in artifact.config:
         message = "config.json names code of its own (auto_map)"
-        yield Problem("warning", message, "LMDeploy from 0.13.0 on runs it with --trust-remote-code alone")
+        yield Problem("warning", message, "LMDeploy runs it unasked, from 0.13.0 on with --trust-remote-code alone")
     for needed in artifact.lmdeploy.needs:
         yield Problem("warning", needed, "LMDeploy does not load the model as it is")
     if artifact.lmdeploy.pin is None:

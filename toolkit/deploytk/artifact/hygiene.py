@@ -29,7 +29,7 @@ _TRITON_ONLY = (
 
 
 def find_problems(root: Path, entries: Sequence[FileEntry], files: Sequence[ModelFile]) -> Iterator[Problem]:
-    """Leftovers, pickles, code, stray links, unreadable files and pointers; `files` are those of the model."""
+    """Leftovers, pickles, stray links, unreadable files and pointers; `files` are those of the model."""
     weights = {file.path for file in files if file.is_weight}
     belonging = {file.path for file in files}
     yield from _about_links(entries)
@@ -50,12 +50,6 @@ def find_problems(root: Path, entries: Sequence[FileEntry], files: Sequence[Mode
         [entry for entry in entries if entry.path in belonging and _is_cut_off(root, entry)],
         lambda entry: f"{entry.path} is {'cut off' if entry.bytes else 'empty'}, it has {entry.bytes} bytes",
         "take the file from the original model, whole",
-    )
-    yield from _about(
-        "warning",
-        [entry for entry in entries if entry.path.endswith(".py")],
-        lambda entry: f"{entry.path} is Python code that comes with the model",
-        "read it before you publish the model, or serve it with --trust-remote-code",
     )
     yield from _about(
         "warning",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploytk.artifact.adapter import adapter_problems, refuse_adapter
+from deploytk.artifact.code import code_problems
 from deploytk.artifact.huggingface import read_huggingface
 from deploytk.artifact.hygiene import find_problems
 from deploytk.artifact.problems import printable
@@ -33,7 +34,8 @@ def read_artifact(root: Path) -> Artifact:
 
 def _read(root: Path) -> Artifact:
     _require_directory(root)
-    entries = _without_generated(root, walk(root))
+    there = walk(root)
+    entries = _without_generated(root, there)
     # A workspace of 0.7.0.post2 or later has a copy of the source's config.json at its root.
     workspace = config_path(root)
     if workspace:
@@ -49,6 +51,7 @@ def _read(root: Path) -> Artifact:
     found = (
         *artifact.problems,
         *find_problems(root, entries, artifact.files),
+        *code_problems(root, there),
         *adapter_problems(root, entries),
         *security_problems(artifact, artifact.lmdeploy.pin),
     )
