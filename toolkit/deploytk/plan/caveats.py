@@ -49,8 +49,10 @@ def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory) -> Itera
             "no --gpu given: the KV pool is what the sessions need, cache_max_entry_count is LMDeploy's default, "
             "which takes far more"
         )
-    elif not memory.gpu.name.startswith(memory.overhead.gpu):
-        yield f"the overhead is measured on another GPU ({memory.overhead.gpu}): {memory.overhead.source}"
+    elif not memory.overhead.is_measured_on(memory.gpu):
+        yield f"the overhead is measured on another GPU ({memory.overhead.gpus[0]}): {memory.overhead.source}"
+    elif memory.overhead.version != memory.version:
+        yield f"the overhead is measured with another version: {memory.overhead.source}"
     if plan.engine == "pytorch":
         yield "the overhead is measured with TurboMind, the PyTorch engine may take more"
     if memory.sequence_bytes:

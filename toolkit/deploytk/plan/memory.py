@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.hardware.catalogue import MIB, Gpu
 from deploytk.plan.kv import kv_bytes_per_token, state_bytes
+from deploytk.plan.overhead import Overhead, OverheadTerms, find_overhead
 from deploytk.plan.weights_size import weights_bytes
 
 _LARGEST_SHARE = 0.95  # of free memory for the KV pool: the rest is for what warm-up takes after it
@@ -16,6 +17,9 @@ _SAFETY = 0.97  # free memory is predicted, and a pool one block too small refus
 _PAGE_BYTES = 32 * MIB  # LMDeploy from 0.15.0 on, src/turbomind/memory/object.cc
 _LARGEST_SLAB_BYTES = 2**30
 _SLAB_FILLED = 0.95
+
+PREFILL = 8192
+"""LMDeploy's default of max_prefill_token_num."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +31,7 @@ class Vram:
     overhead_bytes: int
     total_bytes: int
     loading_peak_bytes: int  # the most while it loads
-
-
-@dataclass(frozen=True, slots=True)
-class Overhead:
-    """What a running server takes besides weights and KV pool, in bytes; measured, see lmdeploy/overhead.yaml."""
-
-    ready_bytes: int
-    before_pool_bytes: int
-    peak_bytes: int  # above ready, while loading
-    gpu: str  # where it was measured
-    source: str
-
-
-def find_overhead(version: str, weight_bits: int, gpu: Gpu | None) -> Overhead:
-    """The measured row for that LMDeploy version and weight format, of that GPU or else of another."""
-    rows = [row for row in lmdeploy.overhead_rows(version) if row["weights"] == (4 if weight_bits == 4 else 16)]
-    row = next((row for row in rows if gpu and gpu.name.startswith(row["gpu"])), rows[0])
-    ready, before_pool, peak = (row[key] * MIB for key in ("ready", "before_pool", "peak"))
-    return Overhead(ready, before_pool, peak, row["gpu"], " ".join(row["source"].split()))
+    overhead: OverheadTerms = field(default_factory=OverheadTerms)  # what overhead_bytes is the sum of
 
 
 def session_blocks(session_len: int, version: str) -> int:
@@ -100,6 +86,7 @@ class Memory:
     token_bytes: int
     sequence_bytes: int  # beside its tokens: the state of linear attention
     overhead: Overhead
+    step_tokens: int = PREFILL  # of the largest step: prompts are read in steps of so many
 
     @classmethod
     def of(
@@ -117,7 +104,8 @@ class Memory:
             weights_bytes(artifact, version, ranks, engine),
             kv_bytes_per_token(artifact, kv_policy, version, ranks, engine),
             state_bytes(artifact, ranks),
-            find_overhead(version, artifact.weight_bits, gpu),
+            find_overhead(version, artifact, ranks),
+            min(PREFILL, artifact.session_len),
         )
 
     @property
@@ -133,7 +121,8 @@ class Memory:
         """What is free when the pool is sized."""
         if self.gpu is None:
             return None
-        return self.gpu.total_bytes - self.gpu.reserved_bytes - self.weights_bytes - self.overhead.before_pool_bytes
+        before_pool = self.overhead.before_pool.total_bytes
+        return self.gpu.total_bytes - self.gpu.reserved_bytes - self.weights_bytes - before_pool
 
     @property
     def room_bytes(self) -> int | None:
@@ -145,10 +134,11 @@ class Memory:
         """The same, below zero by what the weights alone lack."""
         if self.gpu is None or self.free_bytes is None:
             return None
-        after_pool = self.overhead.ready_bytes - self.overhead.before_pool_bytes
-        loading = self.gpu.total_bytes - self.gpu.reserved_bytes - self.weights_bytes - self.overhead.ready_bytes
-        if loading < self.overhead.peak_bytes:
-            return loading - self.overhead.peak_bytes
+        ready = self.overhead.terms(self.step_tokens).total_bytes
+        after_pool = ready - self.overhead.before_pool.total_bytes
+        left = self.gpu.total_bytes - self.gpu.reserved_bytes - self.weights_bytes
+        if left < max(ready, self.overhead.loading_bytes):
+            return left - max(ready, self.overhead.loading_bytes)
         return min(int(self.free_bytes * _LARGEST_SHARE * _SAFETY), self.free_bytes - after_pool)
 
     @property
@@ -180,9 +170,10 @@ class Memory:
         return int(share * (self.gpu.total_bytes if meaning == "of_total" else max(0, self.free_bytes or 0)))
 
     def predict(self, pool_bytes: int) -> Vram:
-        total = self.weights_bytes + pool_bytes + self.overhead.ready_bytes
-        peak = max(total, self.weights_bytes + pool_bytes + self.overhead.ready_bytes + self.overhead.peak_bytes)
-        return Vram(self.weights_bytes, pool_bytes, self.overhead.ready_bytes, total, peak)
+        terms = self.overhead.terms(self.step_tokens)
+        total = self.weights_bytes + pool_bytes + terms.total_bytes
+        peak = max(total, self.weights_bytes + self.overhead.loading_bytes)
+        return Vram(self.weights_bytes, pool_bytes, terms.total_bytes, total, peak, terms)
 
     def fits(self, share: float, session_len: int, batch: int, pool_bytes: int) -> bool | None:
         if self.room_bytes is None:

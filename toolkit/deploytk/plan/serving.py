@@ -12,7 +12,7 @@ from deploytk.hardware.catalogue import find_gpu
 from deploytk.plan.alternatives import find_alternatives
 from deploytk.plan.caveats import about_memory, about_model
 from deploytk.plan.kv import kv_bytes_per_token
-from deploytk.plan.memory import Memory, Vram
+from deploytk.plan.memory import PREFILL, Memory, Vram
 from deploytk.plan.value import PlanRequest, ServingPlan
 
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
@@ -44,6 +44,7 @@ def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     kv_policy, quant_policy = _kv(artifact, request, version)
     memory = Memory.of(artifact, (version, engine), ranks, kv_policy, find_gpu(request.gpu) if request.gpu else None)
     session_len, batch = _sessions(artifact, request, memory)
+    memory = dataclasses.replace(memory, step_tokens=min(PREFILL, session_len) + batch)
     share = _share(request, version) or memory.share(session_len, batch)
     pool_bytes = memory.pool_bytes(share, session_len, batch)
     capacity = memory.capacity_tokens(pool_bytes, batch)

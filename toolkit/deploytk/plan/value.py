@@ -10,7 +10,7 @@ from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.base.typed import typed
 from deploytk.hardware.catalogue import Gpu
-from deploytk.plan.memory import Vram
+from deploytk.plan.memory import PREFILL, Vram
 
 ServingEngine = Literal["turbomind", "pytorch", "cpu"]
 
@@ -19,8 +19,6 @@ MODEL_AT = 3
 
 PORT = 23333
 """LMDeploy's own default."""
-
-_PREFILL = 8192  # LMDeploy's default of max_prefill_token_num
 
 Command = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 """A command line, and what goes into config.ini instead where a version has no flag for it."""
@@ -113,7 +111,7 @@ class ServingPlan:
             flags["--rope-scaling-factor"] = str(factor)
         if artifact.layout == "huggingface" and artifact.weight_format in ("awq", "gptq"):
             flags["--model-format"] = artifact.weight_format
-        if self.kv_capacity_tokens < _PREFILL and lmdeploy.has_flag(self.lmdeploy, "--max-prefill-token-num"):
+        if self.kv_capacity_tokens < PREFILL and lmdeploy.has_flag(self.lmdeploy, "--max-prefill-token-num"):
             flags["--max-prefill-token-num"] = str(min(self.session_len, self.kv_capacity_tokens))
         trusts = trusts_remote_code and lmdeploy.has_flag(self.lmdeploy, "--trust-remote-code")
         parts = [part for flag in flags.items() for part in flag]
