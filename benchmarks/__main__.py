@@ -22,6 +22,7 @@ NEEDS = {
     "inspect_large": (),
     "inspect_header": (),
     "package": (),
+    "vram_terms": ("numpy",),
     "modernize": ("numpy", "yaml"),
     "secret_search": (),
     "gateway": ("gradio",),
