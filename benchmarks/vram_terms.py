@@ -3,7 +3,8 @@
     python -m benchmarks.vram_terms
 
 The servers of docs/results/vram/cells.json on LMDeploy 0.18.0, on one and two GPUs. The factors of
-lmdeploy/overhead.yaml are fitted again to all shapes but one, and the memory of that one, once it answers, is predicted.
+lmdeploy/overhead.yaml are fitted again to all shapes but one, and the memory of that one, once it answers, is
+predicted.
 """
 
 from __future__ import annotations

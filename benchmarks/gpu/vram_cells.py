@@ -3,7 +3,8 @@
     python benchmarks/gpu/vram_cells.py GPUS MODELS OUT.jsonl CELL ...
 
 GPUS are indexes ("0" or "0,1"), MODELS holds directories with random weights, a CELL is
-MODEL:SESSION:BATCH:KV:TP:PREFILL, such as llama3-8b-awq:8192:8:none:1:8192. Run it where LMDeploy is, with nothing else on those GPUs: one line of JSON for each cell.
+MODEL:SESSION:BATCH:KV:TP:PREFILL, such as llama3-8b-awq:8192:8:none:1:8192. Run it where LMDeploy is, with nothing
+else on those GPUs: one line of JSON for each cell.
 """
 
 from __future__ import annotations
