@@ -528,18 +528,20 @@ def test_a_plan_that_fits_or_that_nobody_judges_has_no_alternatives() -> None:
 
 
 def test_one_useful_session_is_better_than_eight_short_ones() -> None:
-    plan = plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu="16100M"))
+    artifact = dataclasses.replace(_llama_7b(is_w4=True), session_len=8192)
 
-    # 16 100 - 13 965 - 973 = 1162 MiB free, less 242 that come after the pool = 920: 27 blocks of 32 MiB beside 32 for
-    # alignment, one of them to spare
-    assert (plan.max_batch_size, plan.session_len, plan.fits) == (1, 26 * 64, True)
+    plan = plan_serving(artifact, PlanRequest(gpu="9000M"))
+
+    # 9000 - 4894 - 1971 that are there before the pool = 2135 MiB free, and 701 come after it (123, and 74 kB for each of
+    # 8192 tokens): 1434 MiB, 43 blocks of 32 MiB beside 32 for alignment, one of them to spare
+    assert (plan.max_batch_size, plan.session_len, plan.fits) == (1, 42 * 64, True)
 
 
 def test_a_session_that_holds_no_conversation_is_no_plan() -> None:
-    sizes = (f"{mib}M" for mib in range(15800, 17200, 32))
-    lengths = {
-        plan.session_len for size in sizes if (plan := plan_serving(_llama_7b(is_w4=False), PlanRequest(gpu=size))).fits
-    }
+    artifact = dataclasses.replace(_llama_7b(is_w4=True), session_len=8192)
+    plans = [plan_serving(artifact, PlanRequest(gpu=f"{mib}M")) for mib in range(8800, 9600, 32)]
+
+    lengths = {plan.session_len for plan in plans if plan.fits}
 
     assert lengths
     assert min(lengths) >= 256
