@@ -532,8 +532,8 @@ def test_one_useful_session_is_better_than_eight_short_ones() -> None:
 
     plan = plan_serving(artifact, PlanRequest(gpu="9000M"))
 
-    # 9000 - 4894 - 1971 that are there before the pool = 2135 MiB free, and 701 come after it (123, and 74 kB for each of
-    # 8192 tokens): 1434 MiB, 43 blocks of 32 MiB beside 32 for alignment, one of them to spare
+    # 9000 - 4894 - 1971 that are there before the pool = 2135 MiB free, and 701 come after it (123, and 74 kB for each
+    # of 8192 tokens): 1434 MiB, 43 blocks of 32 MiB beside 32 for alignment, one of them to spare
     assert (plan.max_batch_size, plan.session_len, plan.fits) == (1, 42 * 64, True)
 
 

@@ -82,11 +82,11 @@ def _memory(gpu: str = "A10") -> Memory:
 def test_a_loading_peak_that_alone_does_not_fit_leaves_no_room() -> None:
     memory = _memory()
     assert memory.gpu is not None
-    free = memory.gpu.total_bytes - memory.gpu.reserved_bytes - memory.weights_bytes - memory.overhead.ready_bytes
+    left = memory.gpu.total_bytes - memory.gpu.reserved_bytes - memory.weights_bytes
 
     just, over = (
-        dataclasses.replace(memory, overhead=dataclasses.replace(memory.overhead, peak_bytes=peak))
-        for peak in (free, free + 1)
+        dataclasses.replace(memory, overhead=dataclasses.replace(memory.overhead, loading_bytes=peak))
+        for peak in (left, left + 1)
     )
 
     assert just.room_bytes == memory.room_bytes != 0
