@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ class GitServer(ThreadingHTTPServer):
         self.faults: dict[str, list[int | str]] = {}  # an address: sent on to there
         self.objects_at: str | None = None  # where LFS objects are said to be, by an address without a path
         self.echoes_login = True  # whether the addresses of objects come with the login that was given
+        self.shows: Callable[[bytes], bytes] | None = None  # what it hands out of an LFS object instead
+        self.lies_of_downloads: Callable[[dict[str, Any]], dict[str, Any]] = dict
+        self.batch_answers: bytes | None = None
+        self.after: dict[str, Callable[[], None]] = {}  # called once, when such a request has been answered
         self.requests: list[str] = []
         self.stored: list[str] = []
         self.put_bytes = 0
@@ -101,6 +105,11 @@ class _Handler(LFSRequestHandler):
         return self.server
 
     def send_json_response(self, status_code: int, data: Any) -> None:
+        if self.server.batch_answers is not None:
+            return self._send_lfs(200, self.server.batch_answers)
+        is_download = any("download" in item.get("actions", {}) for item in data.get("objects", []))
+        if is_download:
+            data = data | {"objects": [self.server.lies_of_downloads(item) for item in data["objects"]]}
         for item in data.get("objects", []):
             for action in item.get("actions", {}).values():
                 where = self.server.objects_at or self.server.url
@@ -108,6 +117,13 @@ class _Handler(LFSRequestHandler):
                 if self.server.echoes_login:
                     action.setdefault("header", {})["Authorization"] = self.headers["Authorization"]
         super().send_json_response(status_code, data)
+        return None
+
+    def _send_lfs(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def do_GET(self) -> None:  # noqa: N802
         self._answer("GET")
@@ -144,10 +160,23 @@ class _Handler(LFSRequestHandler):
         elif "/info/lfs/" in path:
             connection, self.rfile = self.rfile, io.BytesIO(body)  # type: ignore[assignment]
             self.path = path.partition("/info/lfs")[2]
-            self._lfs(method, len(body))
+            if method == "GET" and self.server.shows:
+                self._send_lfs(200, self.server.shows(self._stored()))
+            elif method == "PUT" and fault == "lose":
+                answer, self.wfile = self.wfile, io.BytesIO()  # type: ignore[assignment]
+                self._lfs(method, len(body))
+                self.wfile, self.close_connection = answer, True
+            else:
+                self._lfs(method, len(body))
             self.rfile = connection
         else:
             self._git(method, path, body, lose_answer=fault == "lose")
+        if call := self.server.after.pop(kind, None):
+            call()
+
+    def _stored(self) -> bytes:
+        with self.server.lfs_store.open_object(self.path.rpartition("/")[2]) as file:
+            return bytes(file.read())
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

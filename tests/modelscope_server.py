@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -50,6 +50,10 @@ class ModelScopeServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.puts = 0
         self.loses: set[str] = set()  # paths that a commit drops although it says that all went well
+        self.shows: dict[str, Callable[[bytes], bytes]] = {}  # what it hands out of a path instead
+        self.lists: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list  # what it says that it has
+        self.blobs_at: str | None = None  # where it says that uploads go
+        self.redirects: dict[str, str] = {}  # kinds of requests that are sent on, and to where
         self.lock = threading.Lock()
 
     @property
@@ -65,7 +69,19 @@ class ModelScopeServer(ThreadingHTTPServer):
     def come_back(self) -> ModelScopeServer:
         """The same hub again, at the same address."""
         back = ModelScopeServer(self.server_address[1])
-        kept = ("repositories", "studios", "statuses", "blobs", "faults", "requests", "puts", "loses", "lock")
+        kept = (
+            "repositories",
+            "studios",
+            "statuses",
+            "blobs",
+            "faults",
+            "requests",
+            "puts",
+            "loses",
+            "shows",
+            "lists",
+            "lock",
+        )
         vars(back).update({name: vars(self)[name] for name in kept})
         threading.Thread(target=back.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return back
@@ -98,7 +114,14 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests.append(f"{method} {self.path}")
             waiting = self.server.faults.get(kind, [])
-            if waiting:
+            if kind in self.server.redirects:
+                self.send_response(307)
+                self.send_header("Location", self.server.redirects[kind] + self.path)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            elif "FilePath=" in self.path and not waiting and token in (WRITER, READER):
+                self._download(path)
+            elif waiting:
                 self._send(waiting.pop(0), {"Message": "as the test wants it"})
             elif token not in (WRITER, READER):
                 self._send(401, {"Message": "not signed in"})
@@ -107,9 +130,21 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(*self._do(method, path, body))
 
-    def _file(self, repository: Repository) -> tuple[int, Any]:
-        path = parse_qs(urlsplit(self.path).query)["FilePath"][0]
-        return (200, repository.files[path]) if path in repository.files else (404, {"Message": "no such file"})
+    def _download(self, path: str) -> None:
+        """One file, or the range of it that was asked for."""
+        name = parse_qs(urlsplit(self.path).query)["FilePath"][0]
+        parts = path.strip("/").split("/")
+        content = self.server.repositories["/".join(parts[3:5])].files.get(name)
+        if content is None:
+            return self._send(404, {"Message": "no such file"})
+        content = self.server.shows.get(name, bytes)(content)
+        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        body = content[int(first) : int(last) + 1 if last else None]
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        return None
 
     def _do(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         hub = self.server
@@ -148,18 +183,17 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             return 404, {"Message": "no such repository"}
         if path.endswith("/objects/batch"):
+            where = hub.blobs_at or hub.url
             objects = [
                 {"oid": one["oid"], "size": one["size"],
-                 "actions": {} if one["oid"] in hub.blobs else {"upload": {"href": f"{hub.url}/blobs/{one['oid']}"}}}
+                 "actions": {} if one["oid"] in hub.blobs else {"upload": {"href": f"{where}/blobs/{one['oid']}"}}}
                 for one in json.loads(body)["objects"]
             ]  # fmt: skip
             return 200, {"Code": 200, "Data": {"objects": objects}, "Success": True}
         if "/commit/" in path:
             return self._commit(found, json.loads(body))
-        if path.endswith("/repo"):
-            return self._file(found)
         if path.endswith("/repo/files"):
-            return 200, {"Code": 200, "Data": {"Files": self._listing(found)}, "Success": True}
+            return 200, {"Code": 200, "Data": {"Files": hub.lists(self._listing(found))}, "Success": True}
         data = {"Visibility": found.visibility, "visibility": found.visibility, "Name": parts[-1], "Path": parts[-2]}
         return 200, {"Code": 200, "success": True, "data": data, "Data": data, "Success": True}
 

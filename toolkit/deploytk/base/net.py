@@ -208,9 +208,11 @@ def describe(error: BaseException) -> str:
     for kind, words in _KINDS:
         if any(isinstance(one, kind) for one in chain):
             return words
-    names = " ".join(type(one).__name__ for one in chain)
+    names = " ".join([*(type(one).__name__ for one in chain), str(error)])
     return next((words for sign, words in _SIGNS if re.search(sign, names)), "the connection broke")
 
+
+REDIRECTS = "it redirects in a circle"
 
 # The first that fits counts. Errors of clients that need not be installed are told by their names.
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
@@ -220,10 +222,11 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (ConnectionRefusedError, "the connection is refused"),
 )
 _SIGNS = (
-    (r"NameResolutionError", "its name cannot be resolved (DNS)"),
-    (r"TooManyRedirects", "it redirects in a circle"),
+    (r"NameResolutionError|Failed to resolve|Name or service not known", "its name cannot be resolved (DNS)"),
+    (r"TooManyRedirects|Exceeded \d+ redirects", REDIRECTS),
     (r"ProxyError", "the proxy of the environment does not let it through"),
     (r"ConnectTimeout|ReadTimeout|WriteTimeout|PoolTimeout|TimeoutError", "it does not answer in time"),
+    (r"Connection refused", "the connection is refused"),
     (r"ConnectError|NewConnectionError", "no connection"),
     (r"UnsupportedProtocol|InvalidURL|LocalProtocolError", "its address is no web address"),
 )

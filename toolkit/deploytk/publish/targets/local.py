@@ -23,6 +23,7 @@ from deploytk.base.digests import hash_file, hash_files
 from deploytk.base.errors import BundleError, ReleaseError
 from deploytk.base.files import disk_errors, locked, sync_directory
 from deploytk.base.progress import Advance, Progress
+from deploytk.base.readback import file_bytes, is_same
 from deploytk.bundle import MANIFEST, Bundle, read_bundle
 from deploytk.bundle.links import clone_or_copy, link_or_copy
 from deploytk.publish.obstacles import Obstacle
@@ -33,7 +34,7 @@ from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES, named_in
 from deploytk.publish.target import About, AppRequest
 
 _THREADS = 2
-_VERIFIED_BY = "reading every sent object back, and all others since they last changed"
+_VERIFIED_BY = "reading every sent object back; the others since they last changed, and samples of them now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Local:
                 changes = _changes(bundle, repository, options)
                 sent = _send(bundle, repository, wanted, progress)
                 _show(repository, wanted, paths_with("kept", changes), progress, is_mirror=options.is_mirror)
+                _verify(repository, wanted, paths_with("kept", changes))
         tree = repository.revision(wanted[MANIFEST])
         return Release(
             target=self.about.name,
@@ -173,7 +175,12 @@ def _send(bundle: Bundle, repository: _Repository, wanted: dict[str, str], progr
     paths = {sha256: path for path, sha256 in reversed(wanted.items())}  # equal files are one object
     there = [place for place in map(repository.object, paths) if place.is_file()]
     digests = hash_files(there, "checking", progress)
-    missing = [sha256 for sha256 in paths if digests.get(repository.object(sha256)) != sha256]
+    missing = [
+        sha256
+        for sha256, path in paths.items()
+        if digests.get(repository.object(sha256)) != sha256
+        or not _is_sampled(bundle.path / path, repository.object(sha256))
+    ]
     damaged = {_inode(repository.object(sha256)): sha256 for sha256 in missing if repository.object(sha256) in digests}
     sizes = {paths[sha256]: (bundle.path / paths[sha256]).stat().st_size for sha256 in missing}
     with progress.task("sending", 2 * sum(sizes.values())) as advance, ThreadPoolExecutor(_THREADS) as threads:
@@ -189,6 +196,12 @@ def _send(bundle: Bundle, repository: _Repository, wanted: dict[str, str], progr
     if damaged:
         _replace_links(repository, damaged)
     return sizes
+
+
+def _is_sampled(source: Path, there: Path) -> bool:
+    """Whether samples are the same: what was hashed before and has not changed since may have rotted."""
+    size = source.stat().st_size
+    return there.stat().st_size == size and is_same(size, file_bytes(source), file_bytes(there))
 
 
 def _send_object(source: Path, place: Path, sha256: str, advance: Advance) -> None:
@@ -277,3 +290,22 @@ def _repair(
     for path, sha256 in wanted.items():
         if path not in there or digests[there[path]] != sha256:
             _replace_link(repository.object(sha256), tree / path)
+
+
+def _verify(repository: _Repository, wanted: dict[str, str], kept: Sequence[str]) -> None:
+    """Raises ReleaseError unless `current` is the revision, and each file of it the object that was read back."""
+    tree = repository.revision(wanted[MANIFEST])
+    there = {str(path.relative_to(tree)): path for path in tree.rglob("*") if path.is_symlink() or not path.is_dir()}
+    odd = sorted((there.keys() - set(kept)) ^ wanted.keys()) or [
+        path for path, sha256 in wanted.items() if not _is_right(repository, there[path], sha256)
+    ]
+    if odd or repository.current.resolve() != tree.resolve():
+        what = f"{tree / odd[0]} is not what was sent" if odd else f"{repository.current} does not show {tree.name}"
+        raise ReleaseError(what, hint="run again; if it happens again, check the disk of the hub")
+
+
+def _is_right(repository: _Repository, path: Path, sha256: str) -> bool:
+    """Whether a file is a link to its object; a copy, where there are no hard links, is read."""
+    if path.is_symlink():
+        return False
+    return _inode(path) == _inode(repository.object(sha256)) or hash_file(path) == sha256

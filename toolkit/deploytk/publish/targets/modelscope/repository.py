@@ -8,42 +8,43 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import re
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
+import requests
 from modelscope_hub import HubApi, errors
-from modelscope_hub.config import HubConfig
 
 from deploytk.base.cache import cache_directory
-from deploytk.base.credentials import ask_token, can_ask
+from deploytk.base.credentials import can_ask
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
 from deploytk.base.files import disk_errors, locked
-from deploytk.base.net import is_loopback
+from deploytk.base.net import REDIRECTS, describe
 from deploytk.base.progress import Progress
+from deploytk.base.retry import Retry, RetryPolicy
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.image.value import WeightsSource
 from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import Change, ReleasePlan, compare, paths_with
 from deploytk.publish.record import Release
+from deploytk.publish.samples import Samples, Sent
 from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
 from deploytk.publish.targets.modelscope.options import StudioRequest
+from deploytk.publish.targets.modelscope.signin import TOKEN_HINT, has_token, home_of, login_headers, sign_in
 from deploytk.publish.targets.modelscope.studio import plan_studio, publish_studio
 from deploytk.publish.targets.modelscope.superseded import keep_pending, superseded
 
 _TARGET = "modelscope"
 _TYPE = "model"
 _PRIVATE, _PUBLIC = 1, 5
-_PAUSE_S = 1.0
+_POLICY = RetryPolicy(attempts=1000, first_s=1.0, longest_s=2.0)
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_VERIFIED_BY = "the hub's listing, path and SHA-256 of every file"
-_TOKEN_HINT = "set MODELSCOPE_API_TOKEN (ModelScope, account, access token) to one that may write"  # noqa: S105
+_VERIFIED_BY = "the hub's listing, path and SHA-256 of every file, and samples read back once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def plan_repository(bundle: Bundle, options: PublishOptions, studio: StudioReque
     """What `publish_repository` would do; nothing is changed."""
     repo = _checked_repo(options.repo)
     with _translated(repo):
-        api, user = _sign_in()
+        api, user = sign_in()
         visibility = _visibility(api, repo)
         changes = _changes(bundle, {}) if visibility is None else _look(api, bundle, repo, _listing(api, repo), options)
         app = plan_studio(api, repo, bundle, studio) if studio else None
@@ -82,7 +83,9 @@ def publish_repository(
     """
     repo = _checked_repo(options.repo)
     with _alone(repo):
-        done = _patiently(lambda: _bring(bundle, repo, options, progress), repo, patience_s, progress)
+        policy = replace(_POLICY, total_s=patience_s)
+        patience = partial(Retry, policy, "ModelScope", progress.note)
+        done = _patiently(lambda: _bring(bundle, repo, options, progress, patience), repo, patience())
         with _translated(repo):
             app = publish_studio(done.api, repo, bundle, studio, progress) if studio else None
     url = f"{site(done.api)}/models/{repo}"
@@ -109,24 +112,22 @@ def publish_repository(
     )
 
 
-def _patiently(bring: Callable[[], _Done], repo: str, patience_s: float, progress: Progress) -> _Done:
+def _patiently(bring: Callable[[], _Done], repo: str, retry: Retry) -> _Done:
     """What `bring` comes to, begun again as long as the hub is away for a while only."""
-    gone_since: float | None = None
     while True:
         try:
             with _translated(repo):
                 return bring()
         except TryAgainError as error:  # noqa: PERF203 (it waits anyway)
-            gone_since = gone_since or time.monotonic()
-            if time.monotonic() - gone_since >= patience_s:
-                raise
-            progress.note(f"{error}; trying again")
-            time.sleep(_PAUSE_S)
+            wait_s = getattr(error.__cause__, "retry_after", None)
+            retry.wait(str(error).removeprefix("ModelScope "), wait_s)
 
 
-def _bring(bundle: Bundle, repo: str, options: PublishOptions, progress: Progress) -> _Done:
+def _bring(
+    bundle: Bundle, repo: str, options: PublishOptions, progress: Progress, patience: Callable[[], Retry]
+) -> _Done:
     """Make the repository what the bundle is, from whatever it is now."""
-    api, _ = _sign_in()
+    api, _ = sign_in()
     visibility = _visibility(api, repo)
     refuse(_too_visible(repo, visibility, options))
     if visibility is None:
@@ -145,6 +146,7 @@ def _bring(bundle: Bundle, repo: str, options: PublishOptions, progress: Progres
         api.delete_files(repo, _TYPE, list(gone), commit_message=f"Delete what {bundle.name} has no more")
     if wanted or gone:
         _verify(_changes(bundle, _listing(api, repo), gone), repo)
+    _read_back(api, bundle, repo, patience)
     _pending(repo).unlink(missing_ok=True)
     return _Done(api, visibility, changes)
 
@@ -172,37 +174,18 @@ def _checked_repo(repo: str | None) -> str:
 
 def signed_in_as(*, is_asked: bool) -> tuple[str | None, list[Obstacle]]:
     """The account of the token, None when it is not asked for or there is none that counts; and what is missing."""
-    if not HubConfig().token:
-        return None, [] if can_ask() else [Obstacle("no token of ModelScope is here", _TOKEN_HINT)]
+    if not has_token():
+        return None, [] if can_ask() else [Obstacle("no token of ModelScope is here", TOKEN_HINT)]
     if not is_asked:
         return None, []
     owners: list[str] = []
 
     def look() -> None:
         with _translated("your account"):
-            owners.append(_sign_in()[1])
+            owners.append(sign_in()[1])
 
     missing = obstacles_in(look)
     return (owners[0] if owners else None), missing
-
-
-def _sign_in() -> tuple[HubApi, str]:
-    """The hub's client with the token of the environment or of the client's own store, and whose token that is."""
-    logging.getLogger("modelscope_hub").setLevel(logging.ERROR)
-    config = HubConfig()
-    parts = urlsplit(str(config.endpoint))
-    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-        raise UsageError(
-            f"{config.endpoint!r} is no server that a token may be sent to",
-            hint="MODELSCOPE_ENDPOINT is an https address; plain http only on this machine",
-        )
-    if not config.token and (token := ask_token("ModelScope")):
-        config = HubConfig(token=token)
-    api = HubApi(config)
-    if not config.token:
-        raise ReleaseError("no token of ModelScope is here", hint=_TOKEN_HINT)
-    me = api.whoami()
-    return api, str(me.username or "the owner of the token")
 
 
 def _visibility(api: HubApi, repo: str) -> int | None:
@@ -243,6 +226,18 @@ def _verify(changes: Sequence[Change], repo: str) -> None:
         )
 
 
+def _read_back(api: HubApi, bundle: Bundle, repo: str, patience: Callable[[], Retry]) -> None:
+    """Raises ReleaseError unless samples of every file come back as they are."""
+    url = f"{site(api)}/api/v1/models/{repo}/repo?Revision=master&FilePath="
+    headers = login_headers(api)
+    paths = {file.path: file.sha256 for file in bundle.files} | {MANIFEST: hash_file(bundle.path / MANIFEST)}
+    files = [
+        Sent(path, bundle.path / path, (bundle.path / path).stat().st_size, sha256, url + quote(path, safe=""), headers)
+        for path, sha256 in paths.items()
+    ]
+    Samples(home_of(api), patience).check(url, files)
+
+
 def _words(status: str) -> str:
     return {"new": "missing", "changed": "different", "deleted": "still there"}[status]
 
@@ -271,17 +266,32 @@ def _translated(repo: str) -> Iterator[None]:
         yield
     except errors.HubError as error:
         raise _ours(error, repo) from error
+    except requests.RequestException as error:
+        raise _unanswered(error) from error
+
+
+def _unanswered(error: Exception) -> DeployError:
+    why = describe(error)
+    if why == REDIRECTS:
+        return ReleaseError(
+            "ModelScope redirects in a circle", hint="check MODELSCOPE_ENDPOINT, and what answers there"
+        )
+    return TryAgainError(f"ModelScope does not answer: {why}", hint="run again later: only the rest is sent")
 
 
 def _ours(error: errors.HubError, repo: str) -> DeployError:
     said = " ".join(str(error).split())[:300]
     if isinstance(error, errors.AuthenticationError):
-        return ReleaseError("ModelScope does not take the token", hint=_TOKEN_HINT)
+        return ReleaseError("ModelScope does not take the token", hint=TOKEN_HINT)
     if isinstance(error, errors.PermissionDeniedError):
-        return ReleaseError(f"the token may not write to {repo}", hint=_TOKEN_HINT)
+        return ReleaseError(f"the token may not write to {repo}", hint=TOKEN_HINT)
     if isinstance(error, errors.NotExistError):
         return ReleaseError(f"ModelScope has no {repo}, or the token may not see it", hint="check --repo OWNER/NAME")
-    if isinstance(error, (errors.NetworkError, errors.ServerError, errors.RateLimitError)):
+    if isinstance(error, errors.NetworkError):
+        return _unanswered(error)
+    if isinstance(error, errors.RateLimitError):
+        return TryAgainError(f"ModelScope answers 429: {said}", hint="run again later: only the rest is sent")
+    if isinstance(error, errors.ServerError):
         return TryAgainError(f"ModelScope does not answer: {said}", hint="run again later: only the rest is sent")
     if isinstance(error, errors.QuotaExceededError):
         return ReleaseError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.errors import TryAgainError
 from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle
 from deploytk.publish.plan import Change, extra_files, is_done
@@ -17,6 +17,7 @@ from deploytk.publish.targets.openxlab.lfs import present_objects
 from deploytk.publish.targets.openxlab.lfs_upload import send_objects
 from deploytk.publish.targets.openxlab.place import Place
 from deploytk.publish.targets.openxlab.tree import Entry, with_attributes
+from deploytk.publish.targets.openxlab.verify import default_branch, verify
 
 _ATTEMPTS = 3  # while somebody else pushes to the same branch
 
@@ -61,9 +62,11 @@ def bring(
             require_writer(git)
         send_objects(git, [entry for entry in entries if entry.oid and entry.oid not in remote.objects], progress)
         if remote.commit and not wanted.deleted and wanted.files.items() <= remote.blobs.items():
+            verify(git, entries, remote.branch, remote.commit)
             return remote.commit, first
         commit = make_commit(git, wanted, bundle)
         if _push(git, commit, remote):
+            verify(git, entries, remote.branch, commit)
             return commit, first
         progress.note("the branch moved meanwhile; looking again")
     raise TryAgainError(f"somebody else keeps pushing to {place.repo}", hint="run again when that has ended")
@@ -78,16 +81,7 @@ def look(git: Git, entries: Sequence[Entry], *, is_mirror: bool) -> Wanted:
 
 def _head(git: Git, entries: Sequence[Entry]) -> Remote:
     """The head of the default branch, its tree without large files, and the LFS objects that are there."""
-    lines = git.must("ls-remote", "--symref", "hub", "HEAD", "refs/heads/*").decode().splitlines()
-    branch = "main"
-    refs = {}
-    for line in lines:
-        value, _, name = line.partition("\t")
-        if value.startswith("ref: refs/heads/") and name == "HEAD":
-            branch = value.removeprefix("ref: refs/heads/")
-        else:
-            refs[name] = value
-    commit = refs.get(f"refs/heads/{branch}")
+    branch, commit = default_branch(git)
     blobs: dict[str, str] = {}
     if commit:
         wanted = f"+refs/heads/{branch}:refs/remotes/hub/{branch}"
@@ -145,16 +139,3 @@ def _push(git: Git, commit: str, remote: Remote) -> bool:
         if done.trouble == "moved" or now != (remote.commit or ""):
             return False
     raise git.error(done)
-
-
-def verify(git: Git, place: Place, entries: Sequence[Entry], commit: str) -> None:
-    """Raises ReleaseError unless the branch is at `commit` and the server has every LFS object."""
-    heads = git.must("ls-remote", "hub", "refs/heads/*").decode()
-    if commit not in heads:
-        raise ReleaseError(f"{place.repo} is not at {commit} after the push", hint="somebody pushed over it; run again")
-    missing = {entry.oid for entry in entries if entry.oid} - present_objects(git, entries)
-    if missing:
-        path = next(entry.path for entry in entries if entry.oid in missing)
-        raise ReleaseError(
-            f"{git.host} lost {path} ({len(missing)} LFS objects are not there)", hint="run again: they are sent again"
-        )

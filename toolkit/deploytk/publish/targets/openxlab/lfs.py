@@ -21,7 +21,7 @@ def present_objects(git: Git, entries: Collection[Entry]) -> set[str]:
     """The object ids among `entries` that the server would hand out, with the size that they must have."""
     found: set[str] = set()
     for asked, answered in batches(git, "download", entries):
-        found |= _present(git, asked, answered)
+        found |= {str(item["oid"]) for item in answered if is_whole(git, asked, item)}
     return found
 
 
@@ -74,14 +74,11 @@ def _ask(git: Git, client: httpx.Client, operation: str, asked: dict[str, int]) 
     return listed
 
 
-def _present(git: Git, asked: dict[str, int], answered: list[Any]) -> set[str]:
-    """The ids of those that the server would hand out, with the size that they must have."""
+def is_whole(git: Git, asked: dict[str, int], item: Any) -> bool:
+    """Whether the server would hand the object out, with the size that it must have."""
     try:
-        return {
-            str(item["oid"])
-            for item in answered
-            if "error" not in item and "download" in item.get("actions", {}) and item["size"] == asked.get(item["oid"])
-        }
+        has_action = "error" not in item and "download" in (item.get("actions") or {})
+        return bool(has_action and item["size"] == asked.get(item["oid"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise _no_list(git) from error
 

@@ -48,13 +48,13 @@ def read_action(git: Git, value: object) -> Action:
     origin = origin_of(url)
     if not origin or not origin.is_private or not isinstance(given, dict):
         raise ReleaseError(
-            f"{git.host} wants objects to be sent without encryption: nothing was sent",
+            f"{git.host} wants objects to travel without encryption",
             hint="its administrator must set its external address (of LFS) to https",
         )
     headers = {str(name): str(text) for name, text in given.items()}
     if origin != git.origin and any(git.redact(text) != text for text in headers.values()):
         raise ReleaseError(
-            f"{git.host} wants its login to be sent to {origin}: nothing was sent",
+            f"{git.host} wants its login to be sent to {origin}",
             hint="tell its administrator: addresses of objects must come with a login of their own",
         )
     return Action(origin, str(url), headers)

@@ -24,14 +24,14 @@ from deploytk.publish.record import Release
 from deploytk.publish.target import About, AppRequest
 from deploytk.publish.targets.openxlab.access import is_public, permissions, require_writer
 from deploytk.publish.targets.openxlab.app import App, steps_left
-from deploytk.publish.targets.openxlab.branch import bring, look, make_commit, verify
+from deploytk.publish.targets.openxlab.branch import bring, look, make_commit
 from deploytk.publish.targets.openxlab.git import PATIENCE_S, Git
 from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 from deploytk.publish.targets.openxlab.place import Place, find_place
 from deploytk.publish.targets.openxlab.proposing import propose
 from deploytk.publish.targets.openxlab.tree import wanted_tree
 
-_VERIFIED_BY = "the commit id of the branch, and the LFS object id and size of every large file"
+_VERIFIED_BY = "the branch's commit, fetched once, the size of every LFS object, and samples read back once"
 
 
 def _credential() -> Credential:
@@ -118,8 +118,6 @@ class OpenXLab:
             refuse([*_too_visible(place, options, is_open=is_open), *(app.obstacles() if app else ())])
             entries = wanted_tree(bundle)
             commit, changes = bring(git, place, entries, bundle, progress, is_mirror=options.is_mirror)
-            if not is_done(changes):
-                verify(git, place, entries, commit)
         sent = [change for change in changes if change.status in ("new", "changed")]
         steps = [] if options.is_private or is_open else [f"make it public on its settings page: {place.page}"]
         done = app.publish(commit) if app else None

@@ -1,0 +1,84 @@
+"""The hub's client, signed in: its token goes to the hub and to where the hub keeps large files, nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import Any
+
+import requests
+from modelscope_hub import HubApi
+from modelscope_hub.config import HubConfig
+from requests.adapters import HTTPAdapter
+
+from deploytk.base.bound import keep_at_home
+from deploytk.base.credentials import ask_token
+from deploytk.base.errors import ReleaseError, UsageError
+from deploytk.base.net import Origin, origin_of
+
+TOKEN_HINT = "set MODELSCOPE_API_TOKEN (ModelScope, account, access token) to one that may write"  # noqa: S105
+
+_PUBLIC_SITES = ("modelscope.cn", "modelscope.ai")
+_POOL = 32
+
+
+def sign_in() -> tuple[HubApi, str]:
+    """The client with the token of the environment or of its own store, and whose token that is."""
+    logging.getLogger("modelscope_hub").setLevel(logging.ERROR)
+    config = HubConfig()
+    home = origin_of(str(config.endpoint))
+    if not home or not home.is_private:
+        raise UsageError(
+            f"{config.endpoint!r} is no server that a token may be sent to",
+            hint="MODELSCOPE_ENDPOINT is an https address; plain http only on this machine",
+        )
+    if not config.token and (token := ask_token("ModelScope")):
+        config = HubConfig(token=token)
+    api = HubApi(config)
+    if not config.token:
+        raise ReleaseError("no token of ModelScope is here", hint=TOKEN_HINT)
+    _bind(api, home)
+    me = api.whoami()
+    return api, str(me.username or "the owner of the token")
+
+
+def has_token() -> bool:
+    """Whether the environment or the client's own store has one."""
+    return bool(HubConfig().token)
+
+
+def home_of(api: HubApi) -> Origin:
+    return Origin.of(str(api.legacy.endpoint))
+
+
+def login_headers(api: HubApi) -> dict[str, str]:
+    """What a request to the hub itself carries: downloads of the old interface want the cookie."""
+    token = str(api.legacy._token)
+    return {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"}
+
+
+def _bind(api: HubApi, home: Origin) -> None:
+    """The client sends its token, as a header and as a cookie, to whatever address the hub names for an upload."""
+    adapter = _Bound(home, _friends(home))
+    for part in (api.legacy, api.openapi):
+        for session in (one for one in vars(part).values() if isinstance(one, requests.Session)):
+            session.trust_env = not home.is_loopback  # no proxy of the environment knows this machine's loopback
+            session.mount("https://", adapter)
+            session.mount("http://", adapter)
+
+
+def _friends(home: Origin) -> tuple[Origin, ...]:
+    """Where the public hubs keep large files, and ask for the token as well."""
+    site = next((site for site in _PUBLIC_SITES if home.host in (site, f"www.{site}")), None)
+    names = ("lfs", "www") if site else ()
+    return tuple(Origin("https", f"{name}.{site}", 443) for name in names)
+
+
+class _Bound(HTTPAdapter):
+    def __init__(self, home: Origin, friends: Collection[Origin]) -> None:
+        self._home, self._friends = home, friends
+        super().__init__(pool_connections=_POOL, pool_maxsize=_POOL)
+
+    def send(self, request: Any, *arguments: Any, **more: Any) -> Any:
+        keep_at_home(str(request.url), request.headers, self._home, self._friends)
+        return super().send(request, *arguments, **more)
