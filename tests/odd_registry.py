@@ -148,6 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"u{len(server.methods)}"
             server.uploads[name] = b""
             self._answer(202, b"", Location=f"/v2/a/b/blobs/uploads/{name}", **server.chunk_limits)
+        elif name not in server.uploads:
+            self._answer(404)
         elif self.command == "PATCH" and server.chunk_answer != 202 and len(server.chunks) >= server.chunks_before:
             self._answer(server.chunk_answer)
         else:
@@ -161,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
                 is_right = f"sha256:{hashlib.sha256(server.uploads[name]).hexdigest()}" == digest
                 kept = server.lies.get("blob", bytes)(server.uploads[name])
                 server.blobs |= {digest: kept} if is_right else {}
+                if is_right:
+                    server.uploads.pop(name)  # it has ended: nobody can ask for it any more
                 if server.loses_put_answers:
                     server.loses_put_answers -= 1
                     self.close_connection = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import ipaddress
 import os
 import platform
 import time
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 from deploytk import __version__
 from deploytk.artifact import Artifact
 from deploytk.base.errors import EndpointError
+from deploytk.base.net import is_loopback
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Golden, is_bundle
 from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
@@ -112,11 +112,7 @@ def _is_here(endpoint: Endpoint, is_url: bool) -> bool:
     """Whether the GPUs of this machine say anything about the server."""
     if endpoint.engine == "cpu":
         return False
-    host = urlsplit(endpoint.url).hostname or ""
-    try:
-        return not is_url or host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return not is_url or is_loopback(urlsplit(endpoint.url).hostname or "")
 
 
 def _released(baseline_bytes: int) -> int | None:

@@ -23,7 +23,7 @@ _API_VERSION = "1.41"  # of Docker 20.10, the oldest that is supported
 def connected() -> Iterator[Daemon]:
     """The daemon that DOCKER_HOST names, or the local one; raises ImageError when none answers or it refuses us."""
     try:
-        _knock()
+        _ping()
         # Without a limit of time: loading and building gigabytes takes as long as it takes.
         client = docker.APIClient(**_where(), version=_API_VERSION, timeout=None)  # type: ignore[arg-type]
     except (DockerException, OSError) as error:
@@ -37,7 +37,7 @@ def connected() -> Iterator[Daemon]:
 def daemon_version() -> str:
     """Version and API version of the Docker daemon; raises ImageError when none answers."""
     try:
-        _knock()
+        _ping()
         client = docker.from_env(version=_API_VERSION, timeout=_ANSWER_WITHIN_S)
         try:
             version = client.version()
@@ -54,7 +54,7 @@ def _where() -> dict[str, Any]:
     return dict(kwargs_from_env())
 
 
-def _knock() -> None:
+def _ping() -> None:
     """Raises OSError when nobody is at the daemon's socket; the SDK would leave a socket of its own open."""
     host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if host.startswith("unix://"):
