@@ -201,3 +201,17 @@ def test_a_name_that_cannot_be_resolved_is_told_from_a_refused_connection() -> N
         reference = Reference(host, "a/b", "1")
         with Connection(reference, None, QUICK) as connection, pytest.raises(TryAgainError, match=words):
             connection.ask("GET", f"{connection.root}/x", (200,))
+
+
+def test_a_storage_that_names_a_token_server_gets_no_login_to_it(registry: Stranger) -> None:
+    with stranger() as storage, stranger() as tokens:
+        storage.always = _bearer(f"{tokens.url}/token")
+        tokens.always = TOKEN
+        registry.answers[:] = [_to(storage, 202)]
+        with _connection(registry) as connection:
+            response = connection.ask("POST", f"{connection.root}/blobs/uploads/", (202,))
+            with pytest.raises(ImageError, match=r"where .* sends us, asks for a login"):
+                connection.ask("PUT", connection.follow(response), (201,), content=b"x")
+
+        assert storage.requests
+        assert tokens.requests == []
