@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from deploytk.base.readback import SPAN_BYTES, Remembered, is_same, spans
 from deploytk.base.retry import RetryPolicy
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
-from deploytk.image.registry import push_image
+from deploytk.image.registry import push_image, read_registry
 from deploytk.image.value import BuildOptions, ImagePlan
 
 KIB = 2**10
@@ -199,3 +200,34 @@ def test_what_was_read_back_is_remembered_by_place() -> None:
 
     assert Remembered("a").load() == {"1", "2", "3"}
     assert Remembered("b").load() == set()
+
+
+def test_a_config_that_is_another_is_no_base(plan: ImagePlan, odd: Odd) -> None:
+    _push(plan, odd)
+    odd.shows["blob"] = lambda content: content + b" "  # JSON all the same
+
+    with pytest.raises(ImageError, match="has another digest than it says"):
+        read_registry(f"{odd.host}/a/b:1")
+
+
+def test_a_manifest_that_an_index_names_and_is_another_is_no_base(plan: ImagePlan, odd: Odd) -> None:
+    _push(plan, odd)
+    platform = {"os": "linux", "architecture": "amd64"}
+    kind = "application/vnd.oci.image.index.v1+json"
+    index = {"mediaType": kind, "manifests": [{"digest": plan.digest, "platform": platform}]}
+    odd.manifests["1"] = json.dumps(index).encode()
+    assert read_registry(f"{odd.host}/a/b:1").image_id == plan.image_id
+    odd.shows["digest"] = lambda content: content + b" "
+
+    with pytest.raises(ImageError, match="has another digest than it says"):
+        read_registry(f"{odd.host}/a/b:1")
+
+
+def test_a_layout_whose_config_is_another_is_no_base(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "layout")
+    image_id = read_layout(base).image_id
+    config = base / "blobs" / "sha256" / image_id.removeprefix("sha256:")
+    config.write_bytes(config.read_bytes() + b" ")
+
+    with pytest.raises(ImageError, match="its config has another digest"):
+        read_layout(base)
