@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _HUBS_OWN = {".gitattributes"}  # made with the repository; the hub knows best w
 _ATTEMPTS = 8  # while others commit, or answers are lost: half a minute with the pauses between
 _LONGEST_PAUSE_S = 8.0
 _WITHIN_S = 600.0
+_SHOWN_AFTER_S = (0.5, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,7 @@ def _verify(
     """Raises ReleaseError unless the newest commit is ours, its listing has all of `wanted` and nothing of `deleted`,
     and samples of the files come back."""
     name, kind, host = repository.name, repository.kind, client.hub.host
-    head = client.head(name, kind)
+    head = _head_after(client, name, kind, commit)
     if head is None or head.commit != commit:
         raise ReleaseError(
             f"{host} shows {name} at {head.commit if head else 'no commit'}, not at {commit}, which it has just taken",
@@ -273,6 +275,16 @@ def _verify(
                 hint="run again; if it stays so, somebody else commits to the repository",
             )
     read_back(client, name, kind, commit, wanted)
+
+
+def _head_after(client: Client, name: str, kind: str, commit: str) -> Head | None:
+    """The newest commit; a hub may show one a moment later than it takes it."""
+    for pause_s in _SHOWN_AFTER_S:
+        head = client.head(name, kind)
+        if head is None or head.commit == commit:
+            return head
+        time.sleep(pause_s)
+    return client.head(name, kind)
 
 
 def read_back(client: Client, name: str, kind: str, commit: str, wanted: Mapping[str, LocalFile]) -> None:
