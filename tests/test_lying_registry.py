@@ -19,7 +19,7 @@ from deploytk.base.progress import Silent
 from deploytk.base.readback import SPAN_BYTES, Remembered, is_same, spans
 from deploytk.base.retry import RetryPolicy
 from deploytk.image.config import plan_image
-from deploytk.image.oci import read_layout
+from deploytk.image.oci import read_layout, write_layout
 from deploytk.image.registry import push_image, read_registry
 from deploytk.image.value import BuildOptions, ImagePlan
 
@@ -231,3 +231,17 @@ def test_a_layout_whose_config_is_another_is_no_base(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match="its config has another digest"):
         read_layout(base)
+
+
+def test_a_layout_with_blobs_cut_off_or_begun_too_long_is_made_right(plan: ImagePlan, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_layout(plan, out, "1", Silent())
+    first, second = (out / "blobs" / "sha256" / layer.digest.removeprefix("sha256:") for layer in plan.layers[:2])
+    whole = first.read_bytes(), second.read_bytes()
+    first.write_bytes(whole[0][:-1])
+    second.rename(second.with_name(f".{second.name}.partial")).write_bytes(whole[1] + b"x")
+
+    _, written = write_layout(plan, out, "1", Silent())
+
+    assert (first.read_bytes(), second.read_bytes()) == whole
+    assert written == sum(map(len, whole))
