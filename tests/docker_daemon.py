@@ -126,7 +126,12 @@ def import_debian(daemon: Dockerd, work: Path) -> None:
     rootfs = Path(os.environ.get("DEPLOYTK_TEST_ROOTFS") or work / "rootfs")
     if not rootfs.is_dir():
         _debootstrap("python3,python3-venv,ca-certificates", "bookworm", rootfs)
+    link = work / "link/usr/bin/python"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to("python3")
     pack = ["tar", "--create", "--one-file-system", "--exclude=./var/cache/apt/*", "--directory", str(rootfs), "."]
+    pack += ["--directory", str(work / "link"), "./usr/bin/python"]
     with subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:
         load = ["docker", "--host", daemon.host, "import", "-", BASE]
         subprocess.run(load, stdin=tar.stdout, check=True, capture_output=True, timeout=200)

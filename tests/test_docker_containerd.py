@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bases import layer_tar, write_base
+from bases import layer_tar, python_files, write_base
 from bundles import make_bundle
 from conftest import MODELS
 from docker_daemon import Dockerd, newer_debian, running_dockerd
@@ -51,7 +51,12 @@ def test_it_gets_the_image_that_every_other_output_gets(dockerd: Dockerd, bundle
 
 def test_an_image_of_its_own_is_a_base(dockerd: Dockerd, bundle: Bundle, tmp_path: Path) -> None:
     """It keeps layers compressed, and says so only in what it saves."""
-    dockerd.docker("import", "-", "base:1", stdin=layer_tar({"a": b"1", "lib/x-1.dist-info/METADATA": b"Name: x"}))
+    dockerd.docker(
+        "import",
+        "-",
+        "base:1",
+        stdin=layer_tar({**python_files(), "a": b"1", "lib/x-1.dist-info/METADATA": b"Name: x"}),
+    )
     other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", app="api"))
 
     first = build_image(bundle, BuildOptions(tag="based:1", base="base:1"), Silent())

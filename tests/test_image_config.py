@@ -236,7 +236,7 @@ def test_a_runtime_of_ours_is_known_by_what_it_is_made_from(bundle: Bundle, base
 def test_a_locked_build_refuses_another_base(bundle: Bundle, tmp_path: Path) -> None:
     options = BuildOptions("tiny:1", f"oci:{tmp_path / 'layout'}", base=f"oci:{write_base(tmp_path / 'a')}")
     locked = dataclasses.replace(options, is_locked=True)
-    other = dataclasses.replace(locked, base=f"oci:{write_base(tmp_path / 'b', {'bin/python': b'other'})}")
+    other = dataclasses.replace(locked, base=f"oci:{write_base(tmp_path / 'b', upper={'other': b'1'})}")
 
     with pytest.raises(ImageError, match=r"there is no .*lock\.json"):
         build_image(bundle, locked, Silent())

@@ -13,13 +13,14 @@ from typing import Any
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ImageError
 from deploytk.base.progress import Progress
-from deploytk.bundle import MANIFEST, START, Bundle
+from deploytk.bundle import MANIFEST, Bundle
+from deploytk.image.entry import check_platform
 from deploytk.image.fetching import fetching_files
 from deploytk.image.layers import ROOT, make_layers
 from deploytk.image.lock import lock_of
 from deploytk.image.sbom import sbom_of
 from deploytk.image.tar import Content
-from deploytk.image.value import USER, WEIGHTS_PLACE, Base, BuildOptions, ImagePlan, Layer, WeightsMode
+from deploytk.image.value import ENTRY, USER, WEIGHTS_PLACE, Base, BuildOptions, ImagePlan, Layer, WeightsMode
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -38,9 +39,6 @@ PROBE = (
     "r.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '{port}') + '/ready', timeout=4)"
 )
 """What a container runs to find out whether it is healthy; there is no curl."""
-
-ENTRY = ("python", "-I", "-u", "-B", START)
-"""What a container runs; isolated, because /bundle is the working directory and holds the model's files."""
 
 _NS = 10**9
 _MOST_LAYERS = 127  # that Docker stacks
@@ -124,9 +122,7 @@ def start_period_s(bundle: Bundle, weights: WeightsMode) -> int:
 
 
 def _check_base(base: Base) -> None:
-    system = json.loads(base.config).get("os", "linux")
-    if system != "linux":
-        raise ImageError(f"{base.reference} is an image for {system}", hint="name a Linux image with --base")
+    check_platform(base)
     if not base.layers:
         raise ImageError(f"{base.reference} has no layers", hint="name an image with Python and LMDeploy with --base")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
 import io
 import json
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 from deploytk.base.cache import cache_directory
 from deploytk.base.errors import ImageError
@@ -23,11 +22,11 @@ from deploytk.base.files import disk_errors, write_text
 from deploytk.base.progress import Progress
 from deploytk.image.docker import Daemon, connected
 from deploytk.image.layers import TAR
+from deploytk.image.stream import Stream, unpacked
 from deploytk.image.value import Base, Layer, Read
 
 _CHUNK_BYTES = 2**20
 _LARGEST_JSON_BYTES = 2**20
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how their files begin
 _EXPORTING = threading.Lock()
 _DISTRIBUTION = re.compile(r"(?:^|/)([A-Za-z0-9._]+)-([^-/]+)\.dist-info/METADATA$")
 
@@ -52,7 +51,7 @@ def daemon_base(daemon: Daemon, reference: str, progress: Progress, *, keep: boo
         for number, diff_id in enumerate(stored.diff_ids)
     )
     image_id = f"sha256:{hashlib.sha256(contents.config.encode()).hexdigest()}"
-    return Base(reference, image_id, layers, contents.config.encode(), contents.packages)
+    return Base(reference, image_id, layers, contents.config.encode(), contents.packages, is_in_daemon=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class _Export:
         if keep:
             keep.mkdir(parents=True, exist_ok=True)
         progress.note("reading the runtime's layers out of the daemon, once")
-        with tarfile.open(fileobj=_Stream(daemon.save(self.image_id)), mode="r|") as archive:
+        with tarfile.open(fileobj=Stream(daemon.save(self.image_id)), mode="r|") as archive:
             for member in archive:
                 source = archive.extractfile(member) if member.isfile() else None
                 if source is None:
@@ -165,13 +164,7 @@ def _look_through(source: IO[bytes], target: Path | None) -> _Seen:
 
     Daemons with the containerd image store save layers as they came, so mostly compressed.
     """
-    start = source.read(len(_ZSTD))
-    whole: IO[bytes] = cast(IO[bytes], io.BufferedReader(_Joined(start, source), _CHUNK_BYTES))
-    if start == _ZSTD:
-        hint = "name the base by its registry (--base oci:DIR after skopeo copy), or pull it compressed by gzip"
-        raise ImageError("a layer of the base is compressed by zstd, which is not read here", hint=hint)
-    if start.startswith(_GZIP):
-        whole = cast(IO[bytes], gzip.GzipFile(fileobj=whole))
+    whole = unpacked(source)
     with open(target, "wb") if target else contextlib.nullcontext() as file:  # noqa: PTH123
         tee = _Tee(whole, file)
         packages = []
@@ -183,22 +176,6 @@ def _look_through(source: IO[bytes], target: Path | None) -> _Seen:
         while tee.read(_CHUNK_BYTES):
             pass
     return _Seen(f"sha256:{tee.hasher.hexdigest()}", tee.size, tuple(packages))
-
-
-class _Joined(io.RawIOBase):
-    """A file whose first bytes were read already."""
-
-    def __init__(self, start: bytes, rest: IO[bytes]) -> None:
-        self._start, self._rest = start, rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._start[: len(buffer)] or self._rest.read(len(buffer))
-        self._start = self._start[len(buffer) :]
-        buffer[: len(data)] = data
-        return len(data)
 
 
 class _Tee(io.RawIOBase):
@@ -218,29 +195,3 @@ class _Tee(io.RawIOBase):
         if self._copy:
             self._copy.write(data)
         return data
-
-
-class _Stream(io.RawIOBase):
-    """Chunks of bytes as a file that can be read once."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        parts, wanted = [self._rest], size
-        length = len(self._rest)
-        while length < wanted or wanted < 0:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
-            parts.append(chunk)
-            length += len(chunk)
-        data = b"".join(parts)
-        if wanted < 0:
-            wanted = len(data)
-        self._rest = data[wanted:]
-        return data[:wanted]

@@ -19,10 +19,11 @@ from deploytk.base.errors import ImageError
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
 from deploytk.bundle import ROOM, Bundle
-from deploytk.image.base import find_base
+from deploytk.image.base import find_base, runnable_base
 from deploytk.image.docker import Build, Daemon, connected
 from deploytk.image.value import RUNTIME, Base, BuildOptions
 
+_WITHOUT_DOCKER = "without Docker name a runtime that is there, --base oci:DIR, and an --output other than daemon"
 _OWN_CODE = f"{ROOM}/source"
 
 _OF_EVERY_BUILD = ("ALL_PROXY", "FTP_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -58,8 +59,9 @@ def runtime_base(bundle: Bundle, options: BuildOptions, progress: Progress) -> B
     """
     keep = options.output != "daemon"
     if options.base:
-        return find_base(options.base, progress, keep=keep)
-    with connected() as daemon:
+        architecture = "amd64" if bundle.manifest.plan.lmdeploy else None
+        return runnable_base(options.base, options.output, architecture, progress)
+    with connected(_WITHOUT_DOCKER) as daemon:
         recipe = recipe_for(bundle, options)
         tag = f"{RUNTIME}:{recipe.digest[:16]}"
         if daemon.image(tag) is None:

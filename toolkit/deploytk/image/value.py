@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from deploytk.bundle import START
+
 LayerKind = Literal["base", "weights", "model", "app", "card"]
 WeightsMode = Literal["layers", "mount", "download"]
 
 RUNTIME = "deploytk-runtime"
 """The name of the images that `build` makes to put bundles on."""
+
+ENTRY = ("python", "-I", "-u", "-B", START)
+"""What a container runs; isolated, because /bundle is the working directory and holds the model's files."""
 
 USER = 10001
 """Who a container runs as."""
@@ -46,6 +51,7 @@ class Base:
     layers: tuple[Layer, ...]
     config: bytes  # its image config, JSON
     packages: tuple[tuple[str, str], ...] = ()  # name and version of what pip installed, for SBOM and lock file
+    is_in_daemon: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,17 @@ _API_VERSION = "1.41"  # of Docker 20.10, the oldest that is supported
 
 
 @contextmanager
-def connected() -> Iterator[Daemon]:
-    """The daemon that DOCKER_HOST names, or the local one; raises ImageError when none answers or it refuses us."""
+def connected(otherwise: str = "") -> Iterator[Daemon]:
+    """The daemon that DOCKER_HOST names, or the local one; raises ImageError when none answers or it refuses us.
+
+    `otherwise` is what can be done without one.
+    """
     try:
         _ping()
         # Without a limit of time: loading and building gigabytes takes as long as it takes.
         client = docker.APIClient(**_where(), version=_API_VERSION, timeout=None)  # type: ignore[arg-type]
     except (DockerException, OSError) as error:
-        raise _unreachable(error) from error
+        raise _unreachable(error, otherwise) from error
     try:
         yield Daemon(client)
     finally:
@@ -63,9 +66,10 @@ def _ping() -> None:
             knocking.connect(host.removeprefix("unix://"))
 
 
-def _unreachable(error: Exception) -> ImageError:
+def _unreachable(error: Exception, otherwise: str = "") -> ImageError:
     if isinstance(error, PermissionError):
         hint = "add the user to the group docker, or use a rootless daemon and name its socket in DOCKER_HOST"
         return ImageError("the Docker daemon's socket may not be used by this user", hint=hint)
     hint = "start dockerd, or name its socket in DOCKER_HOST; the user needs the right to use it"
+    hint = "; ".join(filter(None, (hint, otherwise)))
     return ImageError(f"no Docker daemon answers: {reason(error)}", hint=hint)

@@ -32,7 +32,7 @@ def load_image(plan: ImagePlan, tag: str, progress: Progress) -> tuple[tuple[Sen
 
     What the daemon has of it is not sent: the archive only names those layers.
     """
-    with connected() as daemon:
+    with connected("without Docker take --output oci:DIR or --output registry") as daemon:
         if _is_there(daemon, plan, tag):
             return _sent(plan, frozenset(layer.digest for layer in plan.layers)), 0
         is_stacked = daemon.stacks_layers()

@@ -8,7 +8,7 @@ from typing import Annotated
 from deploytk.base.errors import UsageError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle
-from deploytk.image.base import find_base
+from deploytk.image.base import runnable_image
 from deploytk.image.build import build_image
 from deploytk.image.config import finished, plan_image
 from deploytk.image.reference import parse_reference
@@ -59,7 +59,7 @@ class Oci:
 
 
 def _plan(image: str, progress: Progress) -> ImagePlan:
-    base = find_base(image, progress, keep=True)
+    base = runnable_image(image, progress)
     return finished(base.layers, base.config)
 
 
