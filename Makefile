@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check lint fix golden bench bench-short mutants wheel clean
+.PHONY: demo test test-all hostile audit check lint fix golden bench bench-short mutants wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -16,6 +16,12 @@ test: $(VENV)/.test ## The tests that need nothing but Python
 test-all: test $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
 	$(BIN)/python -m pytest -m services -n 2 --dist loadgroup
 	$(BIN)/python -m pytest -m docker
+
+hostile: $(VENV)/.test ## Every hostile suite (models, clients, servers, hubs), counted: a few minutes
+	$(BIN)/python tools/hostile.py
+
+audit: $(VENV)/.audit ## Known vulnerabilities of all that is locked, unsafe workflows; fails where no service can be asked
+	$(BIN)/python tools/audit.py
 
 check: lint test ## What a pull request must pass
 
@@ -69,6 +75,10 @@ $(VENV)/.bench: $(VENV)/.test
 
 $(VENV)/.mutants: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group mutants
+	touch $@
+
+$(VENV)/.audit: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group audit
 	touch $@
 
 $(VENV)/.check: $(VENV)/.test
