@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from artifacts import internlm_7b
 from nvml import MIB, Nvml
 
 from deploytk.hardware.nvml import GpuMemory, GpuProcess, PeakSampler, read_memory
+from deploytk.plan import PlanRequest, plan_serving
 from deploytk.smoke.engine_log import EngineLog, parse_engine_log, read_engine_log
 from deploytk.smoke.memory import PlannedVram, VramReport, Watched, check_vram, report_vram, two_point
 from deploytk.smoke.record import Record
+from deploytk.smoke.run import planned_vram
 
 LOGS = Path(__file__).parent / "data" / "logs"
 GIB = 2**30
@@ -186,3 +189,14 @@ def test_foreign_processes_are_counted(nvml: Nvml) -> None:
     watched = _watched(nvml, used=8 * GIB, processes=2)
 
     assert report_vram(watched, _log(GIB, FREE), PLANNED, ()).foreign_processes == 2
+
+
+def test_what_the_model_takes_unquantized_is_counted_from_its_numbers() -> None:
+    artifact = internlm_7b(is_w4=True, architecture="LlamaForCausalLM", has_bias=False)
+    plan = plan_serving(artifact, PlanRequest(gpu="A100-40G"))
+
+    planned = planned_vram(artifact, plan)
+
+    # 7 321 948 160 parameters of 2 bytes
+    assert planned is not None
+    assert planned.fp16_weights_bytes == 2 * 7_321_948_160

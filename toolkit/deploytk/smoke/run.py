@@ -20,7 +20,6 @@ from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Golden, is_bundle
 from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
 from deploytk.plan import ServingPlan
-from deploytk.plan.weights_size import weights_bytes
 from deploytk.serve import Endpoint, ServeOptions, open_endpoint
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
@@ -169,7 +168,6 @@ def planned_vram(artifact: Artifact, plan: ServingPlan) -> PlannedVram | None:
     """What a plan says about memory; None for the CPU engine's."""
     if plan.lmdeploy is None:
         return None
-    plain = dataclasses.replace(artifact, weight_format="none", weight_bits=16, group_size=None)
     return PlannedVram(
         weights_bytes=plan.vram.weights_bytes,
         kv_pool_bytes=plan.vram.kv_pool_bytes,
@@ -178,7 +176,7 @@ def planned_vram(artifact: Artifact, plan: ServingPlan) -> PlannedVram | None:
         session_len=plan.session_len,
         max_batch_size=plan.max_batch_size,
         is_quantized=artifact.is_quantized,
-        fp16_weights_bytes=weights_bytes(plain, plan.lmdeploy, plan.tensor_parallel),
+        fp16_weights_bytes=2 * artifact.parameters // plan.tensor_parallel,
     )
 
 
