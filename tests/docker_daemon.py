@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from bases import Special
 from registries import need
 
 BASE = "deploytk-test-debian:1"
@@ -119,6 +120,12 @@ def _wait(daemon: Dockerd, process: subprocess.Popen[bytes]) -> None:
 def _remove_containers(daemon: Dockerd) -> None:
     if left := daemon.docker("ps", "--all", "--quiet").split():
         daemon.docker("rm", "--force", *left)
+
+
+def shell_files() -> dict[str, bytes | Special]:
+    """A shell of this machine with what it needs."""
+    names = ("/bin/sh", "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6")
+    return {name.lstrip("/"): Path(name).resolve().read_bytes() for name in names}
 
 
 def import_debian(daemon: Dockerd, work: Path) -> None:

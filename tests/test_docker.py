@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from bases import layer_tar
+from bases import layer_tar, write_base
 from bundles import Notes, make_bundle
 from conftest import MODELS
 from docker_daemon import BASE, Dockerd, import_debian, running_dockerd
@@ -427,10 +427,10 @@ def test_a_full_disk_of_the_daemon_is_called_that(tmp_path: Path, monkeypatch: p
     try:
         with running_dockerd(disk=disk) as daemon:
             monkeypatch.setenv("DOCKER_HOST", daemon.host)
-            daemon.docker("import", "-", BASE, stdin=layer_tar({"a": b"1"}))
+            options = dataclasses.replace(ON_DEBIAN, base=f"oci:{write_base(tmp_path / 'base')}")
 
             with pytest.raises(ImageError, match="disk of the Docker daemon is full") as caught:
-                build_image(bundle, ON_DEBIAN, Silent())
+                build_image(bundle, options, Silent())
 
             assert daemon.docker("images", "--quiet", "tiny") == ""
     finally:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bases import layer_tar, python_files, write_base
+from bases import layer_tar, write_base
 from bundles import make_bundle
 from conftest import MODELS
-from docker_daemon import Dockerd, newer_debian, running_dockerd
+from docker_daemon import Dockerd, newer_debian, running_dockerd, shell_files
 
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
@@ -55,7 +55,9 @@ def test_an_image_of_its_own_is_a_base(dockerd: Dockerd, bundle: Bundle, tmp_pat
         "import",
         "-",
         "base:1",
-        stdin=layer_tar({**python_files(), "a": b"1", "lib/x-1.dist-info/METADATA": b"Name: x"}),
+        stdin=layer_tar(
+            {**shell_files(), "bin/python": b"#!/bin/sh\nexit 0\n", "a": b"1", "lib/x-1.dist-info/METADATA": b"Name: x"}
+        ),
     )
     other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", app="api"))
 

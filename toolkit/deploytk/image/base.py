@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from deploytk.base.errors import ImageError, UsageError
 from deploytk.base.progress import Progress
 from deploytk.image.docker import connected
-from deploytk.image.entry import check_entry, check_platform, entry_of
+from deploytk.image.entry import LEAST_PYTHON, check_entry, check_platform, entry_of
 from deploytk.image.exported import daemon_base
 from deploytk.image.oci import read_layout
 from deploytk.image.reference import parse_reference
 from deploytk.image.value import ENTRY, USER, Base
 
+_TOO_OLD = 3
+_ASKED = f"import sys; sys.exit({_TOO_OLD} if sys.version_info < {LEAST_PYTHON} else 0)"
+_ITS_OWN = re.compile(r"executable file not found|no such file or directory|exec format error|permission denied")
+_OTHER = "give it Python as `python` on PATH, for every user, or name another image with --base"
 _LARGEST_LOOK_BYTES = 512 * 2**20  # that is fetched only to be looked at
 
 
@@ -20,11 +25,26 @@ def runnable_base(name: str, output: str, architecture: str | None, progress: Pr
     """The image `name`, in which the app would start; raises ImageError with what it lacks for that."""
     base = find_base(name, progress, keep=output != "daemon")
     check_platform(base, architecture)
-    if output == "daemon" and base.is_in_daemon:  # its files stay there
-        return base
-    if _can_look(base, progress, is_mounted=output == "registry"):
+    if base.is_in_daemon:
+        _try(name, progress)
+    elif _can_look(base, progress, is_mounted=output == "registry"):
         check_entry(base, entry_of(base, ENTRY, USER), progress)
     return base
+
+
+def _try(name: str, progress: Progress) -> None:
+    """Start Python in a container of the daemon's image; ImageError where that cannot be done, or it is too old."""
+    progress.note(f"trying whether {name} starts {ENTRY[0]}")
+    with connected() as daemon:
+        exit_code, reason = daemon.tried(name, (ENTRY[0], "-I", "-c", _ASKED))
+    if exit_code == _TOO_OLD:
+        needed = ".".join(map(str, LEAST_PYTHON))
+        raise ImageError(f"the Python of {name} is too old: the app needs {needed}", hint=_OTHER)
+    what = " ".join(reason.split())[-160:] or f"it ended with {exit_code}"
+    if exit_code is None and not _ITS_OWN.search(reason):  # the daemon's trouble, not the image's
+        progress.note(f"not known: whether {name} starts {ENTRY[0]}: {what}")
+    elif exit_code != 0:
+        raise ImageError(f"{name} does not start {ENTRY[0]}: {what}", hint=_OTHER)
 
 
 def runnable_image(name: str, progress: Progress) -> Base:

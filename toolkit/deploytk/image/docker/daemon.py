@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import docker
 import requests
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest
 
 from deploytk.base.errors import ImageError
@@ -22,6 +22,7 @@ from deploytk.image.docker.refusals import failed_build, refused, said
 
 _USER = "10001:10001"
 _LONGEST_STEP = 120
+_TRIED_WITHIN_S = 60
 _LARGEST_TAR_READ = 2**20
 
 
@@ -197,6 +198,26 @@ class Daemon:
                 self.remove(container)
                 raise
         return container
+
+    def tried(self, image: str, command: tuple[str, ...]) -> tuple[int | None, str]:
+        """(exit code, its last words) of a command that runs as a bundle's container does, without a network.
+
+        (None, the daemon's reason) where the container did not start.
+        """
+        with said(f"{image} cannot be tried"):
+            host = self._client.create_host_config(network_mode="none", read_only=True, cap_drop=["ALL"])
+            created = self._client.create_container(
+                image, list(command[1:]), entrypoint=list(command[:1]), host_config=host, user=_USER
+            )
+            container = str(created["Id"])
+            try:
+                self._client.start(container)
+                exit_code = int(self._client.wait(container, timeout=_TRIED_WITHIN_S)["StatusCode"])
+                return exit_code, self._client.logs(container, tail=1).decode(errors="replace")
+            except APIError as error:
+                return None, str(error.explanation or error)
+            finally:
+                self.remove(container)
 
     def published_port(self, container: str, container_port: int, wanted: int) -> int:
         """The port of the host at which a container is reached; its own where it shares the host's network."""
