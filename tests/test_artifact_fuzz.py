@@ -54,6 +54,9 @@ def _model(directory: Path, name: str) -> Path:
     return Path(shutil.copytree(MODELS / name, directory / "m", copy_function=os.link))
 
 
+ODD = "\ud800\x1b[2J" + 400 * "x"
+
+
 def _replace(path: Path, content: bytes) -> None:
     path.unlink(missing_ok=True)  # never write through a hard link
     path.write_bytes(content)
@@ -124,5 +127,38 @@ def test_changed_settings_are_read_or_refused(
     path = root / "triton_models/weights/config.ini"
     lines = [text for text in path.read_text().splitlines() if not text.startswith(f"{key} =")]
     path.write_text("\n".join([*lines, f"{key} = {value}", line]))
+
+    _read_safely(root)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"quantization_config": {"version": ODD}},
+        {
+            "quantization_config": {
+                "checkpoint_format": ODD,
+                "format": ODD,
+                "quant_dtype": ODD,
+                "activation_scheme": ODD,
+            }
+        },
+        {
+            "quantization_config": {
+                "config_groups": {"group_0": {"format": ODD, "weights": {"type": ODD, "strategy": ODD}}}
+            }
+        },
+        {"version": ODD},
+        {"auto_map": {"AutoModelForCausalLM": ODD}},
+    ],
+)
+def test_what_a_model_says_of_its_formats_can_be_written(
+    model_copy: Callable[[str], Path], places: dict[str, Any]
+) -> None:
+    root = model_copy("hf-awq")
+    config = json.loads((root / "config.json").read_text())
+    for key, value in places.items():
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
+    _replace(root / "config.json", json.dumps(config).encode())
 
     _read_safely(root)

@@ -14,6 +14,8 @@ from deploytk.artifact.shape import Shape
 from deploytk.artifact.text_formats import Reader
 from deploytk.lmdeploy import NOT_QUANTIZED, ModelFacts, QuantizationFacts
 
+_LONGEST_WORD = 100
+
 
 def stated_quantization(config: dict[str, Any]) -> object:
     """`quantization_config` at the top of a configuration or in its language model; None when there is none."""
@@ -39,7 +41,7 @@ def model_facts(configuration: Configuration, shape: Shape, quantization: Quanti
         states_kv_heads=configuration.states("num_key_value_heads"),
         sliding_window=sliding_window(config),
         has_vision=isinstance(top.get("vision_config"), dict),
-        model_version=str(top["version"]) if isinstance(top.get("version"), (str, int, float)) else None,
+        model_version=_word(str(top["version"])) if isinstance(top.get("version"), (str, int, float)) else None,
         has_turbomind="turbomind" in top,
         quantization=quantization_facts(Reader(config.path, of_weights))
         if isinstance(of_weights, dict)
@@ -60,7 +62,7 @@ def auto_map_architecture(config: dict[str, Any]) -> str | None:
     """The class that `auto_map` names for a language model."""
     places = config.get("auto_map")
     name = places.get("AutoModelForCausalLM") if isinstance(places, dict) else None
-    return name.rpartition(".")[2] if isinstance(name, str) else None
+    return _word(name.rpartition(".")[2]) if isinstance(name, str) else None
 
 
 def sliding_window(config: Reader) -> int | None:
@@ -115,7 +117,12 @@ def _group_0(config: Reader) -> tuple[dict[str, Any], object, str | None]:
 
 def _lower(values: dict[str, Any], key: str) -> str | None:
     value = values.get(key)
-    return value.lower() if isinstance(value, str) else None
+    return _word(value.lower()) if isinstance(value, str) else None
+
+
+def _word(text: str) -> str:
+    """`text` as it can be written anywhere: short, and half a character or a control character as its escape."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:_LONGEST_WORD])
 
 
 def _whole(values: dict[str, Any], key: str) -> int | None:
