@@ -34,6 +34,8 @@ class Odd(ThreadingHTTPServer):
         self.chunks: list[int] = []  # bytes
         self.chunk_answer = 202
         self.chunks_before = 0  # so many are taken before that answer
+        self.chunk_logins = 0  # chunks for which a new token is wanted
+        self.download_logins = 0  # downloads for which a new token is wanted
         self.busy = 0  # requests to be answered with 503
         self.token_busy = 0
         self.damages = 0  # blobs to be damaged
@@ -90,8 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
             is_right = self.headers.get("Authorization") == f"Bearer t{server.tokens}" and server.left > 0
             server.left -= 1
             if not is_right:
-                challenge = f'Bearer realm="http://{server.host}/token",service="odd",scope="repository:a/b:pull,push"'
-                self._answer(401, WWW_Authenticate=challenge + server.scope_error)
+                self._want_token()
                 return
         server.methods.append(self.command)
         name = path.rpartition("/")[2]
@@ -106,7 +107,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404)
 
+    def _want_token(self) -> None:
+        challenge = f'Bearer realm="http://{self.server.host}/token",service="odd",scope="repository:a/b:pull,push"'
+        self._answer(401, WWW_Authenticate=challenge + self.server.scope_error)
+
     def _download(self, blob: bytes) -> None:
+        if self.server.download_logins:
+            self.server.download_logins -= 1
+            self._want_token()
+            return
         if self.server.download_busy:
             self.server.download_busy -= 1
             self._answer(503)
@@ -150,6 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(202, b"", Location=f"/v2/a/b/blobs/uploads/{name}", **server.chunk_limits)
         elif name not in server.uploads:
             self._answer(404)
+        elif self.command == "PATCH" and server.chunk_logins:
+            server.chunk_logins -= 1
+            self._want_token()
         elif self.command == "PATCH" and server.chunk_answer != 202 and len(server.chunks) >= server.chunks_before:
             self._answer(server.chunk_answer)
         else:

@@ -26,6 +26,7 @@ from deploytk.image.reference import parse_reference
 from deploytk.image.registry import push_image, read_registry
 from deploytk.image.registry.connection import Connection
 from deploytk.image.registry.upload import push_blob, takes_chunks
+from deploytk.image.registry.verify import verify_image
 from deploytk.image.value import BuildOptions, ImagePlan
 
 KIB = 2**10
@@ -137,6 +138,55 @@ def test_an_upload_goes_on_with_chunks_of_the_same_size(
     assert max(odd.chunks) == 64 * KIB
     # The largest layer is the first one: two chunks of it were there.
     assert sent_bytes == sum(layer.size for layer in plan.layers) + len(plan.config) - 2 * 64 * KIB
+
+
+def test_progress_after_a_resume_shows_what_was_there_already(plan: ImagePlan, odd: Odd) -> None:
+    odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
+    odd.chunk_answer, odd.chunks_before = 403, 2
+    layer, shown = plan.layers[0], list[int]()
+    with Connection(parse_reference(f"{odd.host}/a/b:1"), None, QUICK) as connection:
+        with pytest.raises(ImageError, match="does not allow"):
+            push_blob(connection, layer, lambda _: None, lambda: False)
+        odd.chunk_answer = 202
+
+        push_blob(connection, layer, shown.append, lambda: False)
+
+    assert shown[0] == 2 * 64 * KIB
+    assert sum(shown) == layer.size
+
+
+@pytest.mark.parametrize(("refusals", "is_patient"), [(6, True), (7, False)])
+def test_a_login_is_renewed_six_times_for_a_chunk_and_no_more(
+    plan: ImagePlan, odd: Odd, refusals: int, is_patient: bool
+) -> None:
+    odd.requests_per_token, odd.chunk_logins = 1000, refusals
+    with Connection(parse_reference(f"{odd.host}/a/b:1"), None, QUICK) as connection:
+        if is_patient:
+            push_blob(connection, plan.layers[0], lambda _: None, lambda: False)
+        else:
+            with pytest.raises(ImageError, match="login"):
+                push_blob(connection, plan.layers[0], lambda _: None, lambda: False)
+
+    assert odd.chunk_logins == 0
+    assert (plan.layers[0].digest in odd.blobs) == is_patient
+
+
+@pytest.mark.parametrize(("refusals", "is_patient"), [(3, True), (4, False)])
+def test_a_login_is_renewed_three_times_for_a_sample_and_no_more(
+    plan: ImagePlan, odd: Odd, refusals: int, is_patient: bool
+) -> None:
+    layer = plan.layers[0]
+    odd.blobs[layer.digest] = b"".join(layer.read(0))
+    odd.manifests = {plan.digest: plan.manifest, "1": plan.manifest}
+    odd.requests_per_token, odd.download_logins = 1000, refusals
+    with Connection(parse_reference(f"{odd.host}/a/b:1"), None, QUICK) as connection:
+        if is_patient:
+            verify_image(connection, plan, (layer,), (layer,))
+        else:
+            with pytest.raises(ImageError, match="login"):
+                verify_image(connection, plan, (layer,), (layer,))
+
+    assert odd.download_logins == 0
 
 
 @pytest.mark.parametrize("chunks_before", [0, 1])

@@ -288,6 +288,35 @@ def test_zero_points_that_are_none_are_refused_when_read(tmp_path):
         contents(open_weights(read_artifact(root)).tensors())
 
 
+def with_zero_point(root: Path, era: str, value: float) -> Path:
+    """The workspace with its first zero point of w2 set: config.ini keeps 64 + value, 16 steps of a half each."""
+    name, stored = ("scales_zeros", 0x5400 + int(16 * value)) if era == "0.4.2" else ("zeros", None)
+    path = root / f"triton_models/weights/layers.0.feed_forward.w2.0.{name}"
+    halves = np.fromfile(path, np.uint16)
+    halves[0] = stored if stored is not None else np.float16(value).view(np.uint16)
+    halves.tofile(path)
+    return root
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("value", [15.5, 16, 17, 31, -1])
+def test_zero_points_beyond_fifteen_are_refused(tmp_path, era, value):
+    root = with_zero_point(convert(small(is_int4=True), tmp_path, era), era, value)
+
+    with pytest.raises(WeightsError, match=r"w2\.0 has zero points that are not the numbers 0 to 15"):
+        contents(open_weights(read_artifact(root)).tensors())
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("value", [0, 15])
+def test_zero_points_of_the_ends_are_kept(tmp_path, era, value):
+    root = with_zero_point(convert(small(is_int4=True), tmp_path, era), era, value)
+
+    tensors = {tensor.name: tensor for tensor in open_weights(read_artifact(root)).tensors()}
+
+    assert awq_unpack(tensors["model.layers.0.mlp.down_proj.qzeros"].read())[0, 0] == value
+
+
 def test_a_file_that_shrinks_after_it_was_inspected_is_named_with_both_sizes(tmp_path):
     root = convert(small(), tmp_path, "0.4.2")
     weights = open_weights(read_artifact(root))
