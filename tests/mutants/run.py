@@ -24,7 +24,7 @@ _PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 _LEAST_WITHIN_S = 60.0
 _SLOWER = 4.0  # than without a mutant: then it does not end by itself
 
-Fate = Literal["killed", "timeout", "survived", "unseen"]
+Fate = Literal["killed", "timeout", "survived"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,12 @@ class Bed:
 
     root: Path
     tests: Mapping[tuple[Path, int], tuple[str, ...]]
+    all_tests: tuple[str, ...]  # of the room
     within_s: float
+
+    def seeing(self, path: Path, line: int) -> tuple[str, ...]:
+        """Those that run the line; all when none does: it may run in a process that a test starts, as the app does."""
+        return self.tests.get((path, line)) or self.all_tests
 
 
 def copy_checkout(source: Path, root: Path) -> None:
@@ -62,7 +67,8 @@ def bed_for(room: Room, root: Path) -> Bed:
     )
     if done.returncode:
         raise RuntimeError(f"the tests fail without a mutant:\n{done.stdout[-2000:]}")
-    return Bed(root, _seen(data, room, root), max(_LEAST_WITHIN_S, _SLOWER * (time.monotonic() - started)))
+    within_s = max(_LEAST_WITHIN_S, _SLOWER * (time.monotonic() - started))
+    return Bed(root, _seen(data, room, root), tuple(room.test_files(root)), within_s)
 
 
 def _seen(data: Path, room: Room, root: Path) -> dict[tuple[Path, int], tuple[str, ...]]:
@@ -97,13 +103,10 @@ def _node(context: str) -> str:
 
 def fate_of(mutant: Mutant, bed: Bed) -> Fate:
     """What the tests do about it."""
-    tests = bed.tests.get((mutant.path, mutant.line), ())
-    if not tests:
-        return "unseen"
     operator = get_operator(mutant.spec.operator_name)(**mutant.spec.operator_args)
     with use_mutation(bed.root / mutant.path, operator, mutant.spec.occurrence):
         child = subprocess.Popen(
-            [*_PYTEST, *tests],
+            [*_PYTEST, *bed.seeing(mutant.path, mutant.line)],
             cwd=bed.root, env=_environment(bed.root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
