@@ -100,7 +100,7 @@ def test_labels_tell_what_is_inside(bundle: Bundle, base: Base) -> None:
     assert labels["ai.deploytk.quantization"] == "awq-4bit"
     assert labels["ai.deploytk.lmdeploy"] == bundle.manifest.plan.lmdeploy
     assert labels["ai.deploytk.set-digest"] == bundle.digest
-    assert int(labels["ai.deploytk.min-vram-mib"]) > 2000
+    assert int(labels["ai.deploytk.min-vram-mib"]) > 968  # of a running server that has no weights yet
     assert labels["vendor"] == "example"  # the base's own are kept
 
 
