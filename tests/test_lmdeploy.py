@@ -175,6 +175,8 @@ Feature = Callable[[str], object]
         (lmdeploy.smallest_capability_for_fp8, "0.16.0", "0.17.0", (9.0, 7.0)),
         (lmdeploy.smallest_capability_for_4_bits, "0.1.0", "0.2.0", (8.0, 7.5)),
         (lmdeploy.smallest_capability_for_4_bits, "0.5.3", "0.6.0", (7.5, 7.0)),
+        (lmdeploy.flags_replace_ini, "0.1.0", "0.2.0", (False, True)),
+        (lmdeploy.flags_replace_ini, "0.5.3", "0.6.0", (True, False)),
         (lmdeploy.pool_meaning, "0.0.14", "0.1.0", ("sequences", "of_total")),
         (lmdeploy.pool_meaning, "0.2.1", "0.2.2", ("of_total", "of_free")),
         (lmdeploy.default_pool, "0.2.1", "0.2.2", (0.5, 0.8)),
