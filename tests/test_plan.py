@@ -527,6 +527,16 @@ def test_a_plan_that_fits_or_that_nobody_judges_has_no_alternatives() -> None:
     assert plan_serving(_llama_7b(is_w4=True), PlanRequest()).alternatives == ()
 
 
+def test_code_that_an_old_version_runs_unasked_is_said(model_copy) -> None:  # type: ignore[no-untyped-def]
+    root = model_copy("workspace-0.4.2-awq")
+    path = root / "triton_models/tokenizer/tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["own.Own", None]}}))
+
+    plan = plan_serving(read_artifact(root), PlanRequest(gpu="A10"))
+
+    assert any("auto_map" in note and "without being asked" in note for note in plan.notes)
+
+
 def test_one_useful_session_is_better_than_eight_short_ones() -> None:
     artifact = dataclasses.replace(_llama_7b(is_w4=True), session_len=8192)
 
