@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from git_server import GitServer
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODELS = Path(__file__).parent / "models"
+
+# How long an example takes is the machine's, and the tests have to hold on a busy one.
+settings.register_profile("without a clock", deadline=None)
+settings.load_profile("without a clock")
 
 
 def require(*programs: str) -> None:
