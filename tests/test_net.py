@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import time
 from collections.abc import Callable
@@ -226,3 +227,12 @@ def test_only_tls_and_this_machine_are_private() -> None:
     private = ("https://h/", "http://127.0.0.2:1/", "http://[::1]/", "http://localhost/")
     assert all(Origin.of(url).is_private for url in private)
     assert not any(Origin.of(url).is_private for url in ("http://h/", "http://localhost.h/", "http://10.0.0.1/"))
+
+
+def test_it_is_asked_from_within_an_event_loop_too() -> None:
+    async def asked() -> str:
+        with pytest.raises(ConnectionError) as error:
+            ask("http://127.0.0.1:9/", 5.0)
+        return str(error.value)
+
+    assert "refused" in asyncio.run(asked())
