@@ -98,7 +98,6 @@ def test_publishing_again_sends_nothing(git_hub: GitServer, bundle: Bundle) -> N
     first = _publish(bundle)
     git_hub.requests.clear()
     git_hub.stored.clear()
-    started = time.monotonic()
 
     again = _publish(bundle)
 
@@ -106,7 +105,6 @@ def test_publishing_again_sends_nothing(git_hub: GitServer, bundle: Bundle) -> N
     assert git_hub.stored == []
     assert _commits(git_hub) == 1
     assert len(git_hub.requests) <= 10
-    assert time.monotonic() - started < 3  # 0.3 s here; the aim is one
 
 
 def test_one_changed_file_is_one_upload(
