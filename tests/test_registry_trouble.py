@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bases import write_base
+from bases import python_files, write_base
 from bundles import make_bundle
 from registries import Registry, running_registry
 from token_server import running_token_server
@@ -186,7 +186,7 @@ def test_a_password_is_seen_nowhere(bundle: Bundle, tmp_path: Path, monkeypatch:
     entry = {"auth": base64.b64encode(f"me:{PASSWORD}".encode()).decode()}
     with running_registry(tmp_path / "registry", password=PASSWORD) as registry:
         (tmp_path / "docker" / "config.json").write_text(json.dumps({"auths": {registry.host: entry}}))
-        write_base(tmp_path / "base", {"model": random.Random(3).randbytes(LARGE)})
+        write_base(tmp_path / "base", {**python_files(), "model": random.Random(3).randbytes(LARGE)})
         command = _build(bundle, tmp_path, f"{registry.host}/me/large:1")
         seen: set[str] = set()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as building:
