@@ -36,6 +36,10 @@ NEEDS = {
 }
 
 
+# Not in the short form: the links of its stand-in for storage ended (401) before all was read back, seen on a busy machine.
+FULL_ONLY = ("openxlab_push",)
+
+
 def lacking(name: str) -> list[str]:
     return [need for need in NEEDS[name] if not is_here(need)]
 
@@ -48,7 +52,7 @@ def is_here(need: str) -> bool:
 
 
 def main() -> int:
-    names = words() or list(NEEDS)
+    names = words() or [name for name in NEEDS if not (IS_SHORT and name in FULL_ONLY)]
     ends: dict[str, int] = {}
     for name in names:
         missing = lacking(name)
