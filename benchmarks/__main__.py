@@ -36,7 +36,7 @@ NEEDS = {
 }
 
 
-# Not in the short form: the links of its stand-in for storage ended (401) before all was read back, seen on a busy machine.
+# Not in the short form: on a busy machine its stand-in for storage ends links (401) before all is read back.
 FULL_ONLY = ("openxlab_push",)
 
 
