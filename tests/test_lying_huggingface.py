@@ -11,6 +11,7 @@ from bundles import make_bundle
 from conftest import MODELS
 from hf_hub import WRITER, Hub, hf_hub
 from huggingface_hub import constants
+from lies import LIES
 from stranger import Stranger, make_certificate, stranger
 
 from deploytk.base.errors import DeployError, ReleaseError, UsageError
@@ -58,23 +59,13 @@ def _publish(bundle: Bundle) -> Release:
     return publish_bundle(bundle, HuggingFace(patience_s=1.0), PublishOptions(repo=REPO), Silent())
 
 
-_LIES: dict[str, Callable[[bytes], bytes]] = {
-    "other bytes": lambda content: bytes(len(content)),
-    "cut off": lambda content: content[:-1],
-    "an error page": lambda _: b"<html>all is well</html>",
-    "nothing": lambda _: b"",
-    "the end damaged": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
-    "the start damaged": lambda content: bytes([content[0] ^ 1]) + content[1:],
-}
-
-
-@pytest.mark.parametrize("lie", _LIES)
+@pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("path", [WEIGHTS, "config.json"])
 @pytest.mark.parametrize("has_ranges", [True, False])
 def test_files_that_are_others_are_found_out_again_and_again(
     hub: Hub, bundle: Bundle, path: str, lie: str, *, has_ranges: bool
 ) -> None:
-    hub.shows[path], hub.has_ranges = _LIES[lie], has_ranges
+    hub.shows[path], hub.has_ranges = LIES[lie], has_ranges
 
     for _ in range(2):  # the second time nothing is to be sent
         with pytest.raises(ReleaseError, match=f"{path} with other bytes"):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bundles import make_bundle
 from conftest import MODELS
 from git_server import GitServer
+from lies import LIES
 
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError
 from deploytk.base.progress import Silent
@@ -36,19 +36,9 @@ def _git(git_hub: GitServer, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=place, check=True, capture_output=True, text=True).stdout.strip()
 
 
-_LIES: dict[str, Callable[[bytes], bytes]] = {
-    "other bytes": lambda content: bytes(len(content)),
-    "cut off": lambda content: content[:-1],
-    "an error page": lambda _: b"<html>all is well</html>",
-    "nothing": lambda _: b"",
-    "the end damaged": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
-    "the start damaged": lambda content: bytes([content[0] ^ 1]) + content[1:],
-}
-
-
-@pytest.mark.parametrize("lie", _LIES)
+@pytest.mark.parametrize("lie", LIES)
 def test_objects_that_are_others_are_found_out_again_and_again(git_hub: GitServer, bundle: Bundle, lie: str) -> None:
-    git_hub.shows = _LIES[lie]
+    git_hub.shows = LIES[lie]
 
     for _ in range(2):  # the second time nothing is to be sent
         with pytest.raises(ReleaseError, match="with other bytes than were sent"):
