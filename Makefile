@@ -14,7 +14,7 @@ test: $(VENV)/.test ## The tests that need nothing but Python
 	$(BIN)/python -m pytest -m engine
 
 test-all: test $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
-	$(BIN)/python -m pytest -m services -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m services -n 2
 	$(BIN)/python -m pytest -m docker
 
 hostile: $(VENV)/.test ## Every hostile suite (models, clients, servers, hubs), counted: a few minutes

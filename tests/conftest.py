@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -85,12 +86,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@contextlib.contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Waits until no other process that runs tests here uses `what`."""
+    with (Path(tempfile.gettempdir()) / f"deploytk-tests-{what}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture
 def hub_port() -> Iterator[None]:
     """One test at a time may try an app on port 7860, whatever other processes run tests here."""
-    lock = Path(tempfile.gettempdir()) / "deploytk-tests-7860.lock"
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with one_at_a_time("7860"):
         yield
 
 

@@ -22,7 +22,7 @@ from deploytk.publish.record import Release
 from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.openxlab import OpenXLab
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900), pytest.mark.xdist_group("giftless")]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from modelscope_server import READER, WRITER, ModelScopeServer, modelscope_serve
 from deploytk.bundle import Bundle
 from deploytk.publish.record import record_path
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(500), pytest.mark.xdist_group("giftless")]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
 
 REPO = "me/tiny"
 WRONG = "t0ken-that-nobody-knows"
@@ -140,7 +141,7 @@ def test_a_git_server_that_is_killed_in_the_middle_and_comes_back(git: Giftless,
         done = _run(bundle, "openxlab")
 
     assert done.returncode == 0, done.stderr
-    assert "does not answer, trying again" in done.stderr
+    assert re.search(r"does not answer(, trying again|: .* again in .* at most)", done.stderr)  # git-lfs, or we
     assert len(git.puts) - len(set(git.puts)) <= 8  # as many are on their way at once
     again = _run(bundle, "openxlab")
     assert "0 files" in again.stdout
@@ -246,5 +247,6 @@ def test_a_full_disk_is_named_and_a_free_one_is_enough(
         assert not _refs(hub)
     (small_disk / "ballast").unlink()
     assert _run(bundle, target).returncode == 0
-    left = [path for path in small_disk.rglob("*") if path.is_file() and path.suffix != ".sqlite"]
+    # What it remembers, so as not to hash or read back again, may stay.
+    left = [path for path in _files(small_disk) if path.suffix != ".sqlite" and path.parent.name != "read-back"]
     assert not left

@@ -1,4 +1,4 @@
-"""A flat bundle by OpenXLab's own package: file by file, each verified by downloading it.
+"""A flat model and its card by OpenXLab's own package: file by file, each verified by downloading it.
 
 The hub's listing has names and nothing else. What of a file is there already is decided by the size that its download
 names, and by the deploytk.json there, which is sent last and so names what lies beside it. When the record beside the
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploytk.base.digests import hash_file
@@ -45,9 +45,9 @@ class _There:
     named: frozenset[str]  # the files of the release that its deploytk.json tells of
 
 
-def preview_flat(bundle: Bundle, options: PublishOptions) -> ReleasePlan:
+def preview_flat(whole: Bundle, options: PublishOptions) -> ReleasePlan:
     """What `publish_flat` would send; nothing is changed, and of the files there only deploytk.json is downloaded."""
-    repo = _check(bundle, options)
+    repo, bundle = _check(whole, options)
     with Sdk(sdk_python(Silent()), repo, _keys()) as sdk:
         names = _names(sdk)
         there = _look(sdk, bundle, repo, names or ())
@@ -63,12 +63,12 @@ def preview_flat(bundle: Bundle, options: PublishOptions) -> ReleasePlan:
     )
 
 
-def publish_flat(bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
-    """Upload what the repository lacks, each file verified by downloading it. Not atomic.
+def publish_flat(whole: Bundle, options: PublishOptions, progress: Progress) -> Release:
+    """Upload what the repository lacks of the model and its card, each file verified by downloading it. Not atomic.
 
-    Raises ReleaseError for a bundle with directories (the package keeps base names only) and for every difference.
+    Raises ReleaseError for a model with directories (the package keeps base names only) and for every difference.
     """
-    repo = _check(bundle, options)
+    repo, bundle = _check(whole, options)
     with Sdk(sdk_python(progress), repo, _keys()) as sdk:
         names = _names(sdk)
         if names is None:
@@ -106,16 +106,18 @@ def _extra(bundle: Bundle, there: _There) -> set[str]:
     return set(there.names) - {file.path for file in bundle.files} - {MANIFEST}
 
 
-def _check(bundle: Bundle, options: PublishOptions) -> str:
+def _check(bundle: Bundle, options: PublishOptions) -> tuple[str, Bundle]:
+    """The repository, and the bundle without its app, which has a directory."""
     if options.is_mirror:
         raise UsageError("OpenXLab's package cannot delete files, --mirror does nothing", hint="leave --via sdk out")
-    nested = [file.path for file in bundle.files if "/" in file.path]
+    files = tuple(file for file in bundle.files if file.kind != "app")
+    nested = [file.path for file in files if "/" in file.path]
     if nested:
         raise ReleaseError(
-            f"OpenXLab's package keeps no directories, and this bundle has {nested[0]}",
+            f"OpenXLab's package keeps no directories, and this model has {nested[0]}",
             hint="leave --via sdk out: git keeps them",
         )
-    return check_repo(options.repo)
+    return check_repo(options.repo), replace(bundle, files=files, bytes=sum(file.size for file in files))
 
 
 def _keys() -> Keys:
