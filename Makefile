@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all hostile audit check lint fix golden bench bench-short mutants wheel clean
+.PHONY: demo test test-all hostile audit check lint fix golden bench bench-short mutants docs wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -46,11 +46,14 @@ bench-short: $(VENV)/.bench ## ... at the smallest size: they only have to finis
 mutants: $(VENV)/.mutants ## Small faults planted in the core rooms: does a test find each? MUTANTS="plan --count 40 --seed 2"
 	$(BIN)/python -m tests.mutants $(MUTANTS)
 
+docs: $(VENV)/.docs ## The site, into site/; a warning is an error
+	$(BIN)/zensical build --strict --clean
+
 wheel: $(VENV)/.check
 	$(BIN)/python -m build --wheel --outdir dist
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -75,6 +78,10 @@ $(VENV)/.bench: $(VENV)/.test
 
 $(VENV)/.mutants: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group mutants
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --group docs
 	touch $@
 
 $(VENV)/.audit: $(VENV)/.test

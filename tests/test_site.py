@@ -1,0 +1,34 @@
+"""The site: every page is reachable, and `make docs` builds what the repository holds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
+# Tables that `bench` wrote: the results link to them.
+NOT_IN_THE_MENU = {"results/h200/bench-speed/report.md", "results/h200/bench-vram/report.md"}
+
+
+def _pages(menu: list[Any]) -> Iterator[str]:
+    for entry in menu:
+        for below in entry.values():
+            yield from [below] if isinstance(below, str) else _pages(below)
+
+
+def test_every_page_is_in_the_menu_once_and_every_entry_is_a_page() -> None:
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+
+    assert sorted(_pages(PROJECT["nav"])) == sorted({*pages} - NOT_IN_THE_MENU)
+
+
+def test_no_page_loads_anything_from_elsewhere() -> None:
+    assert PROJECT["theme"]["font"] is False
