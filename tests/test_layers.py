@@ -16,7 +16,7 @@ PACKAGE = Path(deploytk.__file__).parent
 # A room imports only those before it, and itself.
 ORDER = """
     __init__ app base lmdeploy artifact hardware plan weights modernize bundle image publish cpu_engine serve smoke
-    bench preflight doctor demo display cli __main__
+    bench preflight workflow doctor demo display cli __main__
 """.split()
 
 OWNERS = {

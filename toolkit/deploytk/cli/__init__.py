@@ -23,6 +23,7 @@ from deploytk.cli import (
     report,
     serve,
     smoke,
+    summary,
     template,
 )
 from deploytk.cli.command import Command, Quiet, Verbose
@@ -51,6 +52,7 @@ COMMANDS: tuple[Command, ...] = (  # in the order in which somebody meets them
     smoke.smoke,
     bench.bench,
     report.report,
+    summary.summary,
     doctor.doctor,
     demo.demo,
 )

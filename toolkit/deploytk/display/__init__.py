@@ -5,6 +5,7 @@ from deploytk.display.machine import show_checkup, show_demo, show_endpoint
 from deploytk.display.measure import show_bench, show_comparison, show_report
 from deploytk.display.model import show_artifact, show_bundle, show_exported, show_fields, show_json, show_plan
 from deploytk.display.release import show_preflight, show_release, show_release_plan
+from deploytk.display.workflow import show_summary
 
 __all__ = [
     "show_artifact",
@@ -23,4 +24,5 @@ __all__ = [
     "show_release",
     "show_release_plan",
     "show_report",
+    "show_summary",
 ]

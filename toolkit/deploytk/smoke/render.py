@@ -61,8 +61,8 @@ def markdown(report: Report) -> str:
     """The report as Markdown: verdict, figures, checks."""
     lines = [f"## Smoke test: {report.verdict.status}", ""]
     notes = report.verdict.reasons + tuple(d for d in report.verdict.inconclusive if d not in report.verdict.reasons)
-    lines += [f"- {_cell(note)}" for note in notes] + [""] * bool(notes)
-    lines += ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows(report)), ""]
+    lines += [f"- {cell(note)}" for note in notes] + [""] * bool(notes)
+    lines += ["| | |", "|---|---|", *(f"| {cell(name)} | {cell(value)} |" for name, value in rows(report)), ""]
     if report.checks:
         lines += ["| Budget | Limit | Measured | |", "|---|---|---|---|"]
         lines += [f"| {c.metric} | {c.op} {c.limit:g} | {shown(c.value)} | {c.status} |" for c in report.checks]
@@ -147,7 +147,7 @@ def _distribution(summary: Summary, unit: str) -> str:
     return f"median {shown(summary.p50)} {unit}, {shown(summary.min)} to {shown(summary.max)}"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that stays in its cell: answers of a model can hold anything."""
     escaped = "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in _printable(text))
     return " ".join(escaped.split())
