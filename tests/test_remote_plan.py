@@ -100,6 +100,29 @@ def test_a_model_on_a_hub_is_planned_as_it_is_here(hub: Hub, place: str) -> None
     assert found["argv"][3] == "owner/tiny"
 
 
+def test_a_mirror_in_deploytk_toml_is_asked_and_sees_no_token(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deploytk.toml").write_text(f'[mirrors]\nhuggingface = "{hub.url}"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_ENDPOINT")
+
+    done = run("plan", "hf:owner/tiny", "--gpu", "A10", "--json")
+
+    assert done.code == 0, done.stderr
+    assert {key for _, key in hub.asked} == {None}
+
+
+def test_hf_endpoint_beats_the_mirror_in_deploytk_toml(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deploytk.toml").write_text('[mirrors]\nhuggingface = "https://mirror.example"\n')
+    monkeypatch.chdir(tmp_path)
+
+    assert run("plan", "hf:owner/tiny", "--gpu", "A10", "--json").code == 0
+    assert {key for _, key in hub.asked} == {"Bearer hf_secret"}
+
+
 def test_weights_are_not_fetched_but_for_their_header(hub: Hub) -> None:
     model = RemoteModel.of("hf:owner/tiny")
     assert model

@@ -37,13 +37,19 @@ class RemoteModel:
     key: Key | None
 
     @classmethod
-    def of(cls, text: str, environment: Mapping[str, str] = os.environ) -> RemoteModel | None:
-        """What "hf:OWNER/NAME@REVISION" or "ms:..." names; None for anything else."""
+    def of(
+        cls, text: str, mirror: str | None = None, environment: Mapping[str, str] = os.environ
+    ) -> RemoteModel | None:
+        """What "hf:OWNER/NAME@REVISION" or "ms:..." names; None for anything else.
+
+        HF_ENDPOINT beats `mirror`, which a file names and no token is sent to.
+        """
         match = _NAME.fullmatch(text)
         if match is None:
             return None
         if match["hub"] == "hf":
-            endpoint, token = environment.get("HF_ENDPOINT") or "https://huggingface.co", environment.get("HF_TOKEN")
+            endpoint = environment.get("HF_ENDPOINT") or mirror or "https://huggingface.co"
+            token = environment.get("HF_TOKEN") if environment.get("HF_ENDPOINT") or not mirror else None
         else:
             endpoint, token = environment.get("MODELSCOPE_ENDPOINT") or "https://modelscope.cn", None
         endpoint = endpoint.rstrip("/")

@@ -46,6 +46,11 @@ class Mirrors:
         preset = _MIRRORS[self.preset][service] if self.preset else None
         return getattr(self, service) or preset
 
+    @property
+    def models(self) -> str | None:
+        """Where models that somebody else has published are read from."""
+        return self.address("huggingface")
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetSettings:

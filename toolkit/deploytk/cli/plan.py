@@ -10,7 +10,7 @@ import typer
 
 from deploytk.cli.command import command
 from deploytk.cli.options import Engine, ModelDirOrHub, Planning
-from deploytk.cli.session import show
+from deploytk.cli.session import Session, show
 
 
 @command("deploytk plan ./internlm-chat-7b-awq --gpu A10 --session-len 4096 --kv int8")
@@ -21,7 +21,7 @@ def plan(model: ModelDirOrHub, planning: Planning, engine: Engine = "auto") -> N
     from deploytk.plan import plan_serving
 
     planning = planning.on_cpu() if engine == "cpu" else planning
-    remote = RemoteModel.of(str(model)) if not model.exists() else None
+    remote = RemoteModel.of(str(model), Session.settings.mirrors.models) if not model.exists() else None
     with outline_of(remote) if remote else contextlib.nullcontext(model) as place:
         artifact = read_artifact(place)
     if remote:
