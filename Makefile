@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all hostile audit check lint fix golden bench bench-short mutants docs wheel clean
+.PHONY: demo test test-all hostile audit check lint fix golden bench bench-short mutants reference docs wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -45,6 +45,9 @@ bench-short: $(VENV)/.bench ## ... at the smallest size: they only have to finis
 
 mutants: $(VENV)/.mutants ## Small faults planted in the core rooms: does a test find each? MUTANTS="plan --count 40 --seed 2"
 	$(BIN)/python -m tests.mutants $(MUTANTS)
+
+reference: $(VENV)/.test ## Rewrite docs/reference from the command line and the data files
+	$(BIN)/python tools/write_reference.py
 
 docs: $(VENV)/.docs ## The site, into site/; a warning is an error
 	$(BIN)/zensical build --strict --clean

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from commands import NAMES, options_of
 from test_layers import ORDER
 
+from deploytk.base.settings import BudgetSettings, Mirrors, load_settings
+from deploytk.cli.defaults import tables
 from deploytk.publish.options import declared
 from deploytk.publish.target import installed_targets, loadable_targets
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -129,3 +138,52 @@ def test_every_link_of_the_documentation_leads_to_something() -> None:
 
     assert len(links) > 20
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_design_names_every_dependency_and_extra_and_no_other() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    said = DESIGN.partition("## Dependencies\n")[2].partition("LMDeploy lives")[0]
+    core, _, extras = re.sub(r"\([^)]*\)", "", said).partition("Extras:")
+    described = {name: _names(words) for name, words in re.findall(r"`\[(\w+)\]`([^`]*)", " ".join(extras.split()))}
+
+    assert _names(core.partition("Core:")[2]) == _packages(project["dependencies"])
+    assert described == {name: _packages(needs) for name, needs in project["optional-dependencies"].items()}
+
+
+def test_every_extra_that_is_named_anywhere_exists() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    code = [*(ROOT / "toolkit").rglob("*.py"), *(ROOT / "templates").rglob("*.j2")]
+    named = [
+        (path.name, extra)
+        for path in (*PAGES, *code)
+        for listed in re.findall(r"deploytk\[([\w, -]+)\]", path.read_text(encoding="utf-8"))
+        for extra in listed.replace(" ", "").split(",")
+    ]
+
+    assert len(named) > 5
+    assert [(page, extra) for page, extra in named if extra not in extras] == []
+
+
+def _names(words: str) -> set[str]:
+    return {word.lower() for word in re.split(r",| and |[\s.`]", words) if word}
+
+
+def _packages(needs: list[str]) -> set[str]:
+    return {re.split(r"[>=<;\[ ]", need)[0].lower() for need in needs}
+
+
+def test_every_deploytk_toml_in_the_documentation_is_read(tmp_path: Path) -> None:
+    blocks = [block for page in PAGES for block in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)]
+    file = tmp_path / "deploytk.toml"
+
+    assert blocks
+    for block in blocks:
+        file.write_text(block)
+        assert load_settings(file, tables).text
+
+
+def test_the_page_of_deploytk_toml_names_every_mirror_and_budget() -> None:
+    page = (ROOT / "docs" / "reference" / "deploytk-toml.md").read_text()
+    keys = [field.name for kind in (Mirrors, BudgetSettings) for field in dataclasses.fields(kind)]
+
+    assert [key for key in keys if f"`{key}" not in page] == []

@@ -1,0 +1,209 @@
+"""Writes the pages of docs/reference that other files know: python tools/write_reference.py, or `make reference`.
+
+    commands.md    every command and option, from the command line itself
+    gpus.md        hardware/gpus.yaml
+    overhead.md    lmdeploy/overhead.yaml; what its keys mean stands in the head of that file
+
+What others serve is docs/models.md, written by tools/read_lmdeploy. A test holds that these pages are current.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from deploytk.base.yaml import load_yaml
+from deploytk.cli import app
+from deploytk.cli import publish as publish_command
+from deploytk.cli.command import Everywhere, spread
+from deploytk.publish.target import loadable_targets
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACE = ROOT / "docs" / "reference"
+PACKAGE = ROOT / "toolkit" / "deploytk"
+
+_VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
+
+
+def pages() -> dict[str, str]:
+    """Every page that is written, by the name of its file."""
+    return {"commands.md": commands_page(), "gpus.md": gpus_page(), "overhead.md": overhead_page()}
+
+
+def commands_page() -> str:
+    everywhere = list(_parameters(spread(_nothing)))
+    return "\n".join(
+        (
+            "# Commands\n",
+            "Written by `make reference` from the command line itself; each command says the same with `--help`.\n",
+            "## Every command\n",
+            *_options_table(everywhere),
+            "",
+            "`--help` explains a command. Before a command stand `-q` and `-v` too, and `--version`.\n",
+            *[line for name, command in _commands(app) for line in _command(name, command)],
+        )
+    )
+
+
+def gpus_page() -> str:
+    path = PACKAGE / "hardware" / "gpus.yaml"
+    rows = [
+        (name, f"{row['total']:,}", row["capability"], ", ".join(row.get("aliases", ())))
+        for name, row in load_yaml(path).items()
+    ]
+    head = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return "\n".join(
+        (
+            "# GPUs\n",
+            "Written by `make reference` from `hardware/gpus.yaml`. `--gpu` takes these names; spaces, dashes and case",
+            "do not matter. It takes a size as well: `24G`, `24576MiB`.\n",
+            *(line.lstrip("# ") for line in head),
+            "",
+            *_table(("name", "MiB", "compute capability", "also called"), rows),
+            "",
+        )
+    )
+
+
+def overhead_page() -> str:
+    path = PACKAGE / "lmdeploy" / "overhead.yaml"
+    meanings = _meanings(path.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = load_yaml(path)["rows"]
+    columns = [key for key in meanings if any(key in row for row in rows)]
+    cells = [
+        (f"{row['first']} to {row['last']}", str(row["bits"]), *(str(row.get(key, "")) for key in columns))
+        for row in rows
+    ]
+    sources = [(f"{row['first']} to {row['last']}, {row['bits']} bits", row["source"]) for row in rows]
+    return "\n".join(
+        (
+            "# What a server takes besides weights and KV pool\n",
+            "Written by `make reference` from `lmdeploy/overhead.yaml`. [VRAM](../explanation/vram.md) explains it.\n",
+            "## Terms\n",
+            *_table(("term", "is"), meanings.items()),
+            "\n## Rows\n",
+            *_table(("LMDeploy", "bits of the weights", *columns), cells),
+            "\n## Where each row was measured\n",
+            *_table(("row", "servers"), sources),
+            "",
+        )
+    )
+
+
+def _meanings(text: str) -> dict[str, str]:
+    """The keys that the head of the file explains: a word, some spaces, and lines that go on below it."""
+    found: dict[str, str] = {}
+    for line in text.partition("\nrows:")[0].splitlines():
+        named = re.match(r"#   (\w+) {2,}(.*)", line)
+        if named:
+            found[named[1]] = named[2]
+        elif found and line.startswith("#                "):
+            found[[*found][-1]] += " " + line.lstrip("# ")
+    return found
+
+
+def _commands(group: typer.Typer, path: str = "") -> Iterator[tuple[str, Any]]:
+    for one in group.registered_commands:
+        yield f"{path}{one.name}", one
+    for below in group.registered_groups:
+        yield from _commands(below.typer_instance, f"{path}{below.name} ")
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    own = [one for one in _parameters(command.callback) if one[0].name not in Everywhere.__slots__]
+    yield f"## deploytk {name}\n"
+    yield inspect.getdoc(command.callback) or ""
+    yield f"\n```\n{str(command.epilog).partition('Example:')[2].strip()}\n```\n"
+    arguments = [one for one in own if _is_argument(one[2])]
+    options = [one for one in own if not _is_argument(one[2])]
+    if arguments:
+        yield from _table(("argument", "is"), [(f"`{_cell(told.metavar)}`", told.help) for _, _, told in arguments])
+        yield ""
+    if options:
+        yield from _options_table(options)
+        yield ""
+    if name == "publish":
+        yield from _targets()
+
+
+def _targets() -> Iterator[str]:
+    """What each target takes beside what all of them do."""
+    function = publish_command.publish.function
+    everywhere = {one.name for one, _, _ in _parameters(spread(function))}
+    for target in loadable_targets():
+        callback = spread(function, own=target.about.options)
+        own = [one for one in _parameters(callback) if one[0].name not in everywhere]
+        if own and target.__module__.startswith("deploytk."):
+            yield f"`--target {target.about.name}` takes as well:\n"
+            yield from _options_table(own)
+            yield ""
+
+
+def _nothing() -> None:
+    """A command without options of its own."""
+
+
+def _parameters(function: Any) -> Iterator[tuple[inspect.Parameter, Any, Any]]:
+    """Each parameter, its type, and what typer is told about it."""
+    for one in inspect.signature(function, eval_str=True).parameters.values():
+        kind, *notes = get_args(one.annotation) if get_origin(one.annotation) is Annotated else [one.annotation]
+        if kind is typer.Context:
+            continue
+        told = next((note for note in notes if hasattr(note, "param_decls")), typer.Option())
+        yield one, kind, told
+
+
+def _is_argument(told: Any) -> bool:
+    return not isinstance(told, type(typer.Option()))
+
+
+def _options_table(options: Iterable[tuple[inspect.Parameter, Any, Any]]) -> Iterator[str]:
+    rows = [(_written(one, told), _value(kind, told), _default(one), told.help) for one, kind, told in options]
+    yield from _table(("option", "value", "default", "does"), rows)
+
+
+def _written(one: inspect.Parameter, told: Any) -> str:
+    given = [name for name in (told.default, *(told.param_decls or ())) if isinstance(name, str) and name[:1] == "-"]
+    return ", ".join(f"`{name}`" for name in given or [f"--{one.name.replace('_', '-')}"])
+
+
+def _value(kind: Any, told: Any) -> str:
+    if get_origin(kind) in (Union, types.UnionType):
+        [kind] = [one for one in get_args(kind) if one is not type(None)]
+    several = get_origin(kind) is list
+    kind = get_args(kind)[0] if several else kind
+    if kind is bool:
+        return ""
+    choices = "|".join(map(str, get_args(kind))) if get_origin(kind) is Literal else ""
+    written = told.metavar or choices or _VALUES.get(kind, "TEXT")
+    return f"`{_cell(written)}`" + (", again and again" if several else "")
+
+
+def _default(one: inspect.Parameter) -> str:
+    if one.default is inspect.Parameter.empty:
+        return "has to be given"
+    return "" if one.default in (None, False) or one.default == [] else f"`{one.default}`"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(str(cell) if str(cell).startswith('`') else _cell(str(cell)) for cell in row)} |"
+
+
+def _cell(text: str) -> str:
+    """As a cell of a table: what parts cells there is escaped."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    for name, text in pages().items():
+        (PLACE / name).write_text(text, encoding="utf-8")
