@@ -199,7 +199,7 @@ PINS = sorted({era.made_by[1] for era in lmdeploy.WORKSPACE_ERAS if era.served_u
 @pytest.mark.parametrize("kv", ["none", "int8"])
 @pytest.mark.parametrize("version", PINS)
 def test_a_workspace_gets_only_flags_that_its_version_has(version: str, kv: KvPolicy) -> None:
-    artifact = internlm_workspace(is_w4=True, version=version)
+    artifact = dataclasses.replace(internlm_workspace(is_w4=True, version=version), remote_code=("config.json",))
 
     plan = plan_serving(artifact, dataclasses.replace(SEED, kv_policy=kv, trust_remote_code=True))
 
@@ -209,7 +209,7 @@ def test_a_workspace_gets_only_flags_that_its_version_has(version: str, kv: KvPo
 
 @pytest.mark.parametrize(("architecture", "pin"), [("InternLMForCausalLM", "0.13.0"), ("LlamaForCausalLM", "0.18.0")])
 def test_a_huggingface_directory_gets_only_flags_that_its_version_has(architecture: str, pin: str) -> None:
-    artifact = internlm_7b(is_w4=True, architecture=architecture)
+    artifact = dataclasses.replace(internlm_7b(is_w4=True, architecture=architecture), remote_code=("config.json",))
 
     plan = plan_serving(artifact, dataclasses.replace(SEED, trust_remote_code=True))
 
@@ -525,16 +525,6 @@ def test_quantized_weights_are_planned_as_a_quantized_model_is() -> None:
 def test_a_plan_that_fits_or_that_nobody_judges_has_no_alternatives() -> None:
     assert plan_serving(_llama_7b(is_w4=True), PlanRequest(gpu="A10")).alternatives == ()
     assert plan_serving(_llama_7b(is_w4=True), PlanRequest()).alternatives == ()
-
-
-def test_code_that_an_old_version_runs_unasked_is_said(model_copy) -> None:  # type: ignore[no-untyped-def]
-    root = model_copy("workspace-0.4.2-awq")
-    path = root / "triton_models/tokenizer/tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["own.Own", None]}}))
-
-    plan = plan_serving(read_artifact(root), PlanRequest(gpu="A10"))
-
-    assert any("auto_map" in note and "without being asked" in note for note in plan.notes)
 
 
 def test_one_useful_session_is_better_than_eight_short_ones() -> None:

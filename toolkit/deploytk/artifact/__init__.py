@@ -2,6 +2,7 @@
 
 from deploytk.artifact.attention import Attention, LatentAttention
 from deploytk.artifact.read import read_artifact
+from deploytk.artifact.remote_code import names_code
 from deploytk.artifact.security import security_problems
 from deploytk.artifact.tensor_sums import TensorSums
 from deploytk.artifact.value import Artifact, KvPolicy, Layout, ModelFile, Problem, Rope, WeightFormat
@@ -17,6 +18,7 @@ __all__ = [
     "Rope",
     "TensorSums",
     "WeightFormat",
+    "names_code",
     "read_artifact",
     "security_problems",
 ]

@@ -12,6 +12,7 @@ from deploytk.artifact.configuration import Configuration, read_configuration
 from deploytk.artifact.dense import dense_parameters, dense_sums
 from deploytk.artifact.facts import model_facts, with_stored_zeros
 from deploytk.artifact.quantization import NOT_QUANTIZED, Quantization, read_quantization
+from deploytk.artifact.remote_code import names_code
 from deploytk.artifact.rope import read_rope
 from deploytk.artifact.shape import Shape, read_shape
 from deploytk.artifact.shape_problems import shape_problems
@@ -71,6 +72,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
         lmdeploy=lmdeploy.support(facts),
         facts=facts,
         config=configuration.top,
+        remote_code=names_code(root),
         files=_belonging(entries, shards),
         problems=(*shards.problems, *tokenizer.problems, *quantization.problems),
     )
@@ -126,9 +128,6 @@ def _serving_problems(artifact: Artifact, is_stated: bool) -> Iterator[Problem]:
     if isinstance(tower, str) and artifact.tensors.tower_bytes < _SMALLEST_TOWER_BYTES:
         message = f"the vision tower {tower[:120]} is not here: LMDeploy fetches it from a hub when it starts"
         yield Problem("warning", message, "have a network there, or give the path of a copy as mm_vision_tower")
-    if "auto_map" in artifact.config:
-        message = "config.json names code of its own (auto_map)"
-        yield Problem("warning", message, "LMDeploy runs it unasked, from 0.13.0 on with --trust-remote-code alone")
     for needed in artifact.lmdeploy.needs:
         yield Problem("warning", needed, "LMDeploy does not load the model as it is")
     if artifact.lmdeploy.pin is None:

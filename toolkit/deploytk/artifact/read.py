@@ -11,6 +11,7 @@ from deploytk.artifact.code import code_problems
 from deploytk.artifact.huggingface import read_huggingface
 from deploytk.artifact.hygiene import find_problems
 from deploytk.artifact.problems import printable
+from deploytk.artifact.remote_code import remote_code_problems
 from deploytk.artifact.security import security_problems
 from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
 from deploytk.artifact.tree import FileEntry, walk
@@ -52,6 +53,7 @@ def _read(root: Path) -> Artifact:
         *artifact.problems,
         *find_problems(root, entries, artifact.files),
         *code_problems(root, there),
+        *remote_code_problems(root, artifact.remote_code),
         *adapter_problems(root, entries),
         *security_problems(artifact, artifact.lmdeploy.pin),
     )

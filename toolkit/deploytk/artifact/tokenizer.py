@@ -40,11 +40,6 @@ def read_tokenizer(directory: Path, vocab_size: int, shown_as: str = "") -> Toke
         except ArtifactError as error:
             problems.append(Problem("error", str(error).replace(str(path), f"{shown_as}{path.name}"), error.hint))
     problems += _beyond(directory, settings, vocab_size, shown_as)
-    if "auto_map" in settings:
-        message = f"{shown_as}{path.name} names code of its own (auto_map)"
-        problems.append(
-            Problem("warning", message, "LMDeploy runs it unasked, from 0.13.0 on with --trust-remote-code alone")
-        )
     templates = ("chat_template.jinja", "chat_template.json")
     has_template = any((directory / name).is_file() for name in templates) or bool(settings.get("chat_template"))
     return Tokenizer(has_template, tuple(problems))

@@ -78,6 +78,7 @@ class Artifact:
     lmdeploy: VersionRange  # what can serve it
     facts: ModelFacts | None  # of a Hugging Face directory: what decides that, for another choice of engines
     config: dict[str, object]  # the parsed config file, for what has no field here
+    remote_code: tuple[str, ...]  # files that name code (auto_map): see remote_code.py
     files: tuple[ModelFile, ...]  # what belongs to the model, sorted by path; leftovers are not in it
     problems: tuple[Problem, ...]
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from deploytk import lmdeploy
 from deploytk.artifact.attention import Attention, LatentAttention, read_latent
+from deploytk.artifact.remote_code import names_code
 from deploytk.artifact.text_formats import Reader, read_ini, read_json, read_yaml
 from deploytk.artifact.tokenizer import read_tokenizer
 from deploytk.artifact.tree import FileEntry
@@ -131,6 +132,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         lmdeploy=versions,
         facts=None,
         config=config.values,
+        remote_code=names_code(root),
         files=files,
         problems=problems,
     )

@@ -5,6 +5,7 @@
     |-- SettingsError       1   deploytk.toml cannot be used
     |-- ArtifactError       1   a directory holds no model, or a broken one
     |-- PlanError           1   no serving engine can run this model as asked
+    |-- TrustError          1   code of a model would run, and nobody said that it may
     |-- WeightsError        1   weight files cannot be read back
     |-- BundleError         1   a bundle cannot be written or no longer matches its manifest
     |-- ImageError          1   a container image cannot be built
@@ -45,6 +46,10 @@ class ArtifactError(DeployError):
 
 class PlanError(DeployError):
     pass
+
+
+class TrustError(DeployError):
+    """Code would run that came with a model, and nobody said that it may."""
 
 
 class WeightsError(DeployError):

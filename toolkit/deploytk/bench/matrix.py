@@ -12,7 +12,7 @@ from typing import Literal
 
 from deploytk.artifact import Artifact, KvPolicy, read_artifact
 from deploytk.base.errors import DeployError, UsageError
-from deploytk.plan import PlanRequest, ServingPlan, plan_serving
+from deploytk.plan import PlanRequest, ServingPlan, plan_serving, require_trust, require_trust_here
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -119,10 +119,13 @@ def make_matrix(values: Mapping[str, object]) -> Matrix:
     return matrix
 
 
-def expand(models: Sequence[Path], matrix: Matrix, gpu: str | None) -> tuple[list[Deployment], list[Skipped]]:
+def expand(
+    models: Sequence[Path], matrix: Matrix, gpu: str | None, *, trusts_code: bool = False
+) -> tuple[list[Deployment], list[Skipped]]:
     """Everything that can be deployed, in the order of the models, and what cannot.
 
-    Raises UsageError for two models of one name, ArtifactError for a broken one.
+    Raises UsageError for two models of one name, ArtifactError for a broken one, TrustError for one of which an engine
+    would run code that nobody trusts.
     """
     artifacts = [read_artifact(model) for model in models]
     names = [artifact.root.resolve().name for artifact in artifacts]
@@ -132,6 +135,8 @@ def expand(models: Sequence[Path], matrix: Matrix, gpu: str | None) -> tuple[lis
     deployments, skipped = [], []
     for artifact in artifacts:
         artifact.require_usable()
+        if not trusts_code and not {"turbomind", "pytorch"}.isdisjoint(matrix.engines):
+            _require_trust(artifact)
         for engine, kv_policy in itertools.product(matrix.engines, matrix.kv):
             found = Deployment(artifact, engine, kv_policy, None)
             reason = "; ".join(_obstacles(found, has_gpu=gpu is not None))
@@ -139,12 +144,18 @@ def expand(models: Sequence[Path], matrix: Matrix, gpu: str | None) -> tuple[lis
                 skipped.append(Skipped(found.name, reason))
                 continue
             try:
-                plan = _plan(found, matrix, gpu)
+                plan = _plan(found, matrix, gpu, trusts_code=trusts_code)
             except DeployError as error:
                 skipped.append(Skipped(found.name, str(error)))
                 continue
             deployments.append(Deployment(artifact, engine, kv_policy, plan))
     return deployments, skipped
+
+
+def _require_trust(artifact: Artifact) -> None:
+    require_trust(artifact.remote_code, artifact.lmdeploy.pin, str(artifact.root), is_trusted=False)
+    if shutil.which("lmdeploy"):
+        require_trust_here(artifact.remote_code, str(artifact.root), is_trusted=False)
 
 
 def _obstacles(deployment: Deployment, *, has_gpu: bool) -> Iterator[str]:
@@ -159,7 +170,7 @@ def _obstacles(deployment: Deployment, *, has_gpu: bool) -> Iterator[str]:
         yield "transformers has no kernels for these weights: it would run them dequantized"
 
 
-def _plan(deployment: Deployment, matrix: Matrix, gpu: str | None) -> ServingPlan | None:
+def _plan(deployment: Deployment, matrix: Matrix, gpu: str | None, *, trusts_code: bool) -> ServingPlan | None:
     if deployment.engine == "huggingface":
         return None
     is_on_cpu = deployment.engine == "cpu"
@@ -169,5 +180,6 @@ def _plan(deployment: Deployment, matrix: Matrix, gpu: str | None) -> ServingPla
         max_batch_size=None if is_on_cpu else max(matrix.concurrency),
         kv_policy=deployment.kv_policy,
         serving_engine=deployment.engine,
+        trust_remote_code=trusts_code,
     )
     return plan_serving(deployment.artifact, request)

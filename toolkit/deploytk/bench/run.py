@@ -43,6 +43,7 @@ class BenchOptions:
     requests_per_stream: int = 3
     ready_within_s: float = 600.0
     cell_within_s: float = 600.0
+    trusts_code: bool = False  # code that a model names may run
 
 
 def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress: Progress) -> Result:
@@ -54,7 +55,7 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
     """
     target = find_gpu(options.gpu) if options.gpu else None
     here = read_memory()
-    deployments, skipped = expand(models, options.matrix, _gpu_name(here))
+    deployments, skipped = expand(models, options.matrix, _gpu_name(here), trusts_code=options.trusts_code)
     failed: dict[str, str] = {}
     with disk_errors(out, DeployError):
         out.mkdir(parents=True, exist_ok=True)

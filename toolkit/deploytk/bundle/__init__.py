@@ -1,6 +1,6 @@
 """Stage 3: Artifact + ServingPlan -> Bundle."""
 
-from deploytk.bundle.app_files import SHIPPED_APP, require_own_app
+from deploytk.bundle.app_files import SHIPPED_APP, require_own_app, require_trusted_code
 from deploytk.bundle.golden import bundle_place, golden_in, read_golden
 from deploytk.bundle.manifest import bundle_digest
 from deploytk.bundle.measured import measured_in, read_measured
@@ -43,5 +43,6 @@ __all__ = [
     "read_measured",
     "render_bundle",
     "require_own_app",
+    "require_trusted_code",
     "verify_bundle",
 ]

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploytk import app
+from deploytk.artifact import names_code
 from deploytk.base.errors import BundleError
 from deploytk.bundle.value import ROOM, START, AppKind, Bundle
+from deploytk.plan import require_trust
 
 SHIPPED_APP = Path(app.__file__).parent
 
@@ -34,6 +36,13 @@ def require_own_app(bundle: Bundle, template: Path | None) -> None:
             f"{bundle.path} brings an app that is not the one which deploytk renders: {found[0]} differs",
             hint=f"{_AGAIN}, with your --template if it has one, or say --trust-bundle: its app gets your rights",
         )
+
+
+def require_trusted_code(bundle: Bundle, *, is_trusted: bool) -> None:
+    """Raises TrustError when serving `bundle` as it is planned would run code of its model that nobody trusts."""
+    plan = bundle.manifest.plan
+    named = names_code(bundle.path)
+    require_trust(named, plan.lmdeploy, str(bundle.path), is_trusted=is_trusted, asks=plan.trusts_remote_code)
 
 
 def _content(path: Path) -> bytes | None:

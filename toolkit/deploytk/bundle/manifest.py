@@ -44,7 +44,14 @@ _LONGEST_NAME_BYTES = 255  # of a file; Linux
 _LONGEST_PATH_BYTES = 1024
 
 # Of an Artifact, what is only true of the directory that it was read from.
-_ELSEWHERE: dict[str, object] = {"root": ".", "config": {}, "facts": None, "files": [], "problems": []}
+_ELSEWHERE: dict[str, object] = {
+    "root": ".",
+    "config": {},
+    "facts": None,
+    "remote_code": [],
+    "files": [],
+    "problems": [],
+}
 
 
 def bundle_digest(files: Sequence[BundleFile]) -> str:
@@ -58,7 +65,7 @@ def manifest_of(artifact: Artifact, plan: ServingPlan, options: BundleOptions, f
     return Manifest(
         deploytk=__version__,
         name=options.name,
-        model=dataclasses.replace(artifact, root=Path(), config={}, facts=None, files=(), problems=()),
+        model=dataclasses.replace(artifact, root=Path(), config={}, facts=None, remote_code=(), files=(), problems=()),
         plan=plan.at("."),
         app=_app(options.app, options.title, options.golden),
         card=Card(options.license, options.base_model),

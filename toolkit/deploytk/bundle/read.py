@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
+from deploytk.artifact import names_code
 from deploytk.base.digests import hash_files
 from deploytk.base.errors import BundleError
 from deploytk.base.json import parse_json
@@ -32,6 +33,9 @@ def read_bundle(path: Path) -> Bundle:
     homes = _homes(path)
     for file in bundle.files:
         _check(path, file, homes)
+    if bundle.manifest.plan.trusts_remote_code and not names_code(path):
+        what = f"{path / MANIFEST} cannot be read: plan.argv is not the command that the plan itself means"
+        raise BundleError(what, hint=_AGAIN)
     return bundle
 
 

@@ -11,7 +11,7 @@ import typer
 from deploytk.base.errors import UsageError
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
-from deploytk.cli.options import list_of
+from deploytk.cli.options import TrustRemoteCode, list_of
 from deploytk.cli.session import Session, show, unused
 
 if TYPE_CHECKING:
@@ -64,16 +64,29 @@ def bench(
             metavar="A B", help="Measure nothing; judge directory B against A: 0 not worse, 3 worse, 4 unclear."
         ),
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure engines x weights x KV caches x loads, and recommend one. Run again to resume."""
     if compare:
-        unused("models", Dimensions, "gpu", "objective", "output", because="--compare measures nothing")
+        unused(
+            "models",
+            Dimensions,
+            "gpu",
+            "objective",
+            "output",
+            "trust_remote_code",
+            because="--compare measures nothing",
+        )
         _compare(*compare)
+    from deploytk.artifact import names_code
     from deploytk.bench import BenchOptions, run_bench
 
     if not models or output is None:
         raise UsageError("bench needs models and a directory for results", hint="deploytk bench MODEL -o DIR")
-    result = run_bench(models, BenchOptions(dimensions.chosen(), gpu, objective), output, Session.progress)
+    if not any(names_code(model) for model in models):
+        unused("trust_remote_code", because="no model here names code (auto_map)")
+    options = BenchOptions(dimensions.chosen(), gpu, objective, trusts_code=trust_remote_code)
+    result = run_bench(models, options, output, Session.progress)
     show(result, "show_bench")
     if result.failed:
         raise typer.Exit(1)

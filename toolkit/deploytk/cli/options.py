@@ -41,10 +41,21 @@ Template = Annotated[
 TrustBundle = Annotated[
     bool, typer.Option("--trust-bundle", help="Run the app of a bundle even if it is not the one deploytk renders.")
 ]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let LMDeploy run the code that the model names; read it first.")
+]
 ReportFile = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="REPORT", help="Write the report: .json, .md, .html or .xml (JUnit)"),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What of a source that others made may run here."""
+
+    trust_bundle: TrustBundle = False
+    trust_remote_code: TrustRemoteCode = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,7 @@ class Planning:
     kv: Annotated[Literal["none", "int8", "int4"] | None, typer.Option(help="How the KV cache is quantized.")] = None
     tp: Annotated[int | None, typer.Option(min=1, help="GPUs that share the model.")] = None
 
-    def request(self, engine: EngineChoice = "auto") -> PlanRequest:
+    def request(self, engine: EngineChoice = "auto", *, trusts_code: bool = False) -> PlanRequest:
         from deploytk.plan import PlanRequest
 
         return PlanRequest(
@@ -71,12 +82,14 @@ class Planning:
             kv_policy=self.kv,
             tensor_parallel=self.tp,
             serving_engine=None if engine == "auto" else engine,
+            trust_remote_code=trusts_code,
         )
 
     def on_cpu(self) -> Planning:
         """What the CPU engine can follow; raises UsageError for more on the command line."""
         because = "the CPU engine uses no GPU, has one conversation at a time and never quantizes the cache"
         unused("gpu", "max_batch_size", "kv", "tp", because=because, hint="leave it out, or --engine cpu")
+        unused("trust_remote_code", because="the CPU engine runs no code of a model")
         return Planning(session_len=self.session_len)
 
 
@@ -90,6 +103,7 @@ class Packaging:
     golden: Golden = None
     template: Template = None
     trust_bundle: TrustBundle = False
+    trust_remote_code: TrustRemoteCode = False
 
     def options(self, source: Path, app: AppKind) -> BundleOptions:
         from deploytk.bundle import BundleOptions, read_golden

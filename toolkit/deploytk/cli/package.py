@@ -11,7 +11,7 @@ import typer
 from deploytk.cli.command import command
 from deploytk.cli.options import App, ModelDir, Packaging, Planning
 from deploytk.cli.session import show
-from deploytk.cli.source import measured_figures, package_model, refuse_trust
+from deploytk.cli.source import measured_figures, package_model, refuse_trust, refuse_trust_in_no_code
 
 
 @command("deploytk package ./internlm-chat-7b-awq -o ./bundle --license apache-2.0")
@@ -28,7 +28,12 @@ def package(
 ) -> None:
     """Write a bundle: model card, app, Dockerfile and manifest around the (hard-linked) weights."""
     refuse_trust(model)
+    refuse_trust_in_no_code(model)
     options = packaging.options(model, app)
     if report:
         options = dataclasses.replace(options, measured=measured_figures(report, model))
-    show(package_model(model, planning.request(), options, output), "show_bundle", leave_out=("manifest",))
+    show(
+        package_model(model, planning.request(trusts_code=packaging.trust_remote_code), options, output),
+        "show_bundle",
+        leave_out=("manifest",),
+    )

@@ -9,12 +9,14 @@ from pathlib import Path
 import typer
 
 from deploytk.cli.command import command
-from deploytk.cli.options import Engine, ModelDirOrHub, Planning
-from deploytk.cli.session import Session, show
+from deploytk.cli.options import Engine, ModelDirOrHub, Planning, TrustRemoteCode
+from deploytk.cli.session import Session, show, unused
 
 
 @command("deploytk plan ./internlm-chat-7b-awq --gpu A10 --session-len 4096 --kv int8")
-def plan(model: ModelDirOrHub, planning: Planning, engine: Engine = "auto") -> None:
+def plan(
+    model: ModelDirOrHub, planning: Planning, engine: Engine = "auto", trust_remote_code: TrustRemoteCode = False
+) -> None:
     """Decide how a model is served and what VRAM that takes, before anything is deployed."""
     from deploytk.artifact import read_artifact
     from deploytk.artifact.remote import RemoteModel, outline_of
@@ -26,7 +28,9 @@ def plan(model: ModelDirOrHub, planning: Planning, engine: Engine = "auto") -> N
         artifact = read_artifact(place)
     if remote:
         artifact = dataclasses.replace(artifact, root=Path(remote.repo))
-    made = plan_serving(artifact, planning.request(engine))
+    if not artifact.remote_code:
+        unused("trust_remote_code", because=f"{artifact.root} names no code (auto_map)")
+    made = plan_serving(artifact, planning.request(engine, trusts_code=trust_remote_code))
     show(made, "show_plan")
     if made.fits is False:
         raise typer.Exit(3)

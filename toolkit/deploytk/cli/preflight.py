@@ -10,14 +10,15 @@ import typer
 from deploytk.base.durations import seconds_of
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
-from deploytk.cli.options import Template, TrustBundle
+from deploytk.cli.options import Template, Trust
 from deploytk.cli.session import Session, show, unused
-from deploytk.cli.source import refuse_template
+from deploytk.cli.source import refuse_template, refuse_trust_in_no_code
 
 
 @command("deploytk preflight ./bundle --gpu A10")
 def preflight(
     source: Annotated[Path, source_argument("BUNDLE|APP", "A bundle, or the directory of an app.")],
+    trust: Trust,
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -33,7 +34,6 @@ def preflight(
         bool, typer.Option("--network", help="Let pip resolve the requirements, on the package index.")
     ] = False,
     template: Template = None,
-    trust_bundle: TrustBundle = False,
 ) -> None:
     """Start an app as a hub will, and name what would keep it queueing: 0 it can run, 1 it cannot."""
     from deploytk.preflight import PreflightOptions
@@ -47,7 +47,8 @@ def preflight(
         within_s=seconds_of(within),
         with_network=network,
         template=template,
-        trusts_bundle=trust_bundle,
+        trusts_bundle=trust.trust_bundle,
+        trusts_code=trust.trust_remote_code,
     )
     found = look_at(source, options, Session.progress)
     show(found, "show_preflight")
@@ -56,14 +57,15 @@ def preflight(
 
 
 def _refuse_unused(source: Path, template: Path | None) -> None:
-    from deploytk.bundle import is_bundle
+    from deploytk.bundle import is_bundle, read_bundle
     from deploytk.preflight import is_model
 
     if is_bundle(source):
         refuse_template(template)
+        refuse_trust_in_no_code(source, read_bundle(source).manifest.plan.engine)
     if not source.is_dir() or is_bundle(source):
         return
-    unused("template", because=f"{source} is not a bundle")
+    unused("template", "trust_remote_code", because=f"{source} is not a bundle")
     if not is_model(source):
         unused("trust_bundle", because=f"{source} is an app without a model, which is run in any case")
     unused("gpu", because=f"{source} is an app without a plan, so nothing says what memory it takes")

@@ -178,7 +178,7 @@ def _takes_images(place: Target) -> bool:
 
 
 def _publish_image(image: str, place: Any, where: Where) -> None:
-    refuse_packaging(f"{image} is an image", "template", "trust_bundle")
+    refuse_packaging(f"{image} is an image", "template", "trust_bundle", "trust_remote_code")
     unused(*Session.given.keys() & {"base"}, because=f"{image} is an image already")
     if where.plan:
         found = place.preview_image(image, where.options())
@@ -214,5 +214,6 @@ def _preflight(bundle: Bundle, place: Target, gpu: str | None) -> None:
         return
     from deploytk.preflight import PreflightOptions, preflight, require_passed
 
-    wanted = PreflightOptions(gpu=gpu, platform=place.about.platform, trusts_bundle=True)  # `bundle_of` has looked
+    # `bundle_of` has looked at app and code.
+    wanted = PreflightOptions(gpu=gpu, platform=place.about.platform, trusts_bundle=True, trusts_code=True)
     require_passed(preflight(bundle.path, wanted, Session.progress))

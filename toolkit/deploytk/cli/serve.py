@@ -11,9 +11,9 @@ import typer
 
 from deploytk.base.errors import UsageError
 from deploytk.cli.command import command
-from deploytk.cli.options import App, Engine, ModelBundleOrImage, Planning, Template, TrustBundle
+from deploytk.cli.options import App, Engine, ModelBundleOrImage, Planning, Template, Trust
 from deploytk.cli.session import Session, show, unused
-from deploytk.cli.source import planning_for, refuse_template, source_kind, trusts
+from deploytk.cli.source import planning_for, refuse_template, source_kind, trusts, trusts_code
 
 _WITH_AN_APP = {"image": "an image", "bundle": "a bundle"}
 
@@ -49,9 +49,9 @@ def serve(
     listening: Listening,
     planning: Planning,
     rendering: Rendering,
+    trust: Trust,
     engine: Engine = "auto",
     app: App = "gradio",
-    trust_bundle: TrustBundle = False,
 ) -> None:
     """Run the very app that would be published, here; Ctrl-C stops it."""
     from deploytk.serve import ServeOptions, open_endpoint, wait_while_running
@@ -63,9 +63,9 @@ def serve(
         host=listening.host,
         port=listening.port,
         app=app,
-        request=planning.request(),
+        request=planning.request(trusts_code=trusts_code(source, trust.trust_remote_code, engine)),
         template=rendering.template,
-        trusts_bundle=trusts(source, trust_bundle),
+        trusts_bundle=trusts(source, trust.trust_bundle),
     )
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -16,9 +16,9 @@ from deploytk.base.json import to_json
 from deploytk.base.terminal import printable
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
-from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile, TrustBundle
+from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile, Trust
 from deploytk.cli.session import Session, show, unused
-from deploytk.cli.source import planning_for, trusts
+from deploytk.cli.source import planning_for, trusts, trusts_code
 
 if TYPE_CHECKING:
     from deploytk.serve import ServeOptions
@@ -129,8 +129,8 @@ def smoke(
     load: Load,
     planning: Planning,
     kept: Kept,
+    trust: Trust,
     engine: Engine = "auto",
-    trust_bundle: TrustBundle = False,
 ) -> None:
     """Measure VRAM and latency, check the answers, judge: 0 good, 1 wrong, 3 over budget, 4 cannot tell."""
     from deploytk.smoke import gather, judge
@@ -140,7 +140,9 @@ def smoke(
         unused("api_key_env", because="an app that is started here takes the keys in DEPLOYTK_API_KEYS")
     budget, workload = limits.chosen(), load.workload()
     options = _serving(planning_for(source, planning, engine), load, engine)
-    options = dataclasses.replace(options, trusts_bundle=trusts(source, trust_bundle))
+    options = dataclasses.replace(options, trusts_bundle=trusts(source, trust.trust_bundle))
+    if trusts_code(source, trust.trust_remote_code, engine):
+        options = dataclasses.replace(options, request=dataclasses.replace(options.request, trust_remote_code=True))
     evidence = gather(source, options, workload, Session.progress)
     report = judge(evidence, budget)
     problems = kept.write(evidence, budget, report)

@@ -83,7 +83,7 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
 
     Raises BundleError for a bundle whose app is not deploytk's, unless it is trusted: a model may bring one.
     """
-    from deploytk.bundle import bundle_place, is_bundle, read_bundle, require_own_app
+    from deploytk.bundle import bundle_place, is_bundle, read_bundle, require_own_app, require_trusted_code
 
     if is_bundle(source):
         refuse_packaging(f"{source} is a bundle", *more)
@@ -91,8 +91,12 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
         bundle = read_bundle(source)
         if not packaging.trust_bundle:
             require_own_app(bundle, packaging.template)
+        refuse_trust_in_no_code(source, bundle.manifest.plan.engine)
+        require_trusted_code(bundle, is_trusted=packaging.trust_remote_code)
         return bundle
     refuse_trust(source)
+    refuse_trust_in_no_code(source, request.serving_engine)
+    request = dataclasses.replace(request, trust_remote_code=packaging.trust_remote_code)
     options = packaging.options(source, app)
     return package_model(source, request, options, bundle_place(source, options.name))
 
@@ -112,6 +116,28 @@ def refuse_template(template: Path | None) -> None:
 
 def refuse_trust(source: Path) -> None:
     unused("trust_bundle", because=f"{source} is a model directory, for which deploytk renders the app")
+
+
+def trusts_code(source: str, trust_remote_code: bool, engine: EngineChoice) -> bool:
+    """Whether code that the model of `source` names may run; raises UsageError for the option where none would."""
+    kind = source_kind(source)
+    if kind in ("url", "image"):
+        unused("trust_remote_code", because=f"{source} is {_AS_IT_IS[kind]}, with a command of its own")
+    elif trust_remote_code:
+        from deploytk.serve import choose_engine
+
+        refuse_trust_in_no_code(Path(source.removeprefix("file://")), choose_engine(engine))
+    return trust_remote_code
+
+
+def refuse_trust_in_no_code(source: Path, engine: str | None = None) -> None:
+    """Raises UsageError for --trust-remote-code where no code would run, whoever said so."""
+    from deploytk.artifact import names_code
+
+    if engine == "cpu":
+        unused("trust_remote_code", because="the CPU engine runs no code of a model")
+    if not names_code(source):
+        unused("trust_remote_code", because=f"{source} names no code (auto_map)")
 
 
 def trusts(source: str, trust_bundle: bool) -> bool:

@@ -12,6 +12,7 @@ from deploytk.lmdeploy.features import (
     FIRST_WITHOUT_WORKSPACES,
     NEWEST_FOR_PYTHON_3_9,
     allocates_pool_in_slabs,
+    asks_before_remote_code,
     folds_latent_attention,
     goes_with_gradio_6,
     has_static_int8,
@@ -33,6 +34,7 @@ from deploytk.lmdeploy.flags import (
     quant_policy,
     smallest_capability_for_4_bits,
 )
+from deploytk.lmdeploy.installed import installed_version
 from deploytk.lmdeploy.overhead import overhead_rows
 from deploytk.lmdeploy.support import OWN_ARCHITECTURE, support
 from deploytk.lmdeploy.versions import NEWEST, VERSIONS, LmdeployEngine, VersionRange, release_index
@@ -66,6 +68,7 @@ __all__ = [
     "advisories_in",
     "advisories_of",
     "allocates_pool_in_slabs",
+    "asks_before_remote_code",
     "block_tokens",
     "chat_template_names",
     "compatibility",
@@ -77,6 +80,7 @@ __all__ = [
     "has_kernels",
     "has_static_int8",
     "has_wheel_for_python_3_9",
+    "installed_version",
     "legacy_base",
     "models_page",
     "overhead_rows",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from deploytk.lmdeploy.versions import release_index
 
 FIRST_WITHOUT_WORKSPACES = "0.8.0"
@@ -13,6 +15,12 @@ NEWEST_FOR_PYTHON_3_9 = "0.10.2"
 
 def _is_from(version: str, first: str) -> bool:
     return release_index(version) >= release_index(first)
+
+
+def asks_before_remote_code(version: str) -> bool:
+    """It runs code that a model names with --trust-remote-code alone; before, always. Of any version, known or not."""
+    numbers = re.findall(r"\d+", version)[:2]
+    return [int(number) for number in numbers] >= [0, 13]
 
 
 def splits_vocabulary(version: str) -> bool:

@@ -25,9 +25,8 @@ def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> 
     has_code = artifact.layout == "huggingface" and any(file.path.endswith(".py") for file in artifact.files)
     if has_code and lmdeploy.has_flag(version, "--trust-remote-code") and not request.trust_remote_code:
         yield "the model brings Python code, which LMDeploy runs only with --trust-remote-code; read it first"
-    names_code = any("auto_map" in problem.message for problem in artifact.problems)
-    if names_code and not lmdeploy.has_flag(version, "--trust-remote-code"):
-        yield f"LMDeploy {version} runs the code that auto_map names without being asked: read it before you serve this"
+    if artifact.remote_code and request.trust_remote_code:
+        yield f"LMDeploy {version} runs the code that {artifact.remote_code[0]} names (auto_map): you trust it"
     if artifact.config_format == "ini" and lmdeploy.has_flag(version, "--quant-policy"):
         yield f"LMDeploy {version} ignores the settings in config.ini: the flags repeat them"
         limit = logn_beyond(artifact)

@@ -13,6 +13,7 @@ from deploytk.plan.alternatives import find_alternatives
 from deploytk.plan.caveats import about_memory, about_model
 from deploytk.plan.kv import kv_bytes_per_token
 from deploytk.plan.memory import PREFILL, Memory, Vram
+from deploytk.plan.remote_code import require_trust
 from deploytk.plan.value import PlanRequest, ServingPlan
 
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
@@ -40,6 +41,7 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
 
 def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     version, engine = _engine(artifact, request)
+    require_trust(artifact.remote_code, version, str(artifact.root), is_trusted=request.trust_remote_code)
     ranks = _ranks(artifact, request)
     kv_policy, quant_policy = _kv(artifact, request, version)
     memory = Memory.of(artifact, (version, engine), ranks, kv_policy, find_gpu(request.gpu) if request.gpu else None)
@@ -70,7 +72,9 @@ def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         notes=(),
         alternatives=(),
     )
-    argv, config_ini = plan.command(artifact, trusts_remote_code=request.trust_remote_code)
+    argv, config_ini = plan.command(
+        artifact, trusts_remote_code=request.trust_remote_code and bool(artifact.remote_code)
+    )
     notes = (*about_memory(artifact, plan, memory), *about_model(artifact, plan, request))
     return dataclasses.replace(plan, argv=argv, config_ini=config_ini, notes=notes)
 

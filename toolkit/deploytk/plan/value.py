@@ -36,7 +36,7 @@ class PlanRequest:
     serving_engine: ServingEngine | None = None
     cache_max_entry_count: float | None = None  # the share itself instead of the sessions that must fit
     model_name: str | None = None  # what /v1/models shows; the directory's name by default
-    trust_remote_code: bool = False
+    trust_remote_code: bool = False  # code that the model names (auto_map) may run
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,11 @@ class ServingPlan:
         """The same plan for the same model at another path."""
         argv = (*self.argv[:MODEL_AT], model, *self.argv[MODEL_AT + 1 :])
         return dataclasses.replace(self, argv=argv)
+
+    @property
+    def trusts_remote_code(self) -> bool:
+        """Whether the server is started so that it runs code which the model names."""
+        return "--trust-remote-code" in self.argv[MODEL_AT + 1 :]
 
     def command(self, artifact: Artifact, *, trusts_remote_code: bool = False) -> Command:
         """What starts the server that this plan describes, for a model of that kind at its root."""
@@ -135,7 +140,7 @@ class ServingPlan:
         """
         plan = typed(cls, found, "plan")
         plan._require_sense()
-        argv, config_ini = plan.command(artifact)
+        argv, config_ini = plan.command(artifact, trusts_remote_code=plan.trusts_remote_code)
         if plan.argv != argv:
             raise ValueError("plan.argv is not the command that the plan itself means")
         if plan.config_ini != config_ini:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploytk.base.errors import EndpointError, UsageError
 from deploytk.base.progress import Progress
-from deploytk.bundle import Bundle, is_bundle, read_bundle, require_own_app
+from deploytk.bundle import Bundle, is_bundle, read_bundle, require_own_app, require_trusted_code
 from deploytk.bundle.links import link_or_copy
 from deploytk.hardware.catalogue import find_gpu
 from deploytk.preflight.probe import Start, start_app
@@ -34,6 +34,7 @@ class PreflightOptions:
     with_network: bool = False  # ask pip whether it can resolve the requirements
     template: Path | None = None  # what else than the shipped files the app of a bundle is rendered from
     trusts_bundle: bool = False  # whatever app a bundle or a model directory brings is run
+    trusts_code: bool = False  # code that the model names may run where the bundle is served
 
 
 def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Preflight:
@@ -51,6 +52,8 @@ def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Pr
         bundle = read_bundle(source) if is_bundle(source) else None
         if not options.trusts_bundle:
             _require_trust(source, bundle, options)
+        if bundle:
+            require_trusted_code(bundle, is_trusted=options.trusts_code)
         app = _app_of(bundle, Path(directory) / "app") if bundle else source
         findings = _look(app, bundle, options, platform)
         started: Start | None = None

@@ -20,8 +20,16 @@ from deploytk.base.errors import UsageError
 from deploytk.base.import_path import python_environment
 from deploytk.base.processes import running, wait_until
 from deploytk.base.progress import Progress
-from deploytk.bundle import START, BundleOptions, is_bundle, read_bundle, render_bundle, require_own_app
-from deploytk.plan import plan_serving
+from deploytk.bundle import (
+    START,
+    BundleOptions,
+    is_bundle,
+    read_bundle,
+    render_bundle,
+    require_own_app,
+    require_trusted_code,
+)
+from deploytk.plan import plan_serving, require_trust_here
 from deploytk.serve.asking import own_key
 from deploytk.serve.chat_template import require_ending_template
 from deploytk.serve.endpoint import Endpoint, EngineChoice, Served, ServeOptions, attach, chosen_port, is_ready
@@ -38,6 +46,8 @@ def running_locally(path: Path, options: ServeOptions, progress: Progress) -> It
         work = Path(directory)
         require_ending_template(path)
         served = _served(path, engine, options, work, progress)
+        if engine == "turbomind":
+            _require_trust(served, options)
         places = os.pathsep.join(home.rstrip(os.sep) for home in link_homes(path))
         own = dataclasses.replace(options, environment=(*options.environment, ("DEPLOYTK_WEIGHTS", places)))
         with _running_app(served, engine, own, work, progress) as endpoint:
@@ -82,6 +92,13 @@ def _served(path: Path, engine: str, options: ServeOptions, work: Path, progress
     request = dataclasses.replace(options.request, serving_engine=serving_engine, model_name=bundle_options.name)
     plan = plan_serving(artifact, request)
     return Served(render_bundle(artifact, plan, bundle_options, work / "bundle", progress), artifact)
+
+
+def _require_trust(served: Served, options: ServeOptions) -> None:
+    """Raises TrustError when LMDeploy, as planned or as it is here, would run code of the model that nobody trusts."""
+    is_trusted = options.request.trust_remote_code
+    require_trusted_code(served.bundle, is_trusted=is_trusted)
+    require_trust_here(served.artifact.remote_code, str(served.artifact.root), is_trusted=is_trusted)
 
 
 @contextmanager

@@ -1,0 +1,36 @@
+"""Whether an engine would run code that a model names, and whether somebody said that it may."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deploytk import lmdeploy
+from deploytk.base.errors import TrustError
+
+FLAG = "--trust-remote-code"
+
+
+def require_trust(
+    named: Sequence[str], version: str | None, what: str, *, is_trusted: bool, asks: bool = False
+) -> None:
+    """Raises TrustError when LMDeploy `version` would run code of the model `what` that nobody trusts.
+
+    `named` are the files that name code; `asks` says that the server is started with --trust-remote-code. The CPU
+    engine, whose version is None, runs none.
+    """
+    if is_trusted or not named or version is None:
+        return
+    if asks:
+        raise _untrusted(f"{what} is to be served with {FLAG}, and {named[0]} names code")
+    if not lmdeploy.asks_before_remote_code(version):
+        raise _untrusted(f"LMDeploy {version} runs unasked the code that {named[0]} of {what} names (auto_map)")
+
+
+def require_trust_here(named: Sequence[str], what: str, *, is_trusted: bool) -> None:
+    """The same for the LMDeploy that is installed here, which is not always the one of a plan."""
+    if named and not is_trusted:
+        require_trust(named, lmdeploy.installed_version() or "of unknown version", what, is_trusted=False)
+
+
+def _untrusted(message: str) -> TrustError:
+    return TrustError(message, hint=f"read that code, then say {FLAG}, or take a model without code")
