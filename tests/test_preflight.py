@@ -13,6 +13,7 @@ from threading import Thread
 
 import pytest
 from bundles import make_bundle
+from commands import run
 from conftest import MODELS
 
 from deploytk.base.errors import EndpointError, TryAgainError, UsageError
@@ -55,7 +56,7 @@ def _codes(found: Preflight) -> set[str]:
 def test_every_fault_of_the_app_that_stayed_in_the_queue_is_named() -> None:
     found = _check(QUEUEING, within_s=3)
 
-    assert not found.passed
+    assert found.status == "fail"
     assert _codes(found) == {
         "downloads-at-start",
         "converts-at-start",
@@ -79,7 +80,7 @@ def test_the_app_of_a_bundle_passes(tmp_path: Path) -> None:
 
     found = _check(bundle.path, within_s=20)
 
-    assert found.passed, found.findings
+    assert found.status == "pass", found.findings
     assert found.findings == ()
     assert found.listens_on == ("0.0.0.0:7860",)
     assert found.first_answer_s is not None
@@ -124,16 +125,16 @@ def test_an_app_that_ends_shows_its_last_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("requirements", "code", "passed"),
-    [("nosuchmodule==1.0\n", "cannot-start-here", True), ("", "ends-at-start", False)],
+    ("requirements", "code", "status"),
+    [("nosuchmodule==1.0\n", "cannot-start-here", "inconclusive"), ("", "ends-at-start", "fail")],
 )
 def test_a_module_that_is_not_here_is_an_error_only_when_nobody_installs_it(
-    tmp_path: Path, requirements: str, code: str, passed: bool
+    tmp_path: Path, requirements: str, code: str, status: str
 ) -> None:
     found = _check(_app(tmp_path / "app", "import nosuchmodule\n", requirements))
 
     assert _codes(found) == {code}
-    assert found.passed is passed
+    assert found.status == status
 
 
 def test_no_gpu_tool_is_there_and_home_is_empty(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_no_gpu_tool_is_there_and_home_is_empty(tmp_path: Path) -> None:
         "assert os.system('python -c \"import httpx\"') == 0\n"
     ) + SERVER.format(host="0.0.0.0", port=7860, status=200)
 
-    assert _check(_app(tmp_path / "app", source)).passed
+    assert _check(_app(tmp_path / "app", source)).status == "pass"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_what_the_text_of_an_app_says(tmp_path: Path, source: str, codes: set[st
 
 @pytest.mark.parametrize("source", ["\0", "(" * 500, "x = " + "-" * 5000 + "1"])
 def test_source_that_is_none_is_a_finding(tmp_path: Path, source: str) -> None:
-    assert not _check(_app(tmp_path / "app", source)).passed
+    assert _check(_app(tmp_path / "app", source)).status == "fail"
 
 
 def test_a_model_that_the_tier_cannot_hold_is_an_error(tmp_path: Path) -> None:
@@ -209,6 +210,26 @@ def test_a_model_that_the_tier_cannot_hold_is_an_error(tmp_path: Path) -> None:
     found = _check(bundle.path, within_s=20, gpu="1G")
 
     assert "too-little-memory" in _codes(found)
+
+
+def test_requirements_that_no_index_was_asked_about_are_not_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+
+    source = SERVER.format(host="0.0.0.0", port=7860, status=200)
+    found = _check(_app(tmp_path / "app", source, "fastapi==0.115.0\n"), with_network=True)
+
+    assert _codes(found) == {"not-checked"}
+    assert (found.status, found.resolved_by_pip) == ("inconclusive", False)
+
+
+@pytest.mark.parametrize(("requirements", "code"), [("nosuchmodule==1.0\n", 4), ("", 1)])
+def test_the_exit_code_tells_what_failed_from_what_was_not_tried(tmp_path: Path, requirements: str, code: int) -> None:
+    done = run("preflight", str(_app(tmp_path / "app", "import nosuchmodule\n", requirements)))
+
+    assert done.code == code
 
 
 def test_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
@@ -224,7 +245,7 @@ def test_the_app_is_started_by_the_python_that_is_named(tmp_path: Path) -> None:
 
     found = _check(app, python=python)
 
-    assert found.passed
+    assert found.status == "pass"
     assert found.python_here == "3.9.18"
     with pytest.raises(UsageError, match="is no Python"):
         _check(app, python=tmp_path / "nothing")
@@ -252,7 +273,7 @@ def test_the_command_prints_the_value_and_fails_for_a_bad_app() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 1
-    assert json.loads(done.stdout)["passed"] is False
+    assert json.loads(done.stdout)["status"] == "fail"
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from deploytk.cli.options import Template, Trust
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import refuse_template, refuse_trust_in_no_code
 
+_EXIT = {"fail": 1, "inconclusive": 4}
+
 
 @command("deploytk preflight ./bundle --gpu A10")
 def preflight(
@@ -35,7 +37,7 @@ def preflight(
     ] = False,
     template: Template = None,
 ) -> None:
-    """Start an app as a hub will, and name what would keep it queueing: 0 it can run, 1 it cannot."""
+    """Start an app as a hub will, and name what would keep it queueing: 0 it runs, 1 it cannot, 4 it was not tried."""
     from deploytk.preflight import PreflightOptions
     from deploytk.preflight import preflight as look_at
 
@@ -52,8 +54,8 @@ def preflight(
     )
     found = look_at(source, options, Session.progress)
     show(found, "show_preflight")
-    if not found.passed:
-        raise typer.Exit(1)
+    if found.status != "pass":
+        raise typer.Exit(_EXIT[found.status])
 
 
 def _refuse_unused(source: Path, template: Path | None) -> None:

@@ -79,10 +79,14 @@ def _others(kept: Sequence[str], app_kept: Sequence[str]) -> list[tuple[str, str
     return rows
 
 
+_STATUS = {"pass": "passed", "fail": "not passed", "inconclusive": "not tried to the end"}
+
+
 def show_preflight(found: Preflight) -> None:
     for finding in found.findings:
         style = "bold red" if finding.level == "error" else "yellow"
-        console().print(Text(f"{finding.level}: {finding.message}", style=style))
+        level = "cannot be told" if finding.level == "unknown" else finding.level
+        console().print(Text(f"{level}: {finding.message}", style=style))
         console().print(Text(f"  {finding.hint}", style="dim"))
     answer = "none" if found.first_answer_s is None else f"after {found.first_answer_s:.1f} s"
     asked = "" if found.resolved_by_pip else "; --network lets pip resolve the requirements"
@@ -92,6 +96,6 @@ def show_preflight(found: Preflight) -> None:
             ("listens on", ", ".join(found.listens_on) or "nothing"),
             ("ran", "; ".join(found.ran) or "no slow program"),
             ("Python", f"{found.python_here} here, {found.python_there} on {found.platform}{asked}"),
-            ("pre-flight", "passed" if found.passed else "not passed"),
+            ("pre-flight", _STATUS[found.status]),
         ]
     )

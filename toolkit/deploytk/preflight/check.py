@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from deploytk.hardware.catalogue import find_gpu
 from deploytk.preflight.probe import Start, start_app
 from deploytk.preflight.requirements import ask_pip, check_packages, check_requirements
 from deploytk.preflight.source import check_source
-from deploytk.preflight.value import Finding, Preflight
+from deploytk.preflight.value import Finding, Preflight, Status
 from deploytk.publish.platform import Platform
 from deploytk.publish.target import strictest_platform
 from deploytk.publish.targets.common.app_repository import write_app
 
+_LEVELS = ("error", "unknown", "warning")
 _RAM_SHARE = 0.9  # the rest is the system's
 
 
@@ -64,19 +66,26 @@ def preflight(source: Path, options: PreflightOptions, progress: Progress) -> Pr
         if options.with_network and (app / "requirements.txt").is_file():
             progress.note("asking pip to resolve the requirements")
             findings += ask_pip(app, platform)
-    findings = sorted(dict.fromkeys(findings), key=lambda finding: finding.level)
+    findings = sorted(dict.fromkeys(findings), key=lambda finding: _LEVELS.index(finding.level))
     return Preflight(
         platform=platform.name,
         app=str(source),
-        passed=not any(finding.level == "error" for finding in findings),
+        status=_status(findings),
         findings=tuple(findings),
         first_answer_s=started.first_answer_s if started else None,
         listens_on=tuple(f"{host}:{port}" for host, port in started.listens_on) if started else (),
         ran=started.ran if started else (),
         python_here=version,
         python_there=".".join(map(str, platform.python)),
-        resolved_by_pip=options.with_network,
+        resolved_by_pip=options.with_network and not any(finding.code == "not-checked" for finding in findings),
     )
+
+
+def _status(findings: Sequence[Finding]) -> Status:
+    levels = {finding.level for finding in findings}
+    if "error" in levels:
+        return "fail"
+    return "inconclusive" if "unknown" in levels else "pass"
 
 
 def _require_trust(source: Path, bundle: Bundle | None, options: PreflightOptions) -> None:
@@ -186,7 +195,7 @@ def _ending(start: Start, app: Path, doing: str) -> Finding:
         named = place.read_text(encoding="utf-8", errors="replace").lower() if place.is_file() else ""
         if module.lower().replace("_", "-") in named.replace("_", "-"):
             hint = f"pip install {module}, then run again; until then only what can be read was checked"
-            return Finding("warning", "cannot-start-here", f"it needs {module}, which is not installed here", hint)
+            return Finding("unknown", "cannot-start-here", f"it needs {module}, which is not installed here", hint)
         message = f"it needs {module}, which requirements.txt does not name"
         return Finding("error", "ends-at-start", message, f"add {module} to requirements.txt")
     return Finding(

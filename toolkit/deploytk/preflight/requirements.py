@@ -10,6 +10,13 @@ from pathlib import Path
 from deploytk.preflight.value import Finding
 from deploytk.publish.platform import Platform
 
+_NO_INDEX = (
+    "NewConnectionError",
+    "NameResolutionError",
+    "ConnectTimeoutError",
+    "ProxyError",
+    "SSLError",
+)  # pip's words
 _LIMIT_S = 300.0
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?\s*(?P<version>[^;#]*?)\s*(;.*)?")
 
@@ -107,9 +114,12 @@ def ask_pip(app: Path, platform: Platform) -> list[Finding]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         hint = "run again, or look at the requirements by hand"
-        return [Finding("warning", "not-checked", f"pip did not resolve them in {_LIMIT_S:.0f} s", hint)]
+        return [Finding("unknown", "not-checked", f"pip did not resolve them in {_LIMIT_S:.0f} s", hint)]
     if done.returncode == 0:
         return []
+    if any(sign in done.stderr for sign in _NO_INDEX):
+        hint = "look at the network or at PIP_INDEX_URL, then run again"
+        return [Finding("unknown", "not-checked", "the package index does not answer", hint)]
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["ERROR: no reason given"]
     message = f"pip cannot install the requirements for Python {python}: {errors[0].removeprefix('ERROR: ')[:300]}"
     return [Finding("error", "unresolvable", message, "change the version that it names")]

@@ -13,9 +13,12 @@ Code = Literal[
 ]  # fmt: skip
 
 
+Status = Literal["pass", "fail", "inconclusive"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    level: Literal["error", "warning"]  # an error keeps the app from ever being ready
+    level: Literal["error", "unknown", "warning"]  # error: the app will never be ready; unknown: was not tried here
     code: Code
     message: str
     hint: str
@@ -25,7 +28,7 @@ class Finding:
 class Preflight:
     platform: str
     app: str  # the directory that was looked at
-    passed: bool  # no errors
+    status: Status  # pass: the app was started, answered, and has no errors; inconclusive: it could not be tried
     findings: tuple[Finding, ...]
     first_answer_s: float | None  # from start to the first answer at /; None when there was none
     listens_on: tuple[str, ...]  # HOST:PORT of every server that the app opened

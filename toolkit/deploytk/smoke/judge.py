@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
@@ -12,6 +12,7 @@ from deploytk.hardware.catalogue import MIB
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.counters import Counters
+from deploytk.smoke.doubts import doubts_of
 from deploytk.smoke.figures import counts_of, latency_of, throughput_of, tokens_of
 from deploytk.smoke.measure import Measurement
 from deploytk.smoke.memory import VramReport
@@ -32,12 +33,6 @@ from deploytk.smoke.selfcheck import ClientCheck
 from deploytk.smoke.workload import Workload
 
 _LEAST_SAMPLES = 11  # for a median that can be believed, MLPerf Inference
-_LEAST_HEADROOM = 3.0  # what the client could do, against what it had to do
-_MOST_TTFT_ERROR_MS = 5.0
-_MOST_GAP_ERROR_MS = 3.0
-_MOST_DISPATCH_DELAY_MS = 10.0
-_BUSIEST_CLIENT = 0.9  # of one core
-_MEMORY = ("vram.peak_mib",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +94,13 @@ def judge(evidence: Evidence, budget: Budget) -> Report:
     client = _client(evidence, tokens, latency)
     identity = dataclasses.replace(evidence.identity, baseline_key=evidence.identity.key(workload))
     checks = tuple(_checks(latency, throughput, evidence.vram, budget))
-    doubts = tuple(_doubts(evidence, client, latency))
+    doubts = tuple(doubts_of(client, latency, workload, identity))
+    doubted = {check: [one.why for one in doubts if one.could_turn(check, latency.window_s)] for check in checks}
     return Report(
         schema=SCHEMA,
         kind=evidence.kind,
         created=evidence.created,
-        verdict=_verdict(evidence, counts, checks, doubts, _stranger(identity, budget)),
+        verdict=_verdict(evidence, counts, doubted, tuple(doubt.why for doubt in doubts), _stranger(identity, budget)),
         identity=identity,
         load_s=evidence.load_s,
         vram=evidence.vram,
@@ -147,27 +143,6 @@ def _check(
     yield BudgetCheck(metric, op, limit, value, "pass" if is_kept else "fail")
 
 
-def _doubts(evidence: Evidence, client: ClientReport, latency: Latency) -> Iterator[str]:
-    """What speaks against believing the times."""
-    if client.headroom is not None and client.headroom < _LEAST_HEADROOM:
-        yield f"the client can read only {client.headroom:.1f} times as fast as the server answered"
-    if client.lag_p99_ms is not None and client.lag_p99_ms > _MOST_GAP_ERROR_MS:
-        yield f"the client was woken up to {client.lag_p99_ms:.1f} ms late while it measured"
-    if client.cpu_frac > _BUSIEST_CLIENT:
-        yield f"the client itself was busy {client.cpu_frac:.0%} of the time"
-    if client.check and client.check.ttft_error_ms > _MOST_TTFT_ERROR_MS:
-        yield f"the client saw first tokens {client.check.ttft_error_ms:.1f} ms late in its self-check"
-    if client.check and client.check.gap_error_p99_ms > _MOST_GAP_ERROR_MS:
-        yield f"the client was off by {client.check.gap_error_p99_ms:.1f} ms in its self-check"
-    delay = latency.dispatch_delay_ms
-    late = delay.p99 if delay.n >= 100 else delay.p90
-    if evidence.workload.rate and late is not None and late > _MOST_DISPATCH_DELAY_MS:
-        yield f"requests were sent {late:.0f} ms after they were due"
-    slowed = evidence.identity.gpu.slowed_by if evidence.identity.gpu else ()
-    if slowed:
-        yield f"the GPU was slowed down: {', '.join(slowed)}"
-
-
 def _stranger(identity: Identity, budget: Budget) -> str:
     """Why a baseline says nothing about this measurement, "" when it does."""
     if budget.baseline_key is None or budget.baseline_key == identity.baseline_key:
@@ -176,7 +151,11 @@ def _stranger(identity: Identity, budget: Budget) -> str:
 
 
 def _verdict(
-    evidence: Evidence, counts: Counts, checks: tuple[BudgetCheck, ...], doubts: tuple[str, ...], stranger: str
+    evidence: Evidence,
+    counts: Counts,
+    checks: Mapping[BudgetCheck, Sequence[str]],  # with the doubts that could turn it
+    doubts: tuple[str, ...],
+    stranger: str,
 ) -> Verdict:
     wrong = [f"{finding.check}: {finding.detail}" for finding in evidence.findings if finding.status == "fail"]
     if counts.failed:
@@ -187,16 +166,14 @@ def _verdict(
     unclear = [stranger] * bool(stranger and checks)
     if evidence.vram and evidence.vram.foreign_processes:
         unclear.append(f"{evidence.vram.foreign_processes} other process(es) computed on the GPU")
-    # A slow client excuses times, not memory.
-    exceeded = [c for c in checks if c.status == "fail" and not unclear and (c.metric in _MEMORY or not doubts)]
+    exceeded = [check for check, doubted in checks.items() if check.status == "fail" and not unclear and not doubted]
     if exceeded:
         reasons = (f"{check.metric} is {check.value:.1f}, {check.op} {check.limit:g} asked for" for check in exceeded)
         return Verdict("fail", 3, tuple(reasons), doubts)
     unclear += [_unclear(check, counts) for check in checks if check.status == "inconclusive"]
     if checks and evidence.has_ended_early:
         unclear.append(f"only {counts.issued} requests within {evidence.workload.total_within_s:.0f} s")
-    # Without a budget nobody relies on the times, and the answers were right.
-    unclear += doubts if checks else ()
+    unclear += dict.fromkeys(why for doubted in checks.values() for why in doubted)
     if unclear:
         return Verdict("inconclusive", 4, tuple(unclear), doubts)
     return Verdict("pass", 0, (), doubts)
