@@ -192,7 +192,7 @@ def test_pickled_weights_are_read_from_their_index_alone(model_copy: Callable[[s
     artifact = read_artifact(root)
 
     assert (artifact.weight_format, artifact.made_by) == ("awq", "lmdeploy 0.0.10-0.3.0")
-    assert "is a pickle" in _messages(root, "warning")
+    assert "-00001.bin would call os.system when it is loaded" in _messages(root, "error")
     assert not Path("/tmp/owned").exists()
 
 

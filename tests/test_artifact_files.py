@@ -155,7 +155,7 @@ def test_pickled_weights_have_the_parameters_of_their_shape(model_copy: ModelCop
     artifact = read_artifact(root)
 
     assert artifact.parameters == expected
-    assert "pytorch_model.bin is a pickle, which can run code" in _messages(root, "warning")
+    assert "pytorch_model.bin is a pickle that cannot be read to its end" in _messages(root, "error")
 
 
 def test_pickled_internlm_has_the_parameters_that_its_authors_count(model_copy: ModelCopy) -> None:

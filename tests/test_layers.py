@@ -22,6 +22,7 @@ ORDER = """
 OWNERS = {
     "docker": {"image/docker"},
     "pynvml": {"hardware"},
+    "picklescan": {"artifact"},
     "huggingface_hub": {"publish/targets/huggingface", "bundle"},
     "jinja2": {"bundle", "serve"},
     "modelscope_hub": {"publish/targets/modelscope"},

@@ -1,6 +1,7 @@
 """Stage 1: model directory -> Artifact."""
 
 from deploytk.artifact.attention import Attention, LatentAttention
+from deploytk.artifact.contents import refuse_contents
 from deploytk.artifact.read import read_artifact
 from deploytk.artifact.remote_code import names_code
 from deploytk.artifact.security import security_problems
@@ -20,5 +21,6 @@ __all__ = [
     "WeightFormat",
     "names_code",
     "read_artifact",
+    "refuse_contents",
     "security_problems",
 ]

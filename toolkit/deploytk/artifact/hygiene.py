@@ -52,12 +52,6 @@ def find_problems(root: Path, entries: Sequence[FileEntry], files: Sequence[Mode
         "take the file from the original model, whole",
     )
     yield from _about(
-        "warning",
-        [entry for entry in entries if entry.is_pickle and entry.path in belonging],
-        lambda entry: f"{entry.path} is a pickle, which can run code when it is loaded",
-        "save the model again as safetensors",
-    )
-    yield from _about(
         "info",
         [entry for entry in entries if entry.is_pickle and not entry.is_leftover and entry.path not in belonging],
         lambda entry: f"{entry.path} is a pickle that this model does not need, {entry.bytes} bytes",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deploytk.artifact.adapter import adapter_problems, refuse_adapter
 from deploytk.artifact.code import code_problems
+from deploytk.artifact.contents import content_problems
 from deploytk.artifact.huggingface import read_huggingface
 from deploytk.artifact.hygiene import find_problems
 from deploytk.artifact.problems import printable
@@ -22,18 +23,19 @@ from deploytk.base.errors import ArtifactError
 _LEVELS = ("error", "warning", "info")
 
 
-def read_artifact(root: Path) -> Artifact:
+def read_artifact(root: Path, *, allows_pickles: bool = False) -> Artifact:
     """What the model directory `root` is; what is wrong with it is in `problems`.
 
+    A file that is refused by its content is an error among them, with `allows_pickles` a warning.
     Raises ArtifactError where nothing can be told: no directory, no model in it, an unreadable configuration.
     """
     try:
-        return _read(root)
+        return _read(root, allows_pickles=allows_pickles)
     except ArtifactError as error:
         raise ArtifactError(printable(str(error)), hint=printable(error.hint)) from error
 
 
-def _read(root: Path) -> Artifact:
+def _read(root: Path, *, allows_pickles: bool) -> Artifact:
     _require_directory(root)
     there = walk(root)
     entries = _without_generated(root, there)
@@ -52,6 +54,7 @@ def _read(root: Path) -> Artifact:
     found = (
         *artifact.problems,
         *find_problems(root, entries, artifact.files),
+        *content_problems(root, artifact.files, allows_pickles=allows_pickles),
         *code_problems(root, there),
         *remote_code_problems(root, artifact.remote_code),
         *adapter_problems(root, entries),

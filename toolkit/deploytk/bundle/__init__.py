@@ -4,7 +4,7 @@ from deploytk.bundle.app_files import SHIPPED_APP, require_own_app, require_trus
 from deploytk.bundle.golden import bundle_place, golden_in, read_golden
 from deploytk.bundle.manifest import bundle_digest
 from deploytk.bundle.measured import measured_in, read_measured
-from deploytk.bundle.read import is_bundle, read_bundle, verify_bundle
+from deploytk.bundle.read import is_bundle, read_bundle, require_taken_contents, verify_bundle
 from deploytk.bundle.render import Exported, export_templates, render_bundle
 from deploytk.bundle.value import (
     CHART,
@@ -43,6 +43,7 @@ __all__ = [
     "read_measured",
     "render_bundle",
     "require_own_app",
+    "require_taken_contents",
     "require_trusted_code",
     "verify_bundle",
 ]

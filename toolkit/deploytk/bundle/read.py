@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
-from deploytk.artifact import names_code
+from deploytk.artifact import ModelFile, names_code, refuse_contents
 from deploytk.base.digests import hash_files
 from deploytk.base.errors import BundleError
 from deploytk.base.json import parse_json
@@ -120,6 +120,12 @@ def strangers_in(path: Path) -> list[str]:
         for file in here - known
         if not any(part.startswith(".") or part == "__pycache__" for part in PurePosixPath(file).parts)
     )
+
+
+def require_taken_contents(bundle: Bundle) -> None:
+    """Raises ArtifactError when a file of the model in it is refused by its content: see deploytk.artifact.contents."""
+    of_model = [file for file in bundle.files if file.kind in ("weights", "model")]
+    refuse_contents(bundle.path, [ModelFile(file.path, file.size, file.kind == "weights") for file in of_model])
 
 
 def verify_bundle(bundle: Bundle, progress: Progress) -> None:

@@ -50,12 +50,18 @@ ReportFile = Annotated[
 ]
 
 
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Take pickles that name more than weights need: loading may run code.")
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Trust:
     """What of a source that others made may run here."""
 
     trust_bundle: TrustBundle = False
     trust_remote_code: TrustRemoteCode = False
+    allow_pickle: AllowPickle = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,7 @@ class Packaging:
     template: Template = None
     trust_bundle: TrustBundle = False
     trust_remote_code: TrustRemoteCode = False
+    allow_pickle: AllowPickle = False
 
     def options(self, source: Path, app: AppKind) -> BundleOptions:
         from deploytk.bundle import BundleOptions, read_golden

@@ -32,8 +32,6 @@ def package(
     options = packaging.options(model, app)
     if report:
         options = dataclasses.replace(options, measured=measured_figures(report, model))
-    show(
-        package_model(model, planning.request(trusts_code=packaging.trust_remote_code), options, output),
-        "show_bundle",
-        leave_out=("manifest",),
-    )
+    request = planning.request(trusts_code=packaging.trust_remote_code)
+    bundle = package_model(model, request, options, output, allows_pickles=packaging.allow_pickle)
+    show(bundle, "show_bundle", leave_out=("manifest",))

@@ -25,7 +25,7 @@ def plan(
     planning = planning.on_cpu() if engine == "cpu" else planning
     remote = RemoteModel.of(str(model), Session.settings.mirrors.models) if not model.exists() else None
     with outline_of(remote) if remote else contextlib.nullcontext(model) as place:
-        artifact = read_artifact(place)
+        artifact = read_artifact(place, allows_pickles=True)  # nothing of them is loaded here
     if remote:
         artifact = dataclasses.replace(artifact, root=Path(remote.repo))
     if not artifact.remote_code:

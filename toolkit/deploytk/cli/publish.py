@@ -178,7 +178,7 @@ def _takes_images(place: Target) -> bool:
 
 
 def _publish_image(image: str, place: Any, where: Where) -> None:
-    refuse_packaging(f"{image} is an image", "template", "trust_bundle", "trust_remote_code")
+    refuse_packaging(f"{image} is an image", "template", "trust_bundle", "trust_remote_code", "allow_pickle")
     unused(*Session.given.keys() & {"base"}, because=f"{image} is an image already")
     if where.plan:
         found = place.preview_image(image, where.options())

@@ -66,6 +66,7 @@ def serve(
         request=planning.request(trusts_code=trusts_code(source, trust.trust_remote_code, engine)),
         template=rendering.template,
         trusts_bundle=trusts(source, trust.trust_bundle),
+        allows_pickles=trust.allow_pickle,
     )
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -140,7 +140,9 @@ def smoke(
         unused("api_key_env", because="an app that is started here takes the keys in DEPLOYTK_API_KEYS")
     budget, workload = limits.chosen(), load.workload()
     options = _serving(planning_for(source, planning, engine), load, engine)
-    options = dataclasses.replace(options, trusts_bundle=trusts(source, trust.trust_bundle))
+    options = dataclasses.replace(
+        options, trusts_bundle=trusts(source, trust.trust_bundle), allows_pickles=trust.allow_pickle
+    )
     if trusts_code(source, trust.trust_remote_code, engine):
         options = dataclasses.replace(options, request=dataclasses.replace(options.request, trust_remote_code=True))
     evidence = gather(source, options, workload, Session.progress)

@@ -37,7 +37,7 @@ def planning_for(source: str, planning: Planning, engine: EngineChoice) -> Plann
     because = f"{source} is {_AS_IT_IS[kind]}, with a plan of its own"
     unused(Planning, because=because)
     if kind != "bundle":
-        unused("engine", because=because)
+        unused("engine", "allow_pickle", because=because)
     return Planning()
 
 
@@ -66,12 +66,14 @@ def measured_figures(report: Path, model: Path) -> Measured:
     return dataclasses.replace(measured, chart=chart)
 
 
-def package_model(model: Path, request: PlanRequest, options: BundleOptions, output: Path) -> Bundle:
+def package_model(
+    model: Path, request: PlanRequest, options: BundleOptions, output: Path, *, allows_pickles: bool
+) -> Bundle:
     from deploytk.artifact import read_artifact
     from deploytk.bundle import render_bundle
     from deploytk.plan import plan_serving
 
-    artifact = read_artifact(model)
+    artifact = read_artifact(model, allows_pickles=allows_pickles)
     named = dataclasses.replace(request, model_name=options.name)
     return render_bundle(artifact, plan_serving(artifact, named), options, output, Session.progress)
 
@@ -81,9 +83,17 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
 
     `more` are options of the command that would change a bundle.
 
-    Raises BundleError for a bundle whose app is not deploytk's, unless it is trusted: a model may bring one.
+    Raises BundleError for a bundle whose app is not deploytk's, unless it is trusted: a model may bring one; and
+    ArtifactError for files that are refused by their content, unless they are allowed.
     """
-    from deploytk.bundle import bundle_place, is_bundle, read_bundle, require_own_app, require_trusted_code
+    from deploytk.bundle import (
+        bundle_place,
+        is_bundle,
+        read_bundle,
+        require_own_app,
+        require_taken_contents,
+        require_trusted_code,
+    )
 
     if is_bundle(source):
         refuse_packaging(f"{source} is a bundle", *more)
@@ -91,6 +101,8 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
         bundle = read_bundle(source)
         if not packaging.trust_bundle:
             require_own_app(bundle, packaging.template)
+        if not packaging.allow_pickle:
+            require_taken_contents(bundle)
         refuse_trust_in_no_code(source, bundle.manifest.plan.engine)
         require_trusted_code(bundle, is_trusted=packaging.trust_remote_code)
         return bundle
@@ -98,7 +110,8 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
     refuse_trust_in_no_code(source, request.serving_engine)
     request = dataclasses.replace(request, trust_remote_code=packaging.trust_remote_code)
     options = packaging.options(source, app)
-    return package_model(source, request, options, bundle_place(source, options.name))
+    place = bundle_place(source, options.name)
+    return package_model(source, request, options, place, allows_pickles=packaging.allow_pickle)
 
 
 def refuse_packaging(what: str, *more: str) -> None:

@@ -57,6 +57,7 @@ class ServeOptions:
     golden: tuple[Golden, ...] = ()
     template: Path | None = None  # user templates that replace shipped ones by name
     trusts_bundle: bool = False  # whatever app a bundle brings is run
+    allows_pickles: bool = False  # files that are refused by their content are served
     environment: tuple[tuple[str, str], ...] = ()  # for the app and its engine, beside ours
     ready_within_s: float = 1800.0
     api_key: str | None = dataclasses.field(default=None, repr=False)  # that a server at a URL wants

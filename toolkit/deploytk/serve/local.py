@@ -27,6 +27,7 @@ from deploytk.bundle import (
     read_bundle,
     render_bundle,
     require_own_app,
+    require_taken_contents,
     require_trusted_code,
 )
 from deploytk.plan import plan_serving, require_trust_here
@@ -83,8 +84,10 @@ def _served(path: Path, engine: str, options: ServeOptions, work: Path, progress
         bundle = read_bundle(path)
         if not options.trusts_bundle:
             require_own_app(bundle, options.template)
-        return Served(bundle, read_artifact(path))
-    artifact = read_artifact(path)
+        if not options.allows_pickles:
+            require_taken_contents(bundle)
+        return Served(bundle, read_artifact(path, allows_pickles=options.allows_pickles))
+    artifact = read_artifact(path, allows_pickles=options.allows_pickles)
     serving_engine: Literal["cpu"] | None = "cpu" if engine == "cpu" else None
     bundle_options = dataclasses.replace(
         BundleOptions.after(path), app=options.app, golden=options.golden, template=options.template, is_passing=True
