@@ -44,8 +44,8 @@ def plan(tmp_path: Path) -> ImagePlan:
     return plan_image(bundle, read_layout(base), BuildOptions(tag="a/b:1"), Silent())
 
 
-def _push(plan: ImagePlan, odd: Odd) -> int:
-    return push_image(plan, f"{odd.host}/a/b:1", Silent(), QUICK)[1]
+def _push(plan: ImagePlan, odd: Odd, *, takes_over: bool = False) -> int:
+    return push_image(plan, f"{odd.host}/a/b:1", Silent(), QUICK, takes_over=takes_over)[1]
 
 
 _OTHER: dict[str, Lie] = {
@@ -91,7 +91,7 @@ def test_a_manifest_that_is_another_is_found_out_whatever_its_digest_header_says
 
     for _ in range(2):
         with pytest.raises(ImageError, match="took the manifest but does not show it under"):
-            _push(plan, odd)
+            _push(plan, odd, takes_over=True)
 
 
 def test_a_tag_that_stays_at_an_old_image_is_found_out(plan: ImagePlan, odd: Odd) -> None:

@@ -25,6 +25,9 @@ class Destination:
 
     tag: Annotated[str, typer.Option("--tag", "-t", metavar="TAG", help="NAME:TAG, or HOST/NAME:TAG for a registry.")]
     output: Annotated[str, typer.Option(metavar="daemon|registry|oci:DIR", help="Where the image goes.")] = "daemon"
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Take the tag over in a registry, also from an image of others.")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ def build(
     from deploytk.image.build import build_image
 
     runtime.refuse_unused()
+    if destination.output != "registry":
+        unused("mirror", because="a tag of others is kept in a registry alone")
     planning = planning.on_cpu() if engine == "cpu" else planning
     bundle = bundle_of(source, planning.request(engine), packaging, app, "app", "engine")
     options = _options(destination, runtime, weights)
@@ -106,6 +111,7 @@ def _options(
     return BuildOptions(
         tag=destination.tag,
         output=destination.output,
+        takes_over=destination.mirror,
         weights=weights,
         base=runtime.base,
         ca_certificate=runtime.ca_cert,

@@ -25,13 +25,17 @@ def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Im
 
     Weights go from disk to the output and through no builder. Beside the bundle stand afterwards what is in the image
     (NAME.sbom.cdx.json, NAME.lock.json) and how to run it (NAME.compose.yaml). Raises ImageError when a builder, daemon
-    or registry refuses, BundleError when the bundle is not what its manifest says.
+    or registry refuses or the tag is of others, BundleError when the bundle is not what its manifest says.
     """
     parse_tag(options.tag)
     if options.output not in ("daemon", "registry") and not options.output.startswith("oci:"):
         raise UsageError(f"there is no output {options.output!r}", hint="take daemon, registry or oci:DIR")
     started = time.monotonic()
     verify_bundle(bundle, progress)
+    if options.output == "registry" and not options.takes_over:
+        from deploytk.image.registry import require_own_tag
+
+        require_own_tag(options.tag, bundle.name)  # before a runtime is built for nothing
     base = runtime_base(bundle, options, progress)
     _look_for_drift(bundle, base, options, progress)
     plan = plan_image(bundle, base, options, progress)
@@ -61,7 +65,7 @@ def _send(plan: ImagePlan, options: BuildOptions, progress: Progress) -> tuple[t
     if options.output == "registry":
         from deploytk.image.registry import push_image
 
-        return push_image(plan, options.tag, progress)
+        return push_image(plan, options.tag, progress, takes_over=options.takes_over)
     from deploytk.image.oci import write_layout
 
     directory = Path(options.output.removeprefix("oci:"))

@@ -87,6 +87,7 @@ class BuildOptions:
     variant: Literal["official", "pip"] = "official"  # LMDeploy's own image, or NVIDIA's with LMDeploy from pip
     arguments: Mapping[str, str] = field(default_factory=dict)  # of the Dockerfile: BASE_IMAGE, mirrors
     is_locked: bool = False  # refuse a runtime that is not the one of the lock file
+    takes_over: bool = False  # the tag in a registry, whatever image it names
     uses_host_network: bool = False  # while the runtime is built: for a mirror or proxy on this machine
 
 

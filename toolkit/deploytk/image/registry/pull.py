@@ -60,7 +60,7 @@ def read_registry(name: str) -> Base:
                 connection.ask("GET", url, (200,), headers=accept).content, entry.get("digest"), reference
             )
         image_id = str((manifest.get("config") or {}).get("digest"))
-        config = _config(connection, image_id)
+        config = config_of(connection, image_id)
     reader = partial(_reader, reference)
     return base_of(name, image_id, config, manifest, reader, f"{reference.host}/{reference.repository}")
 
@@ -69,7 +69,8 @@ def _connect(reference: Reference) -> Connection:
     return Connection(reference, find_login(reference.host, is_destination=False))
 
 
-def _config(connection: Connection, digest: str) -> bytes:
+def config_of(connection: Connection, digest: str) -> bytes:
+    """The config of an image; raises ImageError when it cannot be had, or is another one."""
     answer = connection.ask("GET", f"{connection.root}/blobs/{digest}", (200, *_ELSEWHERE))
     if answer.status_code != 200:
         answer = connection.ask("GET", connection.follow(answer), (200,))

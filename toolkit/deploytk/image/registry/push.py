@@ -15,9 +15,10 @@ from deploytk.image.registry.connection import Connection, Note
 from deploytk.image.registry.logins import find_login
 from deploytk.image.registry.push_job import PushJob, send_blobs
 from deploytk.image.registry.sessions import MountSources
+from deploytk.image.registry.tag import require_own, tagged, title_in
 from deploytk.image.registry.upload import CHUNK_BYTES, Sent, takes_chunks
 from deploytk.image.registry.upload_process import is_picklable, send_in_process
-from deploytk.image.registry.verify import missing_blobs, shows, verify_image
+from deploytk.image.registry.verify import missing_blobs, verify_image
 from deploytk.image.value import ImagePlan, Layer, SentLayer
 
 _IN_ONE_GO = "{} takes layers only in one go: one that is cut off is sent anew"
@@ -26,20 +27,23 @@ _SMALLEST_MOUNT_BYTES = 2**20  # smaller blobs are sent faster than they are mou
 
 
 def push_image(
-    plan: ImagePlan, tag: str, progress: Progress, policy: RetryPolicy | None = None
+    plan: ImagePlan, tag: str, progress: Progress, policy: RetryPolicy | None = None, *, takes_over: bool = False
 ) -> tuple[tuple[SentLayer, ...], int]:
     """Push the image as HOST/NAME:TAG; returns its layers and the bytes sent.
 
     What the registry has is not sent, an upload that was cut off goes on where it was. Raises UsageError for a name
-    that is none, ImageError when the registry refuses or a file has changed, TryAgainError when the registry does not
+    that is none, ImageError when the registry refuses, a file has changed, or the tag names an image of others and is
+    not to be taken over, TryAgainError when the registry does not
     answer or another push sends the same layer.
     """
     job = _job(plan, tag, policy)
     with job.connect(progress.note) as connection:
-        is_tagged = shows(connection, connection.reference.tag, plan)  # first: one that is away is waited for once
+        there = tagged(connection)  # first: one that is away is waited for once
+        if not takes_over:
+            require_own(connection, there, plan.manifest, title_in(plan.manifest))
         missing = missing_blobs(connection, job.blobs)
         sent_bytes = _send(replace(job, blobs=missing), progress) if missing else 0
-        if missing or not is_tagged:
+        if missing or there.manifest != plan.manifest:
             _put_manifest(connection, plan)
         verify_image(connection, plan, job.blobs, missing)
     absent = {blob.digest for blob in missing}
@@ -50,12 +54,19 @@ def push_image(
     return layers, sent_bytes
 
 
-def missing_layers(plan: ImagePlan, tag: str) -> tuple[tuple[Layer, ...], bool]:
-    """What a push would have to send, the config as the last layer; and whether `tag` names this image already."""
+def missing_layers(plan: ImagePlan, tag: str) -> tuple[tuple[Layer, ...], str]:
+    """What a push would have to send, the config as the last layer; and whose image `tag` names, if of others."""
     job = _job(plan, tag, None)
     with job.connect(lambda _: None) as connection:
-        is_tagged = shows(connection, connection.reference.tag, plan)
-        return missing_blobs(connection, job.blobs), is_tagged
+        foreign = tagged(connection).foreign_to(plan.manifest, title_in(plan.manifest))
+        return missing_blobs(connection, job.blobs), foreign
+
+
+def require_own_tag(tag: str, title: str) -> None:
+    """Raises ImageError when `tag` names something else than deploytk's image of a bundle called `title`."""
+    reference = parse_reference(tag)
+    with Connection(reference, find_login(reference.host, is_destination=True)) as connection:
+        require_own(connection, tagged(connection), None, title)
 
 
 def _job(plan: ImagePlan, tag: str, policy: RetryPolicy | None) -> PushJob:

@@ -12,9 +12,10 @@ from deploytk.image.base import runnable_image
 from deploytk.image.build import build_image
 from deploytk.image.config import finished, plan_image
 from deploytk.image.reference import parse_reference
-from deploytk.image.registry import missing_layers, push_image
+from deploytk.image.registry import TAKE_OVER, missing_layers, push_image
 from deploytk.image.runtime import runtime_base
 from deploytk.image.value import BuildOptions, ImagePlan, SentLayer
+from deploytk.publish.obstacles import Obstacle
 from deploytk.publish.options import Option, PublishOptions
 from deploytk.publish.plan import Change, ReleasePlan
 from deploytk.publish.record import Release
@@ -27,7 +28,7 @@ class OciOptions:
 
 
 class Oci:
-    about = About("oci", "a container registry", options=OciOptions)
+    about = About("oci", "a container registry", options=OciOptions, takes=("mirror",))
     app: AppRequest | None = None  # the image is the app
 
     def __init__(self, options: OciOptions = OciOptions()) -> None:
@@ -36,7 +37,7 @@ class Oci:
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         """Which layers the registry lacks; the runtime image is built for that when it is missing."""
         build = self._build(options)
-        return _preview(plan_image(bundle, runtime_base(bundle, build, Silent()), build, Silent()), build.tag)
+        return _preview(plan_image(bundle, runtime_base(bundle, build, Silent()), build, Silent()), options)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Push the image: blobs side by side, the manifest last. An upload that was cut off goes on where it was."""
@@ -45,17 +46,17 @@ class Oci:
 
     def preview_image(self, image: str, options: PublishOptions) -> ReleasePlan:
         """Which layers of the image the registry lacks."""
-        return _preview(_plan(image, Silent()), _repo(options))
+        return _preview(_plan(image, Silent()), options)
 
     def publish_image(self, image: str, options: PublishOptions, progress: Progress) -> Release:
         """Push an image of the Docker daemon, of an OCI layout or of another registry as it is, as `publish` does."""
         repo = _repo(options)
         plan = _plan(image, progress)
-        layers, sent_bytes = push_image(plan, repo, progress)
+        layers, sent_bytes = push_image(plan, repo, progress, takes_over=options.is_mirror)
         return _release(repo, plan.digest, layers, sent_bytes)
 
     def _build(self, options: PublishOptions) -> BuildOptions:
-        return BuildOptions(tag=_repo(options), output="registry", base=self._own.base)
+        return BuildOptions(tag=_repo(options), output="registry", base=self._own.base, takes_over=options.is_mirror)
 
 
 def _plan(image: str, progress: Progress) -> ImagePlan:
@@ -63,14 +64,20 @@ def _plan(image: str, progress: Progress) -> ImagePlan:
     return finished(base.layers, base.config)
 
 
-def _preview(plan: ImagePlan, tag: str) -> ReleasePlan:
-    absent = {layer.digest for layer in missing_layers(plan, tag)[0]}
+def _preview(plan: ImagePlan, options: PublishOptions) -> ReleasePlan:
+    tag = _repo(options)
+    missing, foreign = missing_layers(plan, tag)
+    absent = {layer.digest for layer in missing}
     changes = tuple(
         Change(layer.digest, "new", layer.size) if layer.digest in absent else Change(layer.digest, "same", 0)
         for layer in plan.layers
     )
     size = sum(change.bytes for change in changes)
-    return ReleasePlan(Oci.about.name, tag, None, changes, size, "known when the registry is asked to write")
+    permissions = "known when the registry is asked to write"
+    if foreign and options.is_mirror:
+        changes = (*changes, Change(f"{tag}: {foreign}", "deleted", 0))
+    stopped = (Obstacle(f"{tag} names {foreign}, which stays", TAKE_OVER),) if foreign and not options.is_mirror else ()
+    return ReleasePlan(Oci.about.name, tag, None, changes, size, permissions, obstacles=stopped)
 
 
 def _release(tag: str, digest: str, layers: tuple[SentLayer, ...], sent_bytes: int) -> Release:
