@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -347,6 +348,22 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path) -> None:
     assert found["report"]["verdict"]["status"] == "pass"
     assert found["workspace_release"]["verified"] is True
     assert Path(found["report_path"]).is_file()
+
+
+def test_the_demo_of_the_bare_package_goes_the_way_without_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`uvx deploytk demo` has no torch."""
+    place = tmp_path / "a place"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    done = run("demo")
+
+    assert (done.code, done.stdout.count("published and verified")) == (0, 2)
+    assert "nothing is served: the CPU engine needs torch" in done.stderr
+    assert "uvx --from 'deploytk[cpu,ui]' deploytk demo" in done.stdout
 
 
 def test_a_plan_that_does_not_fit_exits_3_and_says_what_would() -> None:

@@ -6,9 +6,10 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from deploytk.artifact import read_artifact
-from deploytk.base.errors import DeployError
+from deploytk.base.errors import DeployError, UsageError
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
 from deploytk.bundle import Bundle, BundleOptions, Golden, read_golden, render_bundle
@@ -33,16 +34,15 @@ class Demo:
     directory: Path
     workspace_release: Release  # of the legacy workspace: packaged, published, verified
     release: Release  # of the AWQ directory
-    report_path: Path
-    report: Report  # of the published AWQ model, served from the hub on the CPU
+    report_path: Path | None
+    report: Report | None  # of the published AWQ model, served from the hub on the CPU; None without the extra [cpu]
 
 
 def run_demo(progress: Progress) -> Demo:
-    """Package, publish and verify a legacy workspace and an AWQ directory; serve the latter and judge it.
+    """Package, publish and verify a legacy workspace and an AWQ directory; with the extra [cpu] serve and judge that.
 
-    Raises UsageError without the extra [cpu], DeployError when a step fails.
+    Raises DeployError when a step fails.
     """
-    choose_engine("cpu")
     directory = Path(tempfile.mkdtemp(prefix="deploytk-demo-"))
     golden = read_golden(shipped("models") / "dialogs.json")
     hub = directory / "hub"
@@ -52,18 +52,27 @@ def run_demo(progress: Progress) -> Demo:
         bundle = _package(directory, name, golden, progress)
         releases.append(publish_bundle(bundle, Local(), PublishOptions(repo=str(hub)), progress))
     workspace_release, release = releases
-    progress.note(f"{AWQ}: serve it from the hub, ask it, judge it")
-    published = Path(release.url.removeprefix("file://"))
-    options = ServeOptions(engine="cpu")
-    report = smoke(str(published), options, Workload(requests=_REQUESTS), Budget(), progress)
+    try:
+        choose_engine("cpu")
+    except UsageError as missing:
+        progress.note(f"nothing is served: {missing}")
+        return Demo(directory, workspace_release, release, None, None)
     report_path = directory / "report.json"
+    return Demo(directory, workspace_release, release, report_path, _judged(release, report_path, progress))
+
+
+def _judged(release: Release, report_path: Path, progress: Progress) -> Report:
+    """What is published, served on the CPU and asked; raises DeployError when it does not pass."""
+    progress.note(f"{AWQ}: serve it from the hub, ask it, judge it")
+    published = unquote(release.url.removeprefix("file://"))
+    report = smoke(published, ServeOptions(engine="cpu"), Workload(requests=_REQUESTS), Budget(), progress)
     write_report(report, report_path)
-    write_report(report, directory / "report.md")
+    write_report(report, report_path.with_suffix(".md"))
     if report.verdict.exit_code:
         raise DeployError(
             f"the demo's model did not pass: {'; '.join(report.verdict.reasons)}", hint=f"see {report_path}"
         )
-    return Demo(directory, workspace_release, release, report_path, report)
+    return report
 
 
 def _package(directory: Path, name: str, golden: tuple[Golden, ...], progress: Progress) -> Bundle:

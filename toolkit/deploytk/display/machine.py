@@ -49,19 +49,24 @@ def show_endpoint(endpoint: Endpoint) -> None:
 
 
 def show_demo(demo: Demo) -> None:
-    show_report(demo.report)
-    console().print()
+    if demo.report:
+        show_report(demo.report)
+        console().print()
+    served = "served and judged" if demo.report else "not served: that takes the extra [cpu]"
     show_rows(
         [
             ("legacy workspace", f"published and verified, revision {demo.workspace_release.revision[:12]}"),
-            ("AWQ model", f"published and verified, revision {demo.release.revision[:12]}, served and judged"),
+            ("AWQ model", f"published and verified, revision {demo.release.revision[:12]}, {served}"),
             ("everything", str(demo.directory)),
             ("models", str(demo.directory / "models")),
             ("bundles", str(demo.directory / "bundles")),
             ("hub", str(demo.directory / "hub")),
-            ("report", str(demo.report_path)),
+            *([("report", str(demo.report_path))] if demo.report else []),
         ]
     )
     console().print("\nNext:", style="dim")
-    plain_line(f"deploytk serve {demo.directory / 'bundles' / 'hf-awq'} --engine cpu")
+    if demo.report:
+        plain_line(f"deploytk serve {demo.directory / 'bundles' / 'hf-awq'} --engine cpu")
+    else:
+        plain_line("uvx --from 'deploytk[cpu,ui]' deploytk demo      (or pip install 'deploytk[cpu,ui]')")
     plain_line("deploytk inspect YOUR-MODEL")
