@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import run
 from conftest import MODELS
+from steps import outputs_in
 from test_smoke_report import EVIDENCE
 
 from deploytk.smoke import Budget, judge, write_report
@@ -42,16 +42,6 @@ def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page"))
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
     return tmp_path
-
-
-def outputs_in(file: Path) -> dict[str, str]:
-    """As GitHub's runner reads them: NAME<<MARK, lines, MARK; or NAME=VALUE."""
-    lines: Iterator[str] = iter(file.read_text().splitlines())
-    found = {}
-    for line in lines:
-        name, mark = line.split("<<", 1) if "<<" in line else (line.split("=", 1)[0], "")
-        found[name] = "\n".join(iter(lambda: next(lines), mark)) if mark else line.split("=", 1)[1]
-    return found
 
 
 def test_the_summary_has_a_row_for_every_command_and_the_report(said: Path) -> None:

@@ -1,8 +1,9 @@
 """Known vulnerabilities and unsafe workflows: python tools/audit.py
 
-pip-audit over every locked requirement and this environment, zizmor over .github/. What is accepted, and why, stands
-in .ci/audit.toml. Ends with 0 when all was audited and nothing is open, 1 when something is, 75 when something could
-not be audited: no vulnerability service is reached, or a program is not installed. That is never called good.
+pip-audit over every locked requirement and this environment, zizmor over all that GitHub runs. What is accepted, and
+why, stands in .ci/audit.toml. Ends with 0 when all was audited and nothing is open, 1 when something is, 75 when
+something could not be audited: no vulnerability service is reached, or a program is not installed. That is never
+called good.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCEPTED = ROOT / ".ci" / "audit.toml"
+LOCKS = (ROOT / "images" / "requirements", ROOT / ".ci" / "locks")
 _TIMEOUT_S = 600
 _OPEN, _NOT_AUDITED = 1, 75
 
@@ -39,7 +41,7 @@ class Verdict:
 
 def main() -> int:
     accepted = tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))
-    locks = sorted((ROOT / "images" / "requirements").glob("*.txt"))
+    locks = [path for place in LOCKS for path in sorted(place.glob("*.txt"))]
     codes = set()
     for verdict in _verdicts(locks, accepted):
         print(verdict, flush=True)  # noqa: T201
@@ -59,8 +61,10 @@ def _verdicts(locks: list[Path], accepted: dict[str, object]) -> Iterator[Verdic
 
 
 def workflows() -> Verdict:
-    command = ["zizmor", "--offline", "--no-progress", "--format", "plain", str(ROOT / ".github")]
-    done = _run(command)
+    strict = ["--offline", "--no-progress", "--strict-collection", "--persona", "auditor", "--format", "plain"]
+    config = ["--config", str(ROOT / ".github" / "zizmor.yml")]
+    places = [str(ROOT), *(str(path) for path in (ROOT / "examples").iterdir())]
+    done = _run(["zizmor", *strict, *config, *places])
     if done is None:
         return Verdict("workflows", _NOT_AUDITED, "zizmor is not installed")
     return Verdict("workflows", _OPEN if done.returncode else 0, done.stdout.strip() or "no findings")
