@@ -1,25 +1,30 @@
-"""Counts the tensors of a safetensors file from its header; small headers by json, large ones as columns."""
+"""Counts the tensors of safetensors files from their headers; small headers by json, large ones as columns."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import prod
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from deploytk.artifact.safetensors_header import broken, is_kind, open_header, read_header
-from deploytk.artifact.tensors import DTYPE_BITS, NUMBER, Tensors
+from deploytk.artifact.safetensors_header import broken, open_header, read_header
+from deploytk.artifact.tensors import Tensors
+from deploytk.base.errors import ArtifactError
 
 if TYPE_CHECKING:
     from deploytk.artifact.header_columns import Columns
+    from deploytk.artifact.header_groups import HeaderGroups
 
-_SMALL_BYTES = 2**16
-_PIECE_BYTES = 2**20  # what a processor's cache holds with the columns of it
+_SMALL_BYTES = 2**20  # what json reads in the time that it takes to load numpy
+_PIECE_BYTES = 2**19  # what a processor's cache holds with the columns of it
+_LONG_BYTES = 2**24
+_THREADS = 2
 _LARGEST_METADATA_BYTES = 2**22
 _LARGEST_LISTED_BYTES = 2**24  # of a header whose names are kept: those of 100 000 tensors
-_MOST_GROUPS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,128 +32,85 @@ class Scanned:
     """What a header held."""
 
     count: int
-    names: tuple[str, ...] | None  # None where there are too many to list
+    names: tuple[str, ...] | None  # None of a large header: `list_names` has them
+    hashes: Any = None  # of the names of a large header, an array
 
 
-def scan_header(path: Path, tensors: Tensors, *, small_bytes: int = _SMALL_BYTES) -> Scanned:
-    """Adds the tensors in `path` to `tensors`; raises ArtifactError as `read_header` does.
+def scan_headers(
+    paths: Sequence[Path], tensors: Tensors, *, small_bytes: int = _SMALL_BYTES
+) -> Iterator[Scanned | ArtifactError]:
+    """Adds the tensors in `paths` to `tensors`, and gives for each what it holds, or what `read_header` would raise.
 
-    Headers of up to `small_bytes` are left to json.
+    Headers that together have up to `small_bytes` are left to json.
     """
-    with open_header(path) as (file, length, size):
-        if length > small_bytes:
-            return _LargeHeader(path, length, tensors).scan(file, size)
+    if sum(map(_header_bytes, paths)) <= small_bytes:
+        yield from (_caught(_scan_small, path, tensors) for path in paths)
+        return
+    from deploytk.artifact.header_groups import HeaderGroups
+
+    groups = HeaderGroups(tensors)
+    for path in paths:
+        yield _caught(_scan_large, path, groups)
+    groups.finish()
+
+
+def _header_bytes(path: Path) -> int:
+    try:
+        with open_header(path) as (_, length, _):
+            return length
+    except ArtifactError:
+        return 0
+
+
+def _caught(scan: Callable[[Path, Any], Scanned], path: Path, into: object) -> Scanned | ArtifactError:
+    try:
+        return scan(path, into)
+    except ArtifactError as error:
+        return error
+
+
+def _scan_small(path: Path, tensors: Tensors) -> Scanned:
     header = read_header(path)
     for name, entry in header.items():
         tensors.add(name, entry.dtype, entry.shape)
     return Scanned(len(header), tuple(header))
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    name: str  # of the first of them
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
-    number: tuple[int, int]  # where in the name its first number is, and how long; (0, 0) without
+def _scan_large(path: Path, groups: HeaderGroups) -> Scanned:
+    with open_header(path) as (file, length, size):
+        listing = groups.of_file(path)
+        for piece, columns in _read_ahead(_pieces(path, file, length), is_long=length > _LONG_BYTES):
+            listing.add(piece, columns)
+        hashes = listing.check_order(8 + length, size)
+        return Scanned(len(hashes), None, hashes)
 
 
-class _LargeHeader:
-    """A header that is read a piece at a time; the columns of all pieces are all that is kept."""
+def _read_ahead(pieces: Iterator[bytes], *, is_long: bool = False) -> Iterator[tuple[bytes, Columns | None]]:
+    """Each piece with its columns; those of a long header are made by two threads, as numpy leaves the GIL alone."""
+    from deploytk.artifact.header_columns import columns_of
 
-    def __init__(self, path: Path, length: int, tensors: Tensors) -> None:
-        self.path, self.length, self.tensors = path, length, tensors
-        self.groups: dict[int, _Group] = {}
-        self.columns: list[tuple[Any, Any, Any]] = []  # begin, end, hash of the name
-        self.names: list[str] | None = [] if length <= _LARGEST_LISTED_BYTES else None
+    if not is_long:
+        yield from ((piece, columns_of(piece)) for piece in pieces)
+        return
+    with ThreadPoolExecutor(_THREADS) as threads:
+        waiting = deque((piece, threads.submit(columns_of, piece)) for piece in islice(pieces, _THREADS + 1))
+        while waiting:
+            piece, columns = waiting.popleft()
+            yield piece, columns.result()
+            waiting += [(piece, threads.submit(columns_of, piece)) for piece in islice(pieces, 1)]
 
-    def scan(self, file: IO[bytes], size: int) -> Scanned:
-        for piece in _pieces(self.path, file, self.length):
-            self._add(piece)
-        return Scanned(self._check_order(size), None if self.names is None else tuple(self.names))
 
-    def _add(self, piece: bytes) -> None:
-        from deploytk.artifact.header_columns import columns_of
+def list_names(path: Path) -> tuple[str, ...] | None:
+    """The names in a large header; None where there are too many to list."""
+    from deploytk.artifact.header_groups import HeaderGroups
 
-        columns = columns_of(piece)
-        if columns is None:
-            piece = _as_safetensors_writes(self.path, piece)
-            if not piece:
-                return
-            columns = columns_of(piece)
-        if columns is None:
-            raise broken(self.path, "has a malformed header")
-        self._count(piece, columns)
-        self.columns.append((columns.begin, columns.end, columns.name))
-        if self.names is not None:
-            places = zip(columns.name_start.tolist(), columns.name_end.tolist(), strict=True)
-            self.names += [piece[start:end].decode("utf-8", "replace") for start, end in places]
-
-    def _count(self, piece: bytes, columns: Columns) -> None:
-        import numpy as np
-
-        from deploytk.artifact.header_columns import numbers_at
-
-        hashes, firsts, rows = np.unique(columns.group, return_index=True, return_inverse=True)
-        groups = [self._group(piece, columns, *pair) for pair in zip(hashes.tolist(), firsts.tolist(), strict=True)]
-        expected = np.array([group.bytes for group in groups])[rows]
-        wrong = np.flatnonzero(columns.end - columns.begin != expected)
-        if len(wrong):
-            row = int(wrong[0])
-            name = piece[columns.name_start[row] : columns.name_end[row]].decode("utf-8", "replace")
-            found = int(columns.end[row] - columns.begin[row])
-            what = f"holds {name[:120]!r} with {found} bytes, {expected[row]} expected for its shape"
-            raise broken(self.path, what)
-        numbers = numbers_at(piece, columns.name_start, np.array([group.number for group in groups])[rows])
-        beyond = np.bincount(rows, numbers >= self.tensors.layers, len(groups)).astype(int).tolist()
-        counts = np.bincount(rows, minlength=len(groups)).tolist()
-        for group, count, further in zip(groups, counts, beyond, strict=True):
-            self.tensors.add_many(group.name, group.dtype, group.shape, count - further, further)
-
-    def _group(self, piece: bytes, columns: Columns, key: int, row: int) -> _Group:
-        found = self.groups.get(key)
-        if found is None:
-            if len(self.groups) >= _MOST_GROUPS:
-                raise broken(self.path, f"holds more than {_MOST_GROUPS} different kinds of tensors")
-            found = self.groups[key] = self._parsed(piece, columns, row)
-        return found
-
-    def _parsed(self, piece: bytes, columns: Columns, row: int) -> _Group:
-        raw = piece[columns.name_start[row] : columns.name_end[row]]
-        name = raw.decode("utf-8", "replace")
-        try:
-            entry = json.loads(b"{" + piece[columns.name_end[row] + 3 : columns.shape_end[row]] + b"}")
-        except ValueError as error:
-            raise broken(self.path, "has a malformed header") from error
-        if not is_kind(entry["dtype"], entry["shape"]):
-            raise broken(self.path, f"has a malformed entry for {name[:120]!r}")
-        number = NUMBER.search(raw.decode("latin-1"))
-        place = (number.start(), number.end() - number.start()) if number else (0, 0)
-        size = prod(entry["shape"]) * DTYPE_BITS[entry["dtype"]] // 8
-        if size >= 2**62:
-            raise broken(self.path, f"has a malformed entry for {name[:120]!r}")
-        return _Group(name, entry["dtype"], tuple(entry["shape"]), size, place)
-
-    def _check_order(self, size: int) -> int:
-        """Raises ArtifactError for a name that is there twice, gaps, overlaps or another size; returns the count."""
-        import numpy as np
-
-        if not self.columns:
-            raise broken(self.path, "holds no tensors")
-        begin, end, names = (np.concatenate(column) for column in zip(*self.columns, strict=True))
-        names.sort()
-        if np.any(names[1:] == names[:-1]):
-            raise broken(self.path, "has a malformed header")
-        if begin[0] or np.any(begin[1:] != end[:-1]):
-            order = np.lexsort((end, begin))
-            begin, end = begin[order], end[order]
-            gaps = np.flatnonzero(begin != np.append(0, end[:-1]))
-            if len(gaps):
-                raise broken(self.path, f"has a gap or an overlap at byte {begin[gaps[0]]} of its tensors")
-        expected = 8 + self.length + int(end[-1])
-        if expected != size:
-            raise broken(self.path, f"has {size} bytes, {expected} expected")
-        return len(begin)
+    with open_header(path) as (file, length, _):
+        if length > _LARGEST_LISTED_BYTES:
+            return None
+        listing = HeaderGroups(Tensors(1)).of_file(path, is_listed=True)
+        for piece, columns in _read_ahead(_pieces(path, file, length)):
+            listing.add(piece, columns)
+        return tuple(listing.names or ())
 
 
 def _pieces(path: Path, file: IO[bytes], length: int) -> Iterator[bytes]:
@@ -162,15 +124,13 @@ def _pieces(path: Path, file: IO[bytes], length: int) -> Iterator[bytes]:
         return found
 
     text = _without_metadata(path, more)
-    while True:
+    while left:
         cut = text.rfind(b"},") + 2
         if cut > 1:
             yield text[:cut]
             text = text[cut:].lstrip(b" \t\r\n")
         elif len(text) > _LARGEST_METADATA_BYTES:
             raise broken(path, "has a malformed header")
-        if not left:
-            break
         text += more()
     text = text.rstrip(b" \t\r\n")
     if not text.endswith(b"}"):
@@ -198,30 +158,3 @@ def _without_metadata(path: Path, more: Callable[[], bytes]) -> bytes:
             continue
         rest = text[start + end :].lstrip(b" \t\r\n")
         return rest[1:].lstrip(b" \t\r\n") if rest.startswith(b",") else rest
-
-
-def _as_safetensors_writes(path: Path, piece: bytes) -> bytes:
-    """The same entries in the form of the safetensors library: other writers put blanks in, or another order."""
-    try:
-        entries = json.loads(b"{" + piece.rstrip(b" \t\r\n").removesuffix(b",") + b"}", object_pairs_hook=_Pairs)
-        written = [_written(name, dict(fields)) for name, fields in entries if name != "__metadata__"]
-    except (ValueError, RecursionError, TypeError, KeyError) as error:
-        raise broken(path, "has a malformed header") from error
-    return "".join(written).encode()
-
-
-class _Pairs(tuple):  # type: ignore[type-arg]
-    """The keys and values of an object, in order and with duplicates: an array is a list."""
-
-    __slots__ = ()
-
-
-def _written(name: str, fields: dict[str, Any]) -> str:
-    """An entry in the form of the safetensors library; ValueError for a name that has none there."""
-    begin, end = fields["data_offsets"]
-    numbers = [*fields["shape"], begin, end]
-    if '"' in name or "\\" in name or any(type(number) is not int or number < 0 for number in numbers):
-        raise ValueError(name)
-    shape = ",".join(map(str, fields["shape"]))
-    kind = json.dumps(fields["dtype"])
-    return f'"{name}":{{"dtype":{kind},"shape":[{shape}],"data_offsets":[{begin},{end}]}},'

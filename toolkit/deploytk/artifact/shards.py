@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from deploytk.artifact.header_scan import Scanned, scan_header
+from deploytk.artifact.header_scan import Scanned, list_names, scan_headers
 from deploytk.artifact.pickled_tensors import read_pickled
 from deploytk.artifact.problems import few
 from deploytk.artifact.tensors import Tensors
-from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Problem
+from deploytk.artifact.weight_index import WeightIndex, read_index
 from deploytk.base.errors import ArtifactError
 
 _WHOLE = "take the file from the original model, whole"
@@ -94,33 +94,36 @@ def _matching(files: Mapping[str, int], pattern: str) -> dict[str, int]:
 
 def _read_safetensors(root: Path, candidates: Mapping[str, int], index: str | None, layers: int) -> Shards:
     problems: list[Problem] = []
-    weight_map = _read_weight_map(root, index, problems)
-    shards = _of_index(_matching(candidates, "*.safetensors"), weight_map, problems)
+    weight_index = _read_index(root, index, problems)
+    shards = _of_index(_matching(candidates, "*.safetensors"), weight_index, problems)
     tensors = Tensors(layers)
     scanned: dict[str, Scanned] = {}
     broken: list[str] = []
-    for shard in shards:
-        found = _scanned(root, shard, tensors)
+    for shard, found in zip(shards, scan_headers([root / shard for shard in shards], tensors), strict=True):
         if isinstance(found, Scanned):
             scanned[shard] = found
         else:
-            broken.append(found)
+            broken.append(str(found).replace(f"{root}/", ""))
     problems += few(broken, "broken weight files", _WHOLE)
-    home, twice = _homes(scanned)
-    problems += few(twice, "tensors that are there twice", _WHOLE)
-    if weight_map and not problems:
-        problems += _against_index(weight_map, scanned, home)
+    if weight_index is None or not weight_index.agrees_with(scanned):
+        problems += _compared(root, scanned, weight_index if not problems else None)
     if index is None:
         problems += _unindexed(shards)
-    return Shards(shards, tensors, frozenset(home), tuple(problems))
+    return Shards(shards, tensors, frozenset(), tuple(problems))
 
 
-def _scanned(root: Path, shard: str, tensors: Tensors) -> Scanned | str:
-    """What the header of `shard` holds, or what is wrong with it."""
-    try:
-        return scan_header(root / shard, tensors)
-    except ArtifactError as error:
-        return str(error).replace(f"{root}/", "")
+def _compared(root: Path, scanned: dict[str, Scanned], index: WeightIndex | None) -> Iterator[Problem]:
+    """Tensors that are there twice, and where the index says something else."""
+    if index is None and len(scanned) < 2:  # none is twice in one file
+        return
+    listed = {shard: replace(one, names=one.names or list_names(root / shard)) for shard, one in scanned.items()}
+    home, twice = _homes(listed)
+    yield from few(twice, "tensors that are there twice", _WHOLE)
+    if index and not twice:
+        try:
+            yield from _against_index(index.weight_map, listed, home)
+        except ArtifactError as error:
+            yield _about(root, error)
 
 
 def _homes(scanned: Mapping[str, Scanned]) -> tuple[dict[str, str], list[str]]:
@@ -128,9 +131,10 @@ def _homes(scanned: Mapping[str, Scanned]) -> tuple[dict[str, str], list[str]]:
     home: dict[str, str] = {}
     twice = []
     for shard, header in scanned.items():
-        names = header.names or ()
-        twice += [f"{name} is in both {home[name]} and {shard}" for name in names if name in home]
-        home |= dict.fromkeys(names, shard)
+        own = dict.fromkeys(header.names or (), shard)
+        if not home.keys().isdisjoint(own):
+            twice += [f"{name} is in both {home[name]} and {shard}" for name in own if name in home]
+        home |= own
     return home, twice
 
 
@@ -155,8 +159,9 @@ def _against_index(
 
 def _read_pickles(root: Path, candidates: Mapping[str, int], index: str | None, layers: int) -> Shards:
     problems: list[Problem] = []
-    weight_map = _read_weight_map(root, index, problems)
-    shards = _of_index(_matching(candidates, "*.bin") or dict(candidates), weight_map, problems)
+    weight_index = _read_index(root, index, problems)
+    shards = _of_index(_matching(candidates, "*.bin") or dict(candidates), weight_index, problems)
+    weight_map = weight_index.weight_map if weight_index else {}
     problems += _unnumbered(shards) if index is None else ()
     tensors = Tensors(layers)
     names: set[str] = set(weight_map)
@@ -172,26 +177,24 @@ def _read_pickles(root: Path, candidates: Mapping[str, int], index: str | None, 
     return Shards(shards, tensors, frozenset(names), tuple(problems))
 
 
-def _read_weight_map(root: Path, index: str | None, problems: list[Problem]) -> dict[str, str]:
-    """Tensor -> shard; empty without an index, and when it is broken, which goes to `problems`."""
-    if index is None:
-        return {}
+def _read_index(root: Path, index: str | None, problems: list[Problem]) -> WeightIndex | None:
+    """None without an index, and when it is broken, which goes to `problems`."""
     try:
-        weight_map = read_json(root / index, LARGEST_INDEX_BYTES).get("weight_map")
+        return None if index is None else read_index(root / index)
     except ArtifactError as error:
-        problems.append(Problem("error", str(error).replace(f"{root}/", ""), error.hint))
-        return {}
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        problems.append(Problem("error", f"{index} has no weight_map", "copy it from the original model"))
-        return {}
-    return weight_map
+        problems.append(_about(root, error))
+        return None
 
 
-def _of_index(found: dict[str, int], weight_map: Mapping[str, str], problems: list[Problem]) -> dict[str, int]:
+def _about(root: Path, error: ArtifactError) -> Problem:
+    return Problem("error", str(error).replace(f"{root}/", ""), error.hint)
+
+
+def _of_index(found: dict[str, int], index: WeightIndex | None, problems: list[Problem]) -> dict[str, int]:
     """The shards that the index names and that are there, all of them when there is no index."""
-    if not weight_map:
+    if index is None or not index.files:
         return found
-    named = set(weight_map.values())
+    named = index.files
     problems += few([f"{shard} is missing" for shard in sorted(named - found.keys())], "files missing", _WHOLE)
     strays = sorted(shard for shard in found.keys() - named if _NUMBERED.search(shard))
     problems += few([f"{shard} is not in the index" for shard in strays], "files not in the index", _WHOLE)
