@@ -21,6 +21,7 @@ NEEDS = {
     "help_start": ("hf",),
     "inspect_large": (),
     "inspect_header": (),
+    "inspect_models": ("safetensors",),
     "package": (),
     "vram_terms": ("numpy",),
     "modernize": ("numpy", "yaml"),
