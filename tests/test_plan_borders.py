@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from artifacts import internlm_7b
 from test_plan_attention import DEEPSEEK_V2_LITE, _latent
 
 from deploytk import lmdeploy
+from deploytk.base.yaml import load_yaml
 from deploytk.hardware.catalogue import MIB, find_gpu
+from deploytk.lmdeploy import overhead
 from deploytk.plan import PlanRequest, plan_serving
 from deploytk.plan.memory import Memory, PoolUnit, pool_unit, session_blocks
 from deploytk.plan.weights_size import weights_bytes
@@ -131,3 +134,23 @@ def test_a_pool_of_exactly_what_is_needed_fits_and_a_byte_less_does_not() -> Non
 )
 def test_kernels_come_and_stay_with_versions(version: str, capability: float, has: bool) -> None:
     assert lmdeploy.has_kernels(version, capability) is has
+
+
+def test_a_version_that_nobody_has_measured_is_planned_as_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day that a release is added to support.json, overhead.yaml ends with the one before."""
+    rows = load_yaml(Path(overhead.__file__).with_name("overhead.yaml"))["rows"]
+    ending = [row | {"last": "0.17.0"} if row["last"] == "0.18.0" else row for row in rows]
+    measured = plan_serving(internlm_7b(architecture="LlamaForCausalLM"), PlanRequest(gpu="A10"))
+    monkeypatch.setattr(overhead, "_rows", lambda: tuple(ending))
+
+    plan = plan_serving(internlm_7b(architecture="LlamaForCausalLM"), PlanRequest(gpu="A10"))
+
+    assert plan.lmdeploy == "0.18.0"
+    assert plan.vram == measured.vram
+    assert any("the overhead of LMDeploy 0.18.0 has not been measured" in note for note in plan.notes)
+    assert not any("has not been measured" in note for note in measured.notes)
+
+
+@pytest.mark.parametrize("version", lmdeploy.VERSIONS)
+def test_every_version_has_an_overhead(version: str) -> None:
+    assert 16 in {row["bits"] for row in lmdeploy.overhead_rows(version)}

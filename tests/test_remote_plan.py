@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from types import MappingProxyType
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 from commands import run
@@ -29,6 +30,8 @@ class Hub(ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None]] = []  # path, Authorization
         self.sent_bytes = 0
         self.answers: dict[str, tuple[int, bytes]] = {}
+        self.page = 1000  # files in one page of the list
+        self.next_page: str | None = None  # another address than that of the next page
 
     @property
     def url(self) -> str:
@@ -45,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path in self.server.answers:
             return self._send(*self.server.answers[path])
         if path == "/api/models/owner/tiny/tree/main":
-            return self._json([{"type": "file", "path": file.name, "size": file.stat().st_size} for file in files])
+            return self._list([{"type": "file", "path": file.name, "size": file.stat().st_size} for file in files])
         if path == "/api/v1/models/owner/tiny/repo/files":
             rows = [{"Type": "blob", "Path": file.name, "Size": file.stat().st_size} for file in files]
             return self._json({"Data": {"Files": rows}})
@@ -61,12 +64,22 @@ class _Handler(BaseHTTPRequestHandler):
         first, last = map(int, asked.removeprefix("bytes=").split("-"))
         return self._send(206, content[first : last + 1])
 
+    def _list(self, rows: list[dict[str, object]]) -> None:
+        """A page, and where the next one is, as huggingface.co does it."""
+        start = int(dict(parse_qsl(urlsplit(self.path).query)).get("cursor", 0))
+        end = start + self.server.page
+        here = f"{self.server.url}{TREE}?recursive=true&cursor={end}"
+        link = {"Link": f'<{self.server.next_page or here}>; rel="next"'} if end < len(rows) else {}
+        self._send(200, json.dumps(rows[start:end]).encode(), link)
+
     def _json(self, value: object) -> None:
         self._send(200, json.dumps(value).encode())
 
-    def _send(self, status: int, body: bytes) -> None:
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self.server.sent_bytes += len(body)
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -121,6 +134,29 @@ def test_hf_endpoint_beats_the_mirror_in_deploytk_toml(
 
     assert run("plan", "hf:owner/tiny", "--gpu", "A10", "--json").code == 0
     assert {key for _, key in hub.asked} == {"Bearer hf_secret"}
+
+
+def test_a_list_of_files_is_read_to_its_last_page(hub: Hub) -> None:
+    hub.page = 2
+
+    done = run("plan", "hf:owner/tiny", "--json")
+
+    files = sum(1 for file in MODEL.iterdir() if file.is_file())
+    lists = [path for path, _ in hub.asked if path == TREE]
+    assert done.code == 0
+    assert len(lists) == -(-files // 2) > 1
+    assert {token for _, token in hub.asked} == {"Bearer hf_secret"}
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/next", "again"])
+def test_a_list_that_leads_elsewhere_or_never_ends_is_refused(hub: Hub, place: str) -> None:
+    hub.page, hub.next_page = 1, place if place != "again" else f"{hub.url}{TREE}"
+
+    done = run("plan", "hf:owner/tiny")
+
+    assert done.code == 1
+    assert "goes on without end, or elsewhere" in done.stderr
+    assert len(hub.asked) <= 20
 
 
 def test_weights_are_not_fetched_but_for_their_header(hub: Hub) -> None:

@@ -23,6 +23,7 @@ _MOST_TEXT_BYTES = 256 * 2**20
 _FIRST_HEADER_BYTES = 256 * 2**10
 _LARGEST_HEADER_BYTES = 32 * 2**20
 _MOST_FILES = 10_000
+_MOST_PAGES = 20
 _TEXTS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
@@ -94,19 +95,30 @@ def outline_of(model: RemoteModel) -> Iterator[Path]:
 
 
 def _files(model: RemoteModel) -> dict[str, int]:
-    answer = _asked(model, model.list_url, largest_bytes=_LARGEST_LIST_BYTES)
+    """Path -> bytes of every file. Hugging Face lists a thousand at a time."""
+    found: dict[str, int] = {}
+    url, pages = model.list_url, 0
+    while url:
+        if pages == _MOST_PAGES or not url.startswith(f"{model.endpoint}/"):
+            raise _refused(model, "its list of files goes on without end, or elsewhere")
+        answer = _asked(model, url, largest_bytes=_LARGEST_LIST_BYTES)
+        found |= _listed(model, answer)
+        url, pages = answer.next_url, pages + 1
+    if len(found) > _MOST_FILES or not all(_is_inside(path) for path in found):
+        raise _refused(model, "its list of files is none of a model")
+    return found
+
+
+def _listed(model: RemoteModel, answer: Answer) -> dict[str, int]:
     try:
         listed: Any = answer.json()
         rows = listed["Data"]["Files"] if model.hub == "ms" else listed
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise TypeError
         path = "path" if model.hub == "hf" else "Path"
-        found = {str(row[path]): _size(row) for row in rows if _is_file(row)}
+        return {str(row[path]): _size(row) for row in rows if _is_file(row)}
     except (ValueError, KeyError, TypeError) as error:
         raise _refused(model, "its list of files is none") from error
-    if len(found) > _MOST_FILES or not all(_is_inside(path) for path in found):
-        raise _refused(model, "its list of files is none of a model")
-    return found
 
 
 def _is_file(row: Mapping[str, object]) -> bool:

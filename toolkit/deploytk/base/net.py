@@ -102,6 +102,7 @@ class Answer:
     status: int
     body: bytes
     is_whole: bool = True  # False only where the start of an answer was enough
+    next_url: str = ""  # of the next page of a list, where the answer names one (Link, rel="next")
 
     def json(self) -> object:
         """The JSON in the body; raises ValueError for anything else, NaN and numbers without end included."""
@@ -195,7 +196,9 @@ class _Exchange:
             ):
                 raise ConnectionError("its answer is packed, which nobody asked for")
             self.status = response.status_code
-            return await self._read(response), ""
+            answer = await self._read(response)
+            following = response.links.get("next", {}).get("url", "")
+            return dataclasses.replace(answer, next_url=urljoin(url, following) if following else ""), ""
 
     async def _read(self, response: httpx.Response) -> Answer:
         self.start.clear()

@@ -35,7 +35,7 @@ from deploytk.lmdeploy.flags import (
     smallest_capability_for_4_bits,
 )
 from deploytk.lmdeploy.installed import installed_version
-from deploytk.lmdeploy.overhead import overhead_rows
+from deploytk.lmdeploy.overhead import is_overhead_measured, overhead_rows
 from deploytk.lmdeploy.support import OWN_ARCHITECTURE, support
 from deploytk.lmdeploy.versions import NEWEST, VERSIONS, LmdeployEngine, VersionRange, release_index
 from deploytk.lmdeploy.workspaces import (
@@ -81,6 +81,7 @@ __all__ = [
     "has_static_int8",
     "has_wheel_for_python_3_9",
     "installed_version",
+    "is_overhead_measured",
     "legacy_base",
     "models_page",
     "overhead_rows",

@@ -55,6 +55,9 @@ def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory) -> Itera
         yield f"the overhead is measured on another GPU ({memory.overhead.gpus[0]}): {memory.overhead.source}"
     elif memory.overhead.version != memory.version:
         yield f"the overhead is measured with another version: {memory.overhead.source}"
+    if not lmdeploy.is_overhead_measured(memory.version):
+        taken = memory.overhead.version
+        yield f"the overhead of LMDeploy {memory.version} has not been measured: that of {taken} is taken"
     if plan.engine == "pytorch":
         yield "the overhead is measured with TurboMind, the PyTorch engine may take more"
     if memory.sequence_bytes:
