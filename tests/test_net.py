@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from lying_server import Asked, Script, lying, plain
 
+from deploytk.base import net
 from deploytk.base.json import parse_json
 from deploytk.base.net import Key, Origin, ask, describe, is_loopback, origin_of
 
@@ -236,3 +238,69 @@ def test_it_is_asked_from_within_an_event_loop_too() -> None:
         return str(error.value)
 
     assert "refused" in asyncio.run(asked())
+
+
+class _Elsewhere:
+    """Servers with names, without a network: what each was asked, and where the first one sends everybody."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+        self.asked: list[httpx.Request] = []
+        self.place = place
+        client = functools.partial(httpx.AsyncClient, transport=httpx.MockTransport(self._answer))
+        monkeypatch.setattr(net.httpx, "AsyncClient", client)
+        for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        if request.url.host == "hub.example":
+            return httpx.Response(302, headers={"Location": self.place})
+        return httpx.Response(200, stream=httpx.ByteStream(b"weights"))
+
+
+HUB = "https://hub.example/model.safetensors"
+
+
+def test_an_answer_that_may_leave_comes_from_the_storage_and_the_key_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = _Elsewhere(monkeypatch, "https://storage.example/abc?signature=1")
+
+    answer = ask(HUB, 5, key=Key.bound_to("https://hub.example", "secret"), asks_start=True, may_leave=True)
+
+    assert answer.body == b"weights"
+    assert [(one.url.host, one.headers.get("authorization")) for one in servers.asked] == [
+        ("hub.example", "Bearer secret"),
+        ("storage.example", None),
+    ]
+    assert servers.asked[1].headers["range"].startswith("bytes=0-")
+
+
+@pytest.mark.parametrize(
+    "place", ["http://storage.example/abc", "https://127.0.0.1/abc", "https://localhost:8443/abc", "https://[::1]/abc"]
+)
+def test_what_may_leave_never_leaves_tls_or_comes_back_to_this_machine(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    servers = _Elsewhere(monkeypatch, place)
+
+    with pytest.raises(ConnectionError, match="another server"):
+        ask(HUB, 5, may_leave=True)
+    assert len(servers.asked) == 1
+
+
+def test_what_may_not_leave_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = _Elsewhere(monkeypatch, "https://storage.example/abc")
+
+    with pytest.raises(ConnectionError, match="another server"):
+        ask(HUB, 5)
+    assert len(servers.asked) == 1
+
+
+def test_the_next_page_of_a_list_is_named_by_its_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Link": '</list?cursor=2>; rel="next"'}, stream=httpx.ByteStream(b"[]"))
+
+    monkeypatch.setattr(
+        net.httpx, "AsyncClient", functools.partial(httpx.AsyncClient, transport=httpx.MockTransport(answer))
+    )
+
+    assert ask("https://hub.example/list", 5).next_url == "https://hub.example/list?cursor=2"
