@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import deploytk
@@ -34,6 +35,7 @@ OWNERS = {
 }
 
 
+@cache
 def _modules() -> list[tuple[Path, ast.Module]]:
     """Every module by its path in the package, without the suffix."""
     paths = sorted(path for path in PACKAGE.rglob("*.py"))
