@@ -1,0 +1,87 @@
+"""The tutorial does what it says: its commands are taken from the page and run by a shell, in their order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from git_server import WRITER, GitServer
+
+DOCS = Path(__file__).parents[1] / "docs"
+BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+
+
+def _script(page: Path) -> str:
+    """All blocks as one script. `serve` runs beside the rest, as in a terminal of its own; `smoke` may be in doubt."""
+    lines = []
+    for line in "".join(BLOCK.findall(page.read_text(encoding="utf-8"))).splitlines():
+        if line.startswith("deploytk serve "):
+            line = f"{line} >serve.log 2>&1 </dev/null &"
+        elif line.startswith("deploytk smoke "):
+            line = f"{line} || [ $? = 4 ]"  # this machine was too busy to tell
+        lines.append(line)
+    return "\n".join(["set -e", *lines, ""])
+
+
+def _run(script: str, place: Path, stdin: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shell = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=place,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = shell.communicate(stdin, timeout=540)
+    finally:
+        # The server that still runs in its terminal.
+        os.killpg(shell.pid, signal.SIGTERM)
+    return subprocess.CompletedProcess(script, shell.returncode, said)
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("hub_port")
+def test_every_command_of_the_tutorial_works(
+    git_hub: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "home"
+    place.mkdir()
+    git_hub.create("me/internlm-chat-7b-awq")
+    monkeypatch.delenv("OPENXLAB_GIT_TOKEN")
+
+    done = _run(_script(DOCS / "tutorial.md"), place, stdin=f"{WRITER[1]}\n")
+
+    assert done.returncode == 0, done.stdout
+    report = json.loads((place / "report.json").read_text())
+    golden = [found for found in report["correctness"] if found["check"] == "golden answers"]
+    assert [found["status"] for found in golden] == ["pass"]
+    assert "type: output_tps" in (place / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert (place / "hub" / "repos" / "internlm-chat-7b-awq" / "current" / "deploytk.json").is_file()
+    heads = subprocess.run(
+        ["git", "log", "--oneline", "main"],
+        cwd=git_hub.root / "me" / "internlm-chat-7b-awq.git",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(heads.stdout.splitlines()) == 1
+    assert WRITER[1] not in done.stdout
+
+
+def test_no_command_of_the_tutorial_stands_where_the_test_does_not_look() -> None:
+    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(\w*)\n", text)[::2]
+
+    assert {*blocks} == {"bash"}
+    assert len(BLOCK.findall(text)) == len(blocks) > 8
