@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all hostile audit check lint fix golden bench bench-short mutants reference docs wheel clean
+.PHONY: demo test test-all hostile audit check lint fix golden bench bench-short mutants reference pictures docs wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -48,6 +48,9 @@ mutants: $(VENV)/.mutants ## Small faults planted in the core rooms: does a test
 
 reference: $(VENV)/.test ## Rewrite docs/reference from the command line and the data files
 	$(BIN)/python tools/write_reference.py
+
+pictures: $(VENV)/.test ## Take the picture of the README anew
+	$(BIN)/python tools/take_pictures.py
 
 docs: $(VENV)/.docs ## The site, into site/; a warning is an error
 	$(BIN)/zensical build --strict --clean

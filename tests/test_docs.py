@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import take_pictures
 from commands import NAMES, options_of
 from test_layers import ORDER
 
@@ -187,3 +188,14 @@ def test_the_page_of_deploytk_toml_names_every_mirror_and_budget() -> None:
     keys = [field.name for kind in (Mirrors, BudgetSettings) for field in dataclasses.fields(kind)]
 
     assert [key for key in keys if f"`{key}" not in page] == []
+
+
+def test_the_picture_of_the_readme_shows_commands_that_exist_and_loads_nothing() -> None:
+    picture = (ROOT / "docs" / "screenshots" / "tour.svg").read_text(encoding="utf-8").replace("&#160;", " ")
+
+    for command, _ in take_pictures.TOUR:
+        name = command.split()[1]
+        assert command in picture
+        assert name in NAMES
+        assert {*OPTION.findall(command)} - _options(name) == set()
+    assert "url(" not in picture.replace("url(#", "")
