@@ -79,6 +79,10 @@ def test_every_command_of_the_tutorial_works(
     assert WRITER[1] not in done.stdout
 
 
+def test_the_tutorial_in_chinese_has_the_commands_that_were_run() -> None:
+    assert _script(DOCS / "zh" / "tutorial.md") == _script(DOCS / "tutorial.md")
+
+
 def test_no_command_of_the_tutorial_stands_where_the_test_does_not_look() -> None:
     text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(\w*)\n", text)[::2]
