@@ -37,6 +37,7 @@ class Api:
     fail_put: int | None = None
     puts: int = 0
     spoil: str | None = None  # a file whose downloads have other bytes
+    leads: dict[str, tuple[str, str]] = field(default_factory=dict)  # verb, "part" or "file" -> status and address
 
     def content(self, repo: str, name: str) -> bytes:
         import boto3
@@ -48,6 +49,10 @@ class Api:
     def control(self, environ: dict[str, Any], start: Any) -> list[bytes]:
         size = int(environ.get("CONTENT_LENGTH") or 0)
         path, data = environ["PATH_INFO"], environ["wsgi.input"].read(size)
+        lead = self.leads.get("file" if environ["REQUEST_METHOD"] == "GET" else path.rpartition("/")[2])
+        if lead:
+            start(lead[0], [("Location", lead[1]), ("Content-Length", "0")])
+            return [b""]
         if environ["REQUEST_METHOD"] == "GET":
             repo, name = path.removeprefix("/files/").split("/", 1)
             content = self.content(repo, name)
@@ -113,6 +118,9 @@ class Api:
             query = environ.get("QUERY_STRING", "")
             if environ["REQUEST_METHOD"] == "PUT" and "partNumber" in query:
                 self.puts += 1
+                if "part" in self.leads:
+                    start(self.leads["part"][0], [("Location", self.leads["part"][1]), ("Content-Length", "0")])
+                    return [b""]
                 if self.puts == self.fail_put:
                     start("500 Broken", [("Content-Length", "0")])
                     return [b""]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import platformdirs
 import pytest
 from bundles import make_bundle
 from conftest import MODELS, one_at_a_time
+from lying_server import Asked, lying, plain
 from openxlab_api import AK, BUCKET, SK, Api, openxlab_api
 
 from deploytk.base.errors import ReleaseError, TryAgainError
@@ -262,3 +263,78 @@ def test_a_file_that_is_not_the_bundles_is_named(api: Api, python: Path, bundle:
     api.repositories["tiny"]["models"]["old.bin"] = "old.bin"
 
     assert _publish(bundle).kept_files == ("old.bin",)
+
+
+@pytest.fixture
+def thief() -> Iterator[tuple[str, list[bytes]]]:
+    """Another server, and all that it is told."""
+    told: list[bytes] = []
+
+    def listen(asked: Asked, send: Callable[[bytes], None]) -> None:
+        told.append(asked.head + asked.body)
+        send(plain(b"{}"))
+
+    with lying(listen) as url:
+        yield url, told
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+@pytest.mark.parametrize("verb", ["auth", "getJwt", "getRepositoryModelList", "createModelRepository", "part"])
+def test_a_redirect_takes_keys_sessions_and_signatures_nowhere(
+    api: Api, python: Path, bundle: Bundle, thief: tuple[str, list[bytes]], verb: str, status: str
+) -> None:
+    url, told = thief
+    if verb == "part":
+        with _sdk(python) as sdk:
+            sdk.create(bundle, is_private=True)
+    api.leads[verb] = (status, f"{url}/{verb}")
+
+    with pytest.raises(ReleaseError, match="would take the keys elsewhere") as caught:
+        _publish(bundle)
+
+    assert told == []
+    assert "no key was sent there" in caught.value.hint
+    assert not any(secret in str(caught.value) for secret in (AK, SK, "Bearer"))
+
+
+def test_an_upload_address_of_another_server_gets_nothing(
+    api: Api, python: Path, bundle: Bundle, thief: tuple[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the login itself is redirected to a server that plays along."""
+    url, told = thief
+    api.leads["getUploadSignature"] = ("307 Temporary", url)
+
+    with pytest.raises(ReleaseError, match="would take the keys elsewhere"):
+        _publish(bundle)
+
+    assert told == []
+
+
+def test_a_file_may_lie_elsewhere_and_is_asked_for_without_keys(
+    api: Api, python: Path, bundle: Bundle, thief: tuple[str, list[bytes]]
+) -> None:
+    url, told = thief
+    _publish(bundle)
+    api.leads["file"] = ("302 Found", f"{url}/file")
+
+    with _sdk(python) as sdk:
+        assert sdk.text("README.md") == "{}"
+
+    assert len(told) == 1
+    assert not any(secret in told[0] for secret in (AK.encode(), SK.encode(), b"Bearer", b"Authorization"))
+
+
+def test_a_file_without_encryption_on_another_host_is_not_fetched(api: Api, python: Path, bundle: Bundle) -> None:
+    _publish(bundle)
+    api.leads["file"] = ("302 Found", "http://203.0.113.7/file")
+
+    with pytest.raises(ReleaseError, match=r"203\.0\.113\.7 without encryption"), _sdk(python) as sdk:
+        sdk.text("README.md")
+
+
+def test_a_file_that_is_led_in_a_circle_is_an_error_in_words(api: Api, python: Path, bundle: Bundle) -> None:
+    _publish(bundle)
+    api.leads["file"] = ("302 Found", f"{api.url}/files/tiny/README.md")
+
+    with pytest.raises(ReleaseError, match="30 redirects"), _sdk(python) as sdk:
+        sdk.text("README.md")

@@ -182,6 +182,9 @@ class Sdk:
     def _error(self, verb: str, text: str, kind: str) -> ReleaseError | TryAgainError:
         # Its messages name the whole request; the one for a login has what is made of the secret.
         said = self._redact(re.sub(r"payload: .*?\},?\s*", "", text))
+        if kind == "AwayError":
+            hint = f"check {API_VARIABLE} and {OSS_VARIABLE}; no key was sent there"
+            return ReleaseError(f"OpenXLab would take the keys elsewhere at {verb}: {said}", hint=hint)
         if any(sign in kind for sign in ("Connect", "Timeout", "RequestError")):
             return TryAgainError(f"OpenXLab does not answer at {verb}: {kind}", hint="run again later")
         if any(sign in text.lower() for sign in ("auth", "getjwt", "jwt", "401")):

@@ -14,9 +14,16 @@ import os
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 _ANSWER_WITHIN_S = 60
 _RESULT = "deploytk-result:"
+
+_Origin = tuple[str, str, int]  # scheme, host, port
+
+
+class AwayError(Exception):
+    """What has credentials would go to a server that they are not for."""
 
 
 def main() -> None:
@@ -39,12 +46,12 @@ def _do(job: dict[str, Any]) -> Any:
     from openxlab.utils.local_cache import cache
     from openxlab.xlab.handler import user_token
 
-    _limit(requests)
     if job["api"]:
         user_token.AUTH_CLIENT.endpoint = job["api"] + "/sso-be/api/v1/open/"
     if job["oss"]:
         upload_file.oss_endpoint = job["oss"]
     client = OpenapiClient(job["api"] or upload_file.endpoint, None)
+    _guard(requests, [_origin(client.endpoint), _origin(user_token.AUTH_CLIENT.endpoint)], upload_file.oss_endpoint)
     user_token.get_jwt(os.environ["OPENXLAB_AK"], os.environ["OPENXLAB_SK"])  # a wrong pair is only a warning later
     verb, name = job["verb"], job["name"]
     if verb == "list":
@@ -97,18 +104,47 @@ def _sizes(requests: Any, client: Any, job: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def _limit(requests: Any) -> None:
-    """Give every request a time limit: the package sets none."""
-    if getattr(requests.Session.send, "is_limited", False):
+def _guard(requests: Any, homes: list[_Origin], oss: str) -> None:
+    """Keep what has credentials with its servers, and give every request a time limit: the package does neither.
+
+    Whatever is not a plain GET has some: the signature for a login, a session, the signature of an upload.
+    """
+    if getattr(requests.Session.send, "is_guarded", False):
         return
     send = requests.Session.send
+    is_local = all(_is_loopback(host) for _, host, _ in [*homes, _origin(oss)])
 
-    def limited(self: Any, request: Any, **more: Any) -> Any:
+    def guarded(self: Any, request: Any, **more: Any) -> Any:
         more["timeout"] = more.get("timeout") or _ANSWER_WITHIN_S
-        return send(self, request, **more)
+        origin = _origin(request.url)
+        if request.method in ("GET", "HEAD") and "Authorization" not in request.headers:
+            # A signed address of a file: it may lead on, and every hop comes by here.
+            if origin[0] != "https" and not (is_local and _is_loopback(origin[1])):
+                raise AwayError(f"a file would come from {origin[1]} without encryption")
+            return send(self, request, **more)
+        if origin not in homes and not _is_bucket(origin, _origin(oss)):
+            raise AwayError(f"{origin[1]} is none of the servers that the keys are for")
+        answer = send(self, request, **{**more, "allow_redirects": False})
+        if 300 <= answer.status_code < 400:
+            raise AwayError(f"{origin[1]} sends the request elsewhere ({answer.status_code})")
+        return answer
 
-    limited.is_limited = True  # type: ignore[attr-defined]
-    requests.Session.send = limited
+    guarded.is_guarded = True  # type: ignore[attr-defined]
+    requests.Session.send = guarded
+
+
+def _origin(url: str) -> _Origin:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+
+
+def _is_bucket(origin: _Origin, oss: _Origin) -> bool:
+    """Whether that is the storage server itself, or the name that a bucket has on it."""
+    return (origin[0], origin[2]) == (oss[0], oss[2]) and f".{origin[1]}".endswith(f".{oss[1]}")
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 if __name__ == "__main__":
