@@ -9,15 +9,16 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
 
-test: $(VENV)/.test ## The tests that need nothing but Python
-	$(BIN)/python -m pytest -n auto
+test: $(VENV)/.test ## The tests that need nothing but Python, the hostile ones (counted) among them
+	$(BIN)/python -m pytest -n auto --without-hostile
+	$(BIN)/python tools/hostile.py
 	$(BIN)/python -m pytest -m engine
 
 test-all: test $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
 	$(BIN)/python -m pytest -m services -n 2
 	$(BIN)/python -m pytest -m docker
 
-hostile: $(VENV)/.test ## Every hostile suite (models, clients, servers, hubs), counted: a few minutes
+hostile: $(VENV)/.test ## Every hostile suite (models, clients, servers, hubs), counted: three minutes on two cores
 	$(BIN)/python tools/hostile.py
 
 audit: $(VENV)/.audit ## Known vulnerabilities of all that is locked, unsafe workflows; fails where no service can be asked

@@ -119,15 +119,28 @@ def test_the_threat_model_names_tests_that_exist() -> None:
 
 def test_every_hostile_suite_is_there_and_counted() -> None:
     files = [file for suite in hostile.SUITES.values() for file in suite]
-    report = """<testsuites><testsuite><testcase/><testcase><skipped/></testcase>
-        <testcase><failure message="Failed: Timeout (&gt;120.0s)"/></testcase>
-        <testcase><failure message="AssertionError"/></testcase></testsuite></testsuites>"""
+    report = """<testsuites><testsuite>
+        <testcase classname="tests.test_artifact_fuzz" time="1.5"/>
+        <testcase classname="tests.test_hostile_clients" name="test_a"><properties><property name="inputs" value="60"/>
+        </properties></testcase>
+        <testcase classname="tests.test_hostile_clients" name="test_b"><skipped/></testcase>
+        <testcase classname="tests.test_hostile_clients" name="test_c"><failure message="Failed: Timeout (&gt;120.0s)"/>
+        </testcase>
+        <testcase classname="tests.test_credentials" name="test_no_token_leaves"><failure message="x"/></testcase>
+        <testcase classname="tests.test_bound"><error message="x">Traceback (most recent call last)</error></testcase>
+        </testsuite></testsuites>"""
+    output = "tests/test_artifact_fuzz.py::test_x:\n    - 60 passing, 0 failing, and 3 invalid test cases\n"
 
-    count = hostile.counted(report, "    - 60 passing, 0 failing, and 3 invalid test cases", 1.0)
+    counts = hostile.counted(report, output)
 
     assert [file for file in files if not (ROOT / "tests" / f"{file}.py").is_file()] == []
     assert len(files) == len(set(files))
     assert {path.stem for path in (ROOT / "tests").glob("test_*.py") if re.search("hostile|lying", path.stem)} <= {
         *files
     }
-    assert (count.cases, count.generated, count.skipped, count.broken, count.hangs) == (4, 60, 1, 2, 1)
+    # One case that Hypothesis ran 60 times; 60 + 1 inputs in three cases, one skipped, one that hangs.
+    assert counts["models"] == hostile.Count(cases=1, inputs=60, seconds=1.5)
+    assert counts["clients of the app"] == hostile.Count(cases=3, inputs=61, skipped=1, broken=1, hangs=1)
+    assert counts["who asks for tokens"] == hostile.Count(cases=1, inputs=1, broken=1, leaks=1)
+    assert counts["servers that smoke and bench ask"] == hostile.Count(cases=1, inputs=1, broken=1, tracebacks=1)
+    assert "| models | 1 | 60 | 0 | 0 | 0 | 0 | 0 | 2 |" in hostile.table(counts)

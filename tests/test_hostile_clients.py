@@ -57,7 +57,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """One with Gradio's page, which wants a key."""
     place = tmp_path_factory.mktemp("page")
     with unharmed(make_app(place, "gradio"), place / "app.log", DEPLOYTK_API_KEYS=f"{KEY},another") as app:
-        wait_for(lambda: app.state["page"], 60, lambda: app.output)
+        wait_for(lambda: app.state["page"], 110, lambda: app.output)
         yield app
 
 
@@ -99,6 +99,10 @@ def known(**more: str) -> dict[str, str]:
     return {"authorization": f"Bearer {KEY}", **more}
 
 
+Count = Callable[[str, object], None]
+"""`record_property("inputs", n)`: how many a test has sent, for tools/hostile.py."""
+
+
 # Who has no key
 
 
@@ -129,7 +133,10 @@ def routes() -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def test_no_route_of_the_page_is_open_without_a_key(page: App, routes: list[tuple[str, str]]) -> None:
+def test_no_route_of_the_page_is_open_without_a_key(
+    page: App, routes: list[tuple[str, str]], record_property: Count
+) -> None:
+    record_property("inputs", 3 * len(routes))
     with httpx.Client(base_url=page.url, trust_env=False, timeout=20) as client:
         let_in = [
             (method, path, answer.status_code)
@@ -147,7 +154,9 @@ def test_no_route_of_the_page_is_open_without_a_key(page: App, routes: list[tupl
     assert {status for _, path, status in let_in if path == "/login"} <= {200, 415}  # our own form, shown or refused
 
 
-def test_uploads_and_files_are_off_even_with_the_key(page: App, routes: list[tuple[str, str]]) -> None:
+def test_uploads_and_files_are_off_even_with_the_key(
+    page: App, routes: list[tuple[str, str]], record_property: Count
+) -> None:
     with httpx.Client(base_url=page.url, trust_env=False, timeout=20, headers=known()) as client:
         answers = {
             (method, path): client.request(method, path).status_code
@@ -155,6 +164,7 @@ def test_uploads_and_files_are_off_even_with_the_key(page: App, routes: list[tup
             if method not in ("GET", "HEAD")
             or re.search("file|proxy|stream|upload|component|vibe|profil|monitor", path)
         }
+        record_property("inputs", len(answers) + 2)
         uploaded = client.post("/gradio_api/upload", files={"files": ("a", b"x" * 1000)})
         passwd = client.get("/gradio_api/file=/etc/passwd")
 
@@ -245,7 +255,8 @@ FOREIGN = """evil.example evil.example:80 127.0.0.1.evil.example localhost.evil 
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/v1/models", "/metrics"])
-def test_on_loopback_a_name_that_is_not_ours_is_refused(app: App, path: str) -> None:
+def test_on_loopback_a_name_that_is_not_ours_is_refused(app: App, path: str, record_property: Count) -> None:
+    record_property("inputs", len(FOREIGN))
     for host in FOREIGN:
         request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
 
@@ -338,7 +349,7 @@ def test_what_is_odd_but_clear_is_answered(app: App, request_: bytes) -> None:
 # Clients that take their time
 
 
-def test_a_slow_client_is_dropped_at_whatever_point_it_dawdles(app: App, page: App) -> None:
+def test_a_slow_client_is_dropped_at_whatever_point_it_dawdles(app: App, page: App, record_property: Count) -> None:
     first = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     dawdlers = {
         "says nothing": (app, b""),
@@ -353,6 +364,7 @@ def test_a_slow_client_is_dropped_at_whatever_point_it_dawdles(app: App, page: A
         "login": (page, post("Content-Length: 60\r\n").replace(b"/v1/completions", b"/login")),
         "page": (page, post(f"Content-Length: 60\r\nAuthorization: Bearer {KEY}\r\n").replace(b"v1", b"gradio_api")),
     }
+    record_property("inputs", len(dawdlers))
     with contextlib.ExitStack() as stack:
         open_ones = {}
         for name, (one, data) in dawdlers.items():
@@ -422,7 +434,8 @@ def test_idle_connections_make_room_for_who_asks(bundle: Path, tmp_path: Path) -
         wait_for(lambda: sum(_is_closed(one) for one in idle) >= 84, 10)
 
 
-def test_connections_that_are_cut_anywhere_leave_nothing_behind(app: App) -> None:
+def test_connections_that_are_cut_anywhere_leave_nothing_behind(app: App, record_property: Count) -> None:
+    record_property("inputs", 30)
     body = json.dumps({**WELL, "max_tokens": 500, "stream": True, "stub_tokens_per_s": 100}).encode()
     whole = post(f"Content-Length: {len(body)}\r\n", body)
     for cut in (1, 30, len(whole) - len(body), len(whole) - 1, len(whole), len(whole)):
@@ -443,7 +456,10 @@ def test_connections_that_are_cut_anywhere_leave_nothing_behind(app: App) -> Non
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/models", "/v1/nothing", "/", "/health", "/metrics", "/x"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "GET", "DELETE", "PATCH"])
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x"])
-def test_no_route_takes_a_body_beyond_the_limit(app: App, path: str, method: str, kind: str) -> None:
+def test_no_route_takes_a_body_beyond_the_limit(
+    app: App, path: str, method: str, kind: str, record_property: Count
+) -> None:
+    record_property("inputs", 2)
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nConnection: close\r\n"
     chunks = b"8000\r\n" + b"x" * 32768 + b"\r\n"
 
@@ -497,8 +513,9 @@ def odd_bodies(count: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-def test_no_body_is_an_error_of_the_server(app: App, path: str) -> None:
+def test_no_body_is_an_error_of_the_server(app: App, path: str, record_property: Count) -> None:
     headers = {"content-type": "application/json"}
+    record_property("inputs", len(list(odd_bodies(250))))
     with httpx.Client(base_url=app.url, trust_env=False, timeout=30) as client:
         for body in odd_bodies(250):
             answer = client.post(path, content=body, headers=headers)
@@ -519,7 +536,8 @@ def test_no_field_takes_a_number_without_end(app: App) -> None:
     assert app.post("/v1/completions", {**WELL, "unknown": [{"x": _HUGE}]}).status_code == 400
 
 
-def test_no_body_makes_the_page_fail(page: App) -> None:
+def test_no_body_makes_the_page_fail(page: App, record_property: Count) -> None:
+    record_property("inputs", 4 * (len(_RAW) + 40))
     chance = random.Random(13)
     odd = [value for value in _ODD if value not in (_HUGE, -_HUGE)]
     names = ["data", "fn_index", "session_hash", "event_id", "event_data", "trigger_id", "api_name"]
@@ -544,7 +562,8 @@ METHODS = ["OPTIONS", "TRACE", "PUT", "DELETE", "PATCH", "HEAD", "PROPFIND", "X"
 @pytest.mark.parametrize(
     "path", ["/", "/health", "/v1/models", "/v1/completions", "/metrics", "/..%2f", "/%00", "//", "*"]
 )
-def test_no_method_is_an_error_of_the_server(app: App, path: str) -> None:
+def test_no_method_is_an_error_of_the_server(app: App, path: str, record_property: Count) -> None:
+    record_property("inputs", len(METHODS))
     for method in METHODS:
         answer = talk(app, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
 
@@ -552,7 +571,8 @@ def test_no_method_is_an_error_of_the_server(app: App, path: str) -> None:
         assert statuses(answer), method
 
 
-def test_random_bytes_do_no_harm(app: App) -> None:
+def test_random_bytes_do_no_harm(app: App, record_property: Count) -> None:
+    record_property("inputs", 60)
     chance = random.Random(13)
     start: list[Callable[[], bytes]] = [
         lambda: b"", lambda: b"GET / HTTP/1.1\r\nHost: localhost\r\n", lambda: post("Transfer-Encoding: chunked\r\n")

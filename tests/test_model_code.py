@@ -81,17 +81,20 @@ def engine(tmp_path: Path) -> Path:
     return program.parent
 
 
+CONSOLE = "from deploytk.__main__ import run\nrun()\n"
+
+
 def deploytk(
-    tmp_path: Path, where: Path, *words: str, programs: Path | None = None
+    tmp_path: Path, where: Path, *words: str, programs: Path | None = None, script: str = CONSOLE
 ) -> subprocess.CompletedProcess[str]:
     """The console script in the directory `where`, as pip installs it: a file that imports deploytk."""
-    script = tmp_path / "scripts" / "deploytk"
-    script.parent.mkdir(exist_ok=True)
-    script.write_text("from deploytk.__main__ import run\nrun()\n")
+    place = tmp_path / "scripts" / "deploytk"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(script)
     environment = {**os.environ, "STUB_MODEL": "model", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment["PATH"] = f"{programs}:{os.environ['PATH']}" if programs else os.environ["PATH"]
     return subprocess.run(
-        [sys.executable, str(script), *words],
+        [sys.executable, str(place), *words],
         cwd=where, env=environment, capture_output=True, text=True, timeout=110, check=False,
     )  # fmt: skip
 
@@ -112,16 +115,34 @@ def test_the_files_would_run_where_they_can_be_imported(tmp_path: Path) -> None:
     assert "uvicorn" in started(tmp_path)
 
 
+EACH = """
+import sys
+from deploytk.__main__ import main
+for words in sys.argv[1].split(";"):
+    sys.argv[1:] = words.split()
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_no_command_that_reads_a_model_runs_anything_of_it(tmp_path: Path, form: str) -> None:
+def test_no_command_that_reads_a_model_runs_anything_of_it(
+    tmp_path: Path, form: str, record_property: Callable[[str, object], None]
+) -> None:
+    """One Python for all four, started in the model: what the first of them imports the others have."""
     model = Path(shutil.copytree(MODELS / "hf-awq", tmp_path / "model"))
     plant(model, form, tmp_path / "marker")
+    record_property("inputs", 4 * len(NAMES))
     bundle = tmp_path / "bundle"
-    for words in (["inspect", "."], ["plan", "."], ["package", ".", "-o", str(bundle)], ["inspect", str(bundle)]):
-        done = deploytk(tmp_path, model, *words)
 
-        assert done.returncode == 0, done.stderr
-        assert started(tmp_path) == []
+    done = deploytk(tmp_path, model, f"inspect .;plan .;package . -o {bundle};inspect {bundle}", script=EACH)
+
+    assert done.returncode == 0, done.stderr
+    assert (bundle / "deploytk.json").is_file()
+    assert started(tmp_path) == []
 
 
 def test_modernize_runs_nothing_of_the_workspace(tmp_path: Path) -> None:
