@@ -1,4 +1,4 @@
-"""A stand-in for the module pynvml: one GPU whose memory, processes and faults a test sets."""
+"""A stand-in for the module pynvml: GPUs whose memory, processes and faults a test sets."""
 
 # ruff: noqa: N802 (NVML names its functions)
 
@@ -25,6 +25,10 @@ class Nvml:
     processes: tuple[tuple[int, int | None], ...] = ()
     throttle_reasons: int = 0
     has_slices: bool = False
+    count: int = 1
+    used_by: dict[str, int] = field(default_factory=dict)  # handle -> bytes, where GPUs differ
+    name: str = "NVIDIA H200"
+    capability: tuple[int, int] = (9, 0)
     broken: frozenset[str] = frozenset()
     asked: list[str] = field(default_factory=list)
 
@@ -47,11 +51,11 @@ class Nvml:
     def nvmlShutdown(self) -> None:
         pass
 
+    def nvmlDeviceGetCount(self) -> int:
+        return self.count
+
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
         return f"gpu {index}"
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: bytes) -> str:
-        return f"gpu {uuid.decode()}"
 
     def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:
         return [int(self.has_slices), int(self.has_slices)]
@@ -69,19 +73,25 @@ class Nvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle: str, version: int | None = None) -> SimpleNamespace:
         self.asked.append(handle)
+        used = self.used_by.get(handle, self.used)
         if version == 2 and "v2" in self.broken:
             raise NVMLError("Function Not Found")
         if version == 2:  # `used` without the reserve, as drivers from 510 on say it
-            free = self.total - self.reserved - self.used
-            return SimpleNamespace(total=self.total, reserved=self.reserved, used=self.used, free=free)
-        used = self.used + self.reserved
+            free = self.total - self.reserved - used
+            return SimpleNamespace(total=self.total, reserved=self.reserved, used=used, free=free)
+        used += self.reserved
         return SimpleNamespace(total=self.total, used=used, free=self.total - used)
 
     def nvmlDeviceGetName(self, handle: str) -> bytes:
-        return b"NVIDIA H200"
+        return self.name.encode()
 
     def nvmlDeviceGetUUID(self, handle: str) -> str:
-        return "GPU-1"
+        """GPU-a0, GPU-a1, ...; MIG-1."""
+        kind, number = handle.split()
+        return f"MIG-{number}" if kind == "slice" else f"GPU-a{number}"
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: str) -> tuple[int, int]:
+        return self.capability
 
     def nvmlSystemGetDriverVersion(self) -> str:
         return "580.1"

@@ -101,7 +101,7 @@ def test_a_matrix_comes_from_a_file(tmp_path: Path) -> None:
 def test_what_is_not_possible_is_named_with_its_reason() -> None:
     matrix = Matrix(engines=("turbomind", "huggingface", "cpu"), kv=("none", "int8"))
 
-    deployments, skipped = expand([MODELS / "hf-awq"], matrix, None)
+    deployments, skipped = expand([MODELS / "hf-awq"], matrix)
 
     assert [deployment.name for deployment in deployments] == ["hf-awq.cpu.kv-none"]
     reasons = {one.name: one.reason for one in skipped}
@@ -114,7 +114,7 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
     shutil.copytree(MODELS / "hf-fp16", tmp_path / "hf-awq")
 
     with pytest.raises(UsageError, match="two models are called hf-awq"):
-        expand([MODELS / "hf-awq", tmp_path / "hf-awq"], Matrix(engines=("cpu",)), None)
+        expand([MODELS / "hf-awq", tmp_path / "hf-awq"], Matrix(engines=("cpu",)))
 
 
 def test_the_fastest_is_recommended_even_where_it_is_not_quantized() -> None:

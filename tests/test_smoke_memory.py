@@ -10,12 +10,12 @@ import pytest
 from artifacts import internlm_7b
 from nvml import MIB, Nvml
 
-from deploytk.hardware.nvml import GpuMemory, GpuProcess, PeakSampler, read_memory
+from deploytk.hardware.nvml import GpuMemory, GpuProcess, Track, read_memory
 from deploytk.plan import PlanRequest, plan_serving
 from deploytk.smoke.engine_log import EngineLog, parse_engine_log, read_engine_log
-from deploytk.smoke.memory import PlannedVram, VramReport, Watched, check_vram, report_vram, two_point
+from deploytk.smoke.memory import VramReport, Watched, check_vram, report_vram, two_point
+from deploytk.smoke.prediction import PlannedVram, planned_vram
 from deploytk.smoke.record import Record
-from deploytk.smoke.run import planned_vram
 
 LOGS = Path(__file__).parent / "data" / "logs"
 GIB = 2**30
@@ -108,11 +108,10 @@ def _memory() -> GpuMemory:
 def _watched(nvml: Nvml, *, used: int, processes: int = 0, after_stop: int | None = 500 * MIB) -> Watched:
     before = _memory()
     before = replace(before, processes=tuple(GpuProcess(pid, None) for pid in range(processes)))
-    sampler = PeakSampler({})
     nvml.used = used
     ready = _memory()
-    sampler.times_ns, sampler.used_bytes = [0, 50, 100], [before.used_bytes, ready.used_bytes, ready.used_bytes]
-    return Watched(before, ready, sampler, True, after_stop)
+    track = Track(before, [0, 50, 100], [before.used_bytes, ready.used_bytes, ready.used_bytes])
+    return Watched(ready, track, True, after_stop)
 
 
 def _log(pool: int, free: int | None, session_len: int = 1024) -> EngineLog:
@@ -177,7 +176,7 @@ def test_memory_that_stays_after_the_end_fails(nvml: Nvml) -> None:
 @pytest.mark.parametrize(("growth_mib", "status"), [(0, "pass"), (60, "pass"), (65, "fail")])
 def test_memory_that_grows_with_requests_is_a_leak(nvml: Nvml, growth_mib: int, status: str) -> None:
     watched = _watched(nvml, used=8 * GIB)
-    watched.sampler.used_bytes = [0, 8 * GIB, 8 * GIB + growth_mib * MIB]
+    watched.track.used_bytes = [0, 8 * GIB, 8 * GIB + growth_mib * MIB]
     records = tuple(_record(done) for done in (10, 20, 30, 40, 60, 70, 80, 110))
 
     report = report_vram(watched, _log(GIB, FREE), PLANNED, records)

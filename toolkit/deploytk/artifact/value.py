@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,6 +89,12 @@ class Artifact:
         return self.weight_format != "none"
 
     @property
+    def has_experts(self) -> bool:
+        """Whether a token meets only some of the weights."""
+        nested = [value for value in self.config.values() if isinstance(value, dict)]
+        return any(_counts_experts(config) for config in (self.config, *nested))
+
+    @property
     def errors(self) -> tuple[Problem, ...]:
         return tuple(problem for problem in self.problems if problem.level == "error")
 
@@ -94,3 +102,9 @@ class Artifact:
         """Raises ArtifactError with the first error among the problems; every later stage starts with this."""
         for problem in self.errors:
             raise ArtifactError(f"{self.root}: {problem.message}", hint=problem.hint)
+
+
+def _counts_experts(config: Mapping[str, object]) -> bool:
+    counts = (value for name, value in config.items() if re.fullmatch(r"\w*experts?(_num)?", name))
+    listed = (count if isinstance(count, list) else [count] for count in counts)
+    return any(isinstance(one, int) and one > 1 for count in listed for one in count)

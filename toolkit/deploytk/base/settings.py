@@ -61,6 +61,7 @@ class BudgetSettings:
     max_ttft_ms: _Limit | None = None
     max_tpot_ms: _Limit | None = None
     min_tokens_per_s: _Limit | None = None
+    vram_tolerance_pct: _Limit | None = None
 
 
 Tables = Mapping[str, "type[BaseModel]"]

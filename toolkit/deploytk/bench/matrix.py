@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 import sys
@@ -21,6 +22,7 @@ else:
 
 BenchEngine = Literal["turbomind", "pytorch", "huggingface", "cpu"]
 
+_NO_WISHES = PlanRequest()
 _SLACK_TOKENS = 64  # prompts are fitted to a length by the server's count, which may be off by a few
 
 
@@ -68,6 +70,8 @@ class Deployment:
     engine: BenchEngine
     kv_policy: KvPolicy
     plan: ServingPlan | None  # None for Hugging Face, which plans nothing
+    ranks: int = 1  # GPUs that share the model
+    share: float | None = None  # of memory for the KV pool; None: what the sessions need
 
     @property
     def model(self) -> str:
@@ -75,7 +79,9 @@ class Deployment:
 
     @property
     def name(self) -> str:
-        return f"{self.model}.{self.engine}.kv-{self.kv_policy}"
+        ranks = f".tp{self.ranks}" if self.ranks > 1 else ""
+        share = f".pool{self.share:g}" if self.share is not None else ""
+        return f"{self.model}.{self.engine}.kv-{self.kv_policy}{ranks}{share}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +126,12 @@ def make_matrix(values: Mapping[str, object]) -> Matrix:
 
 
 def expand(
-    models: Sequence[Path], matrix: Matrix, gpu: str | None, *, trusts_code: bool = False
+    models: Sequence[Path], matrix: Matrix, request: PlanRequest = _NO_WISHES, *, trusts_code: bool = False
 ) -> tuple[list[Deployment], list[Skipped]]:
     """Everything that can be deployed, in the order of the models, and what cannot.
 
-    Raises UsageError for two models of one name, ArtifactError for a broken one, TrustError for one of which an engine
-    would run code that nobody trusts.
+    `request` has the GPUs that are here, and what holds for all of the matrix. Raises UsageError for two models of
+    one name, ArtifactError for a broken one, TrustError for one of which an engine would run code that nobody trusts.
     """
     artifacts = [read_artifact(model) for model in models]
     names = [artifact.root.resolve().name for artifact in artifacts]
@@ -138,17 +144,18 @@ def expand(
         if not trusts_code and not {"turbomind", "pytorch"}.isdisjoint(matrix.engines):
             _require_trust(artifact)
         for engine, kv_policy in itertools.product(matrix.engines, matrix.kv):
-            found = Deployment(artifact, engine, kv_policy, None)
-            reason = "; ".join(_obstacles(found, has_gpu=gpu is not None))
+            ranks = request.tensor_parallel or artifact.tensor_parallel
+            found = Deployment(artifact, engine, kv_policy, None, ranks, request.cache_max_entry_count)
+            reason = "; ".join(_obstacles(found, has_gpu=bool(request.here)))
             if reason:
                 skipped.append(Skipped(found.name, reason))
                 continue
             try:
-                plan = _plan(found, matrix, gpu, trusts_code=trusts_code)
+                plan = _plan(found, matrix, dataclasses.replace(request, trust_remote_code=trusts_code))
             except DeployError as error:
                 skipped.append(Skipped(found.name, str(error)))
                 continue
-            deployments.append(Deployment(artifact, engine, kv_policy, plan))
+            deployments.append(dataclasses.replace(found, plan=plan))
     return deployments, skipped
 
 
@@ -164,22 +171,26 @@ def _obstacles(deployment: Deployment, *, has_gpu: bool) -> Iterator[str]:
         yield "no GPU is here"
     if deployment.engine in ("turbomind", "pytorch") and shutil.which("lmdeploy") is None:
         yield "lmdeploy is not installed here"
+    if deployment.engine in ("huggingface", "cpu") and deployment.ranks > 1:
+        yield f"the {deployment.engine} engine does not share a model among GPUs"
+    if deployment.engine in ("huggingface", "cpu") and deployment.share is not None:
+        yield f"the {deployment.engine} engine has no KV pool"
     if deployment.engine == "huggingface" and deployment.kv_policy != "none":
         yield "transformers needs quanto or hqq to quantize its KV cache"
     if deployment.engine == "huggingface" and deployment.artifact.is_quantized:
         yield "transformers has no kernels for these weights: it would run them dequantized"
 
 
-def _plan(deployment: Deployment, matrix: Matrix, gpu: str | None, *, trusts_code: bool) -> ServingPlan | None:
+def _plan(deployment: Deployment, matrix: Matrix, request: PlanRequest) -> ServingPlan | None:
     if deployment.engine == "huggingface":
         return None
     is_on_cpu = deployment.engine == "cpu"
-    request = PlanRequest(
-        gpu=None if is_on_cpu else gpu,
+    wanted = dataclasses.replace(
+        request,
+        here=() if is_on_cpu else request.here,
         session_len=min(matrix.tokens_per_session, deployment.artifact.session_len),
         max_batch_size=None if is_on_cpu else max(matrix.concurrency),
         kv_policy=deployment.kv_policy,
         serving_engine=deployment.engine,
-        trust_remote_code=trusts_code,
     )
-    return plan_serving(deployment.artifact, request)
+    return plan_serving(deployment.artifact, wanted)

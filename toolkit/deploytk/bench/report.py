@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploytk.base.files import write_text
@@ -37,73 +38,119 @@ def write_results(result: Result, out: Path, progress: Progress) -> None:
 
 def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     """Recommendation, the table of memory, the table of speed, and what was left out."""
-    lines = ["# Benchmark", "", *_head(result)]
-    if result.recommendation:
-        lines += [f"**Recommended for {result.recommendation.objective}:** {result.recommendation.reason}", ""]
-    elif result.rows:
-        lines += ["Nothing is recommended: no row is both beyond doubt and small enough for the GPU.", ""]
-    lines += _memory(result.rows) + _speed(result.rows)
+    lines = ["# Benchmark", "", *([head(result), ""] if result.identity else [])]
+    for title, text in remarks(result):
+        lines += [f"**{title}:** {text}" if title else text, ""]
+    for table in tables(result.rows):
+        lines += [f"## {table.title}", "", *_markdown(table), ""]
     lines += [f"![{Path(plot).stem}]({plot})" for plot in plots] + [""] * bool(plots)
-    for title, items in (("Not possible", result.skipped), ("Failed", result.failed)):
-        if items:
-            lines += [f"## {title}", "", *(f"- {item.name}: {' '.join(item.reason.split())}" for item in items), ""]
-    doubted = [row for row in result.rows if row.doubts]
-    if doubted:
-        lines += ["## Not to be relied on", ""]
-        lines += [f"- {row.setting}, {row.concurrency} at once: {'; '.join(row.doubts)}" for row in doubted] + [""]
+    for title, items in lists(result):
+        lines += [f"## {title}", "", *(f"- {item}" for item in items), ""]
     return "\n".join(lines)
 
 
-def _head(result: Result) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures by setting; the first `keys` columns say of what."""
+
+    title: str
+    keys: int
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def remarks(result: Result) -> list[tuple[str, str]]:
+    """(title or "", a sentence)."""
+    found = []
+    if result.recommendation:
+        found.append((f"Recommended for {result.recommendation.objective}", result.recommendation.reason))
+    elif result.rows:
+        found.append(("", "Nothing is recommended: no row is both beyond doubt and small enough for the GPU."))
+    if result.slo:
+        found.append(("Goodput", f"requests per second with {result.slo}, and their share of all."))
+    if any(row.bound_share is not None for row in result.rows):
+        bound = "tokens/s that the GPU's memory allows one stream when every token reads all weights and its KV cache"
+        found.append(("of bound", f"the measured share of the {bound}; a bound, not a prediction."))
+    return found
+
+
+def lists(result: Result) -> list[tuple[str, list[str]]]:
+    """What was left out, what failed, what is not to be relied on."""
+    found = [
+        (title, [f"{item.name}: {' '.join(item.reason.split())}" for item in items])
+        for title, items in (("Not possible", result.skipped), ("Failed", result.failed))
+    ]
+    doubted = [
+        f"{row.setting}, {row.concurrency} at once: {'; '.join(row.doubts)}" for row in result.rows if row.doubts
+    ]
+    return [(title, items) for title, items in [*found, ("Not to be relied on", doubted)] if items]
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    return [table for table in (_memory(rows), _speed(rows)) if table.rows]
+
+
+def _markdown(table: Table) -> list[str]:
+    lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def head(result: Result) -> str:
+    """Where it was measured, "" where nothing was."""
     identity = result.identity
     if identity is None:
-        return []
+        return ""
     where = f"{identity.gpu.name}, driver {identity.gpu.driver}" if identity.gpu else identity.client.cpu
     server = f", LMDeploy {identity.lmdeploy}" if identity.lmdeploy else ""
     counts = sorted({row.repetitions for row in result.rows})
     repetitions = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return [f"{where}{server}, deploytk {identity.deploytk}; medians of {repetitions} repetition(s).", ""]
+    return f"{where}{server}, deploytk {identity.deploytk}; medians of {repetitions} repetition(s)."
 
 
-def _memory(rows: Sequence[Row]) -> list[str]:
+def _memory(rows: Sequence[Row]) -> Table:
     """One line per deployment: what it takes, split, against the plan."""
-    measured = [row for row in rows if row.vram_mib is not None]
-    if not measured:
-        return []
-    first = {row.setting: row for row in reversed(measured)}
-    lines = ["## VRAM, MiB", "", "| setting | weights | KV pool | other | ready | planned | error | peak |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    first = {row.setting: row for row in reversed(rows) if row.vram_mib is not None}
+    columns = ("setting", "weights", "KV pool", "other", "ready", "planned", "error", "peak")
+    lines = []
     for setting, row in sorted(first.items()):
         error = f"{row.planned_error_pct:+.1f} %" if row.planned_error_pct is not None else "-"
         cells = (row.weights_mib, row.kv_pool_mib, row.overhead_mib, row.vram_mib, row.planned_mib)
-        figures = " | ".join(shown(value, 0) for value in cells)
-        lines.append(f"| {setting} | {figures} | {error} | {shown(row.vram_peak_mib, 0)} |")
-    return [*lines, ""]
+        lines.append((setting, *(shown(value, 0) for value in cells), error, shown(row.vram_peak_mib, 0)))
+    is_shared = any(row.gpus > 1 for row in rows)
+    return Table(f"VRAM, MiB{' of the fullest GPU' if is_shared else ''}", 1, columns, tuple(lines))
 
 
-def _speed(rows: Sequence[Row]) -> list[str]:
-    if not rows:
-        return []
-    lines = [
-        "## Speed",
-        "",
-        "| setting | in / out | at once | rounds | tokens/s | 95 % | chars/s | per stream | TTFT, ms | answer, s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        interval = f"{row.output_tps_ci95[0]:,.0f} to {row.output_tps_ci95[1]:,.0f}" if row.output_tps_ci95 else "-"
-        speeds = (row.chars_per_s, row.decode_tps, row.ttft_ms, row.seconds)
-        cells = (
-            f"{row.setting}{' ?' * bool(row.doubts)}",
-            f"{row.input_tokens} / {row.output_tokens}",
-            str(row.concurrency),
-            str(row.repetitions),
-            shown(row.output_tps),
-            interval,
-            *map(shown, speeds),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+def _speed(rows: Sequence[Row]) -> Table:
+    """One line per cell; columns that no row has a figure for are left out."""
+    columns = (
+        *("setting", "in / out", "at once", "rounds", "tokens/s", "95 %", "chars/s", "per stream", "of bound"),
+        *("TTFT, ms", "answer, s", "goodput/s", "good", "start, s"),
+    )
+    lines = [_speed_line(row) for row in rows]
+    optional = {"of bound", "goodput/s", "good", "start, s"}
+    kept = [at for at, name in enumerate(columns) if name not in optional or any(line[at] != "-" for line in lines)]
+    narrowed = tuple(tuple(line[at] for at in kept) for line in lines)
+    return Table("Speed", 3, tuple(columns[at] for at in kept), narrowed)
+
+
+def _speed_line(row: Row) -> tuple[str, ...]:
+    interval = f"{row.output_tps_ci95[0]:,.0f} to {row.output_tps_ci95[1]:,.0f}" if row.output_tps_ci95 else "-"
+    return (
+        f"{row.setting}{' ?' * bool(row.doubts)}",
+        f"{row.input_tokens} / {row.output_tokens}",
+        str(row.concurrency),
+        str(row.repetitions),
+        shown(row.output_tps),
+        interval,
+        shown(row.chars_per_s),
+        shown(row.decode_tps),
+        "-" if row.bound_share is None else f"{row.bound_share:.0%}",
+        shown(row.ttft_ms),
+        shown(row.seconds),
+        shown(row.goodput_rps),
+        "-" if row.goodput_fraction is None else f"{row.goodput_fraction:.0%}",
+        shown(row.load_s),
+    )
 
 
 def _csv(rows: Sequence[Row]) -> str:

@@ -21,15 +21,21 @@ from deploytk.bench.engines import running_engine
 from deploytk.bench.matrix import Deployment, Load, Matrix, expand
 from deploytk.bench.report import write_results
 from deploytk.bench.table import Failed, Result, read_result
-from deploytk.hardware.catalogue import MIB, Gpu, find_gpu
-from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
+from deploytk.hardware.catalogue import find_gpu
+from deploytk.hardware.here import as_gpu
+from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_gpus, read_memory
+from deploytk.plan import DecodeBound, PlanRequest
 from deploytk.serve import Endpoint
 from deploytk.smoke import Budget, Evidence, Workload, keep, measure, write_raw
+from deploytk.smoke.correctness import Finding
 from deploytk.smoke.engine_log import read_engine_log
 from deploytk.smoke.judge import evidence_of
-from deploytk.smoke.memory import PlannedVram, VramReport, Watched, check_vram, report_vram
+from deploytk.smoke.memory import VramReport, Watched, check_vram, report_gpus, used_gpus
+from deploytk.smoke.prediction import planned_vram
+from deploytk.smoke.record import Record
 from deploytk.smoke.report import Identity
-from deploytk.smoke.run import client_identity, installed_lmdeploy, planned_vram, weights_name
+from deploytk.smoke.run import client_identity, installed_lmdeploy, weights_name
+from deploytk.smoke.watch import gpu_before, watch
 
 _MACHINE = "machine.json"
 _LEAST_REQUESTS = 12  # one more than a median needs
@@ -44,6 +50,8 @@ class BenchOptions:
     ready_within_s: float = 600.0
     cell_within_s: float = 600.0
     trusts_code: bool = False  # code that a model names may run
+    request: PlanRequest = field(default_factory=PlanRequest)  # the GPUs that are here, and wishes for every plan
+    slo: Budget | None = None  # what a request must keep to count as goodput
 
 
 def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress: Progress) -> Result:
@@ -55,7 +63,7 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
     """
     target = find_gpu(options.gpu) if options.gpu else None
     here = read_memory()
-    deployments, skipped = expand(models, options.matrix, _gpu_name(here), trusts_code=options.trusts_code)
+    deployments, skipped = expand(models, options.matrix, options.request, trusts_code=options.trusts_code)
     failed: dict[str, str] = {}
     with disk_errors(out, DeployError):
         out.mkdir(parents=True, exist_ok=True)
@@ -81,7 +89,8 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
             reasons = tuple(Failed(name, reason) for name, reason in failed.items())
             result = Result(out, None, (), None)
             if any((out / "cells").iterdir()):
-                result = read_result(out, target or _gpu(here), options.objective)
+                gpu = target or (as_gpu(here) if here else None)
+                result = read_result(out, gpu, options.objective, options.slo)
             result = dataclasses.replace(result, skipped=tuple(skipped), failed=reasons)
             write_results(result, out, progress)
     return result
@@ -99,23 +108,44 @@ def _measure(
         load_s = time.monotonic() - started
         sampler.slow_down()
         for load in loads:
-            workload = _workload(load, repetition, options)
-            measurement = measure(endpoint, workload, (), progress)
-            gpu = None if deployment.engine == "cpu" else read_memory()
-            planned = _planned(deployment)
-            vram: VramReport | None = None
-            if gpu and sampler.first:
-                seen = Watched(sampler.first, gpu, sampler, True, None)
-                vram = report_vram(seen, read_engine_log(log), planned, measurement.records)
-            findings = (*measurement.findings, *(check_vram(vram, planned) if vram else ()))
-            identity = _identity(deployment, endpoint, gpu)
-            evidence = evidence_of(measurement, identity, findings, vram, load_s, kind="bench")
-            keep_cell(evidence, cell_path(out, deployment, load, repetition))
+            measurement = measure(endpoint, _workload(load, repetition, options), (), progress)
+            ready = () if deployment.engine == "cpu" else read_gpus()
+            watched = watch(sampler, ready, None, is_ours=True)
+            seen = _seen(deployment, watched, log, measurement.records, options)
+            identity = _identity(deployment, endpoint, next(iter(ready), None))
+            found = (*measurement.findings, *seen.findings)
+            evidence = evidence_of(measurement, identity, found, seen.vram, load_s, kind="bench", bound=seen.bound)
+            keep_cell(evidence, options.slo or Budget(), cell_path(out, deployment, load, repetition))
 
 
-def keep_cell(evidence: Evidence, place: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What there was to see on the GPUs."""
+
+    vram: VramReport | None
+    findings: tuple[Finding, ...]
+    bound: DecodeBound | None
+
+
+def _seen(
+    deployment: Deployment, watched: Sequence[Watched], log: Path, records: tuple[Record, ...], options: BenchOptions
+) -> _Seen:
+    used = used_gpus(watched, deployment.ranks)
+    if not used:
+        return _Seen(None, (), None)
+    planned = None
+    if deployment.plan:
+        gpu = gpu_before(deployment.plan, used)
+        version = installed_lmdeploy()
+        planned = planned_vram(deployment.artifact, deployment.plan, gpu, options.request.measured, version)
+    vram = report_gpus(used, read_engine_log(log), planned, records)
+    bound = deployment.plan.decode_bound if deployment.plan else None
+    return _Seen(vram, check_vram(vram, planned), bound)
+
+
+def keep_cell(evidence: Evidence, slo: Budget, place: Path) -> None:
     """Write one measurement; raises DeployError, which says where it is instead, when that fails."""
-    problem = keep(place, lambda path: write_raw(evidence, Budget(), path))
+    problem = keep(place, lambda path: write_raw(evidence, slo, path))
     if problem:
         raise DeployError(problem, hint="free some space, move it there and run again: what is measured stays")
 
@@ -132,10 +162,6 @@ def _workload(load: Load, repetition: int, options: BenchOptions) -> Workload:
         request_within_s=options.cell_within_s,
         total_within_s=options.cell_within_s,
     )
-
-
-def _planned(deployment: Deployment) -> PlannedVram | None:
-    return planned_vram(deployment.artifact, deployment.plan) if deployment.plan else None
 
 
 def _identity(deployment: Deployment, endpoint: Endpoint, gpu: GpuMemory | None) -> Identity:
@@ -187,20 +213,3 @@ def _digest(deployment: Deployment) -> str:
     """What tells two models of one name apart without reading their weights."""
     lines = sorted(f"{file.path} {file.bytes}" for file in deployment.artifact.files)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def _gpu_name(here: GpuMemory | None) -> str | None:
-    """The GPU as `plan` takes it: by its name where that is known, else by its size."""
-    if here is None:
-        return None
-    name = here.name.removeprefix("NVIDIA ")
-    try:
-        find_gpu(name)
-    except UsageError:
-        return f"{here.total_bytes // MIB}MiB"
-    return name
-
-
-def _gpu(here: GpuMemory | None) -> Gpu | None:
-    name = _gpu_name(here)
-    return find_gpu(name) if name else None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from deploytk.base.errors import UsageError
-from deploytk.bench.cells import read_cells
+from deploytk.bench.cells import read_judged_cells
 from deploytk.bench.matrix import Skipped
 from deploytk.bench.recommend import Recommendation, Row, recommend
+from deploytk.bench.slo import in_words
 from deploytk.hardware.catalogue import MIB, Gpu
 from deploytk.smoke import Budget, Report, judge
 from deploytk.smoke.report import Identity
@@ -38,11 +39,18 @@ class Result:
     recommendation: Recommendation | None  # None when nothing that was measured fits
     skipped: tuple[Skipped, ...] = ()
     failed: tuple[Failed, ...] = ()
+    slo: str = ""  # what goodput counts, in words; "" without objectives, and where cells had different ones
 
 
-def read_reports(out: Path) -> dict[str, list[Report]]:
-    """Cell -> reports of its repetitions, computed from the raw data; raises UsageError where there are none."""
-    return {cell: [judge(one, Budget()) for one in found.values()] for cell, found in read_cells(out).items()}
+def read_reports(out: Path, slo: Budget | None = None) -> dict[str, list[Report]]:
+    """Cell -> reports of its repetitions, computed from the raw data; raises UsageError where there are none.
+
+    Goodput is by `slo`, or else by the objectives that were measured with.
+    """
+    return {
+        cell: [judge(one, slo or kept) for one, kept in found.values()]
+        for cell, found in read_judged_cells(out).items()
+    }
 
 
 def best_report(out: Path, model: str) -> Report:
@@ -58,13 +66,20 @@ def best_report(out: Path, model: str) -> Report:
     return sorted(best, key=lambda report: report.throughput.output_tps or 0.0)[len(best) // 2]
 
 
-def read_result(out: Path, gpu: Gpu | None, objective: Literal["throughput", "latency"]) -> Result:
+def read_result(
+    out: Path, gpu: Gpu | None, objective: Literal["throughput", "latency"], slo: Budget | None = None
+) -> Result:
     """The rows of `out`, and what they recommend for `gpu`; raises UsageError where there are none."""
-    reports = read_reports(out)
+    reports = read_reports(out, slo)
     rows = tuple(sorted((to_row(cell) for cell in reports.values()), key=_order))
     identity = next(iter(reports.values()))[0].identity
     measured_on = identity.gpu.name if identity.gpu else ""
-    return Result(out, identity, rows, recommend(rows, gpu, objective, measured_on))
+    return Result(out, identity, rows, recommend(rows, gpu, objective, measured_on), slo=_slo(reports))
+
+
+def _slo(reports: Mapping[str, Sequence[Report]]) -> str:
+    said = {in_words(report.budget) for cell in reports.values() for report in cell}
+    return said.pop() if len(said) == 1 else ""
 
 
 def to_row(reports: Sequence[Report]) -> Row:
@@ -102,7 +117,17 @@ def to_row(reports: Sequence[Report]) -> Row:
         planned_mib=_mib(one.total_bytes for one in predicted),
         planned_error_pct=_median(one.error_pct for one in predicted),
         doubts=tuple(doubts),
+        gpus=_ranks(identity),
+        bound_tps=_median(report.bound.tokens_per_s for report in reports if report.bound),
+        bound_share=_median(report.bound_share for report in reports),
+        goodput_rps=_median(report.throughput.goodput_rps for report in reports),
+        goodput_fraction=_median(report.throughput.goodput_fraction for report in reports),
     )
+
+
+def _ranks(identity: Identity) -> int:
+    ranks = identity.settings.get("tensor_parallel", "1")
+    return int(ranks) if ranks.isdecimal() else 1
 
 
 def _order(row: Row) -> tuple[object, ...]:

@@ -11,11 +11,11 @@ import typer
 from deploytk.base.errors import UsageError
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
-from deploytk.cli.options import TrustRemoteCode, list_of
+from deploytk.cli.options import Planning, TrustRemoteCode, list_of
 from deploytk.cli.session import Session, show, unused
 
 if TYPE_CHECKING:
-    from deploytk.bench import Matrix
+    from deploytk.bench import BenchOptions, Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +45,39 @@ class Dimensions:
         return make_matrix((read_matrix(self.matrix) if self.matrix else {}) | chosen)
 
 
+@dataclass(frozen=True, slots=True)
+class Throughout:
+    """What holds for the whole matrix."""
+
+    gpu: Annotated[
+        str | None, typer.Option(metavar="NAME|SIZE", help="The GPU to recommend for; the one here by default.")
+    ] = None
+    tp: Annotated[int | None, typer.Option(min=1, help="GPUs that share each model.")] = None
+    cache_max_entry_count: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Share of memory for the KV pool, instead of what is needed.")
+    ] = None
+    slo: Annotated[
+        str | None,
+        typer.Option(metavar="ttft=500ms,tpot=50ms", help="Goodput counts the requests per second that keep these."),
+    ] = None
+    objective: Annotated[
+        Literal["throughput", "latency"], typer.Option(help="What the recommendation is to be good at.")
+    ] = "throughput"
+
+    def options(self, matrix: Matrix, *, trusts_code: bool) -> BenchOptions:
+        from deploytk.bench import BenchOptions, parse_slo
+
+        planning = Planning(tp=self.tp, cache_max_entry_count=self.cache_max_entry_count)
+        slo = parse_slo(self.slo) if self.slo is not None else None
+        request = planning.request_here()
+        return BenchOptions(matrix, self.gpu, self.objective, trusts_code=trusts_code, request=request, slo=slo)
+
+
 @command("deploytk bench ./fp16 ./awq --kv none,int8 --concurrency 1,8,32 -o ./results")
 def bench(
     dimensions: Dimensions,
+    whole: Throughout,
     models: Annotated[list[Path] | None, source_argument("MODEL...", "Model directories to compare.")] = None,
-    gpu: Annotated[
-        str | None, typer.Option(metavar="NAME|SIZE", help="The GPU to recommend for; the one here by default.")
-    ] = None,
-    objective: Annotated[
-        Literal["throughput", "latency"], typer.Option(help="What the recommendation is to be good at.")
-    ] = "throughput",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go, and are resumed from.")
     ] = None,
@@ -68,24 +91,16 @@ def bench(
 ) -> None:
     """Measure engines x weights x KV caches x loads, and recommend one. Run again to resume."""
     if compare:
-        unused(
-            "models",
-            Dimensions,
-            "gpu",
-            "objective",
-            "output",
-            "trust_remote_code",
-            because="--compare measures nothing",
-        )
+        unused("models", Dimensions, Throughout, "output", "trust_remote_code", because="--compare measures nothing")
         _compare(*compare)
     from deploytk.artifact import names_code
-    from deploytk.bench import BenchOptions, run_bench
+    from deploytk.bench import run_bench
 
     if not models or output is None:
         raise UsageError("bench needs models and a directory for results", hint="deploytk bench MODEL -o DIR")
     if not any(names_code(model) for model in models):
         unused("trust_remote_code", because="no model here names code (auto_map)")
-    options = BenchOptions(dimensions.chosen(), gpu, objective, trusts_code=trust_remote_code)
+    options = whole.options(dimensions.chosen(), trusts_code=trust_remote_code)
     result = run_bench(models, options, output, Session.progress)
     show(result, "show_bench")
     if result.failed:

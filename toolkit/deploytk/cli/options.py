@@ -68,15 +68,16 @@ class Trust:
 class Planning:
     """How the model is to be served; None means: choose."""
 
-    gpu: Annotated[
-        str | None, typer.Option(metavar="NAME|SIZE", help="The GPU to plan for: A100-80G, 'RTX 4090', 24G.")
-    ] = None
+    gpu: Annotated[str | None, typer.Option(metavar="NAME|SIZE", help="The GPU to plan for: A100-80G, 24G.")] = None
     session_len: Annotated[
         int | None, typer.Option(min=1, help="Tokens per conversation, prompt and answer; up to 8192 by default.")
     ] = None
     max_batch_size: Annotated[int | None, typer.Option(min=1, help="Conversations at once; up to 8 by default.")] = None
     kv: Annotated[Literal["none", "int8", "int4"] | None, typer.Option(help="How the KV cache is quantized.")] = None
     tp: Annotated[int | None, typer.Option(min=1, help="GPUs that share the model.")] = None
+    cache_max_entry_count: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Share of memory for the KV pool, instead of what is needed.")
+    ] = None
 
     def request(self, engine: EngineChoice = "auto", *, trusts_code: bool = False) -> PlanRequest:
         from deploytk.plan import PlanRequest
@@ -89,12 +90,25 @@ class Planning:
             tensor_parallel=self.tp,
             serving_engine=None if engine == "auto" else engine,
             trust_remote_code=trusts_code,
+            cache_max_entry_count=self.cache_max_entry_count,
         )
+
+    def request_here(self, engine: EngineChoice = "auto", *, trusts_code: bool = False) -> PlanRequest:
+        """With the GPUs of this machine and what is free on them, and what the user's smoke tests found.
+
+        For what runs here; a bundle is the same wherever it is made.
+        """
+        from deploytk.hardware.here import gpus_here
+        from deploytk.plan.calibration import read_measured
+
+        wishes = self.request(engine, trusts_code=trusts_code)
+        return wishes if engine == "cpu" else replace(wishes, here=gpus_here(), measured=read_measured())
 
     def on_cpu(self) -> Planning:
         """What the CPU engine can follow; raises UsageError for more on the command line."""
         because = "the CPU engine uses no GPU, has one conversation at a time and never quantizes the cache"
-        unused("gpu", "max_batch_size", "kv", "tp", because=because, hint="leave it out, or --engine cpu")
+        options = ("gpu", "max_batch_size", "kv", "tp", "cache_max_entry_count")
+        unused(*options, because=because, hint="leave it out, or --engine cpu")
         unused("trust_remote_code", because="the CPU engine runs no code of a model")
         return Planning(session_len=self.session_len)
 

@@ -30,7 +30,7 @@ def plan(
         artifact = dataclasses.replace(artifact, root=Path(remote.repo))
     if not artifact.remote_code:
         unused("trust_remote_code", because=f"{artifact.root} names no code (auto_map)")
-    made = plan_serving(artifact, planning.request(engine, trusts_code=trust_remote_code))
+    made = plan_serving(artifact, planning.request_here(engine, trusts_code=trust_remote_code))
     show(made, "show_plan")
     if made.fits is False:
         raise typer.Exit(3)

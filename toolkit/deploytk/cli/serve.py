@@ -63,7 +63,7 @@ def serve(
         host=listening.host,
         port=listening.port,
         app=app,
-        request=planning.request(trusts_code=trusts_code(source, trust.trust_remote_code, engine)),
+        request=planning.request_here(trusts_code=trusts_code(source, trust.trust_remote_code, engine)),
         template=rendering.template,
         trusts_bundle=trusts(source, trust.trust_bundle),
         allows_pickles=trust.allow_pickle,

@@ -36,6 +36,14 @@ class Limits:
     max_ttft_ms: Annotated[float | None, typer.Option(help="Longest median time to first token.")] = None
     max_tpot_ms: Annotated[float | None, typer.Option(help="Longest median time per output token.")] = None
     min_tokens_per_s: Annotated[float | None, typer.Option(help="Fewest tokens per second.")] = None
+    vram_tolerance_pct: Annotated[
+        float | None,
+        typer.Option(
+            "--vram-tolerance",
+            metavar="PERCENT",
+            help="How far VRAM may be from its plan; 2 where that was measured before, a warning elsewhere.",
+        ),
+    ] = None
 
     def chosen(self) -> Budget:
         from deploytk.smoke import Budget, make_budget, read_budget
@@ -170,7 +178,7 @@ def _serving(planning: Planning, load: Load, engine: EngineChoice) -> ServeOptio
 
     golden = read_golden(load.golden) if load.golden else ()
     options = ServeOptions(
-        engine=engine, golden=golden, request=planning.request(), attach_within_s=60.0, api_key=load.api_key()
+        engine=engine, golden=golden, request=planning.request_here(), attach_within_s=60.0, api_key=load.api_key()
     )
     if load.wait is None:
         return options

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from deploytk.base.terminal import console
-from deploytk.display.rows import show_rows
+from deploytk.display.rows import show_figures, show_rows
 
 if TYPE_CHECKING:
     from deploytk.bench import Comparison, Result
@@ -29,25 +28,33 @@ def show_report(report: Report) -> None:
 
 
 def show_bench(result: Result) -> None:
-    from rich.markdown import Markdown
+    from deploytk.bench.report import head, lists, remarks, tables
 
-    from deploytk.bench.report import markdown
-
-    console().print(Markdown(markdown(result), hyperlinks=False))
+    console().print(Text("Benchmark", style="bold"))
+    console().print(Text(head(result)))
+    for table in tables(result.rows):
+        console().print(Text(f"\n{table.title}", style="bold"))
+        show_figures(table.keys, table.columns, table.rows)
+    for title, text in remarks(result):
+        console().print(Text(f"\n{title}: {text}" if title else f"\n{text}"))
+    for title, items in lists(result):
+        console().print(Text(f"\n{title}", style="bold"))
+        for item in items:
+            console().print(Text(f"  {item}"))
 
 
 def show_comparison(comparison: Comparison) -> None:
-    table = Table("cell", "metric", "B / A", "95 %", "", box=None)
+    rows: list[tuple[str, ...]] = []
     for change in comparison.changes:
         ratio = "-" if change.ratio is None else f"{change.ratio:.3f}"
         interval = "-" if change.low is None else f"{change.low:.3f} to {change.high:.3f}"
-        table.add_row(change.cell, change.metric, ratio, interval, change.judgement)
+        rows.append((change.cell, change.metric, ratio, interval, change.judgement))
     for memory in comparison.memory:
         if memory.mib is not None:
             judgement = "more" if memory.is_more else "same"
-            table.add_row(memory.cell, "VRAM", f"{memory.mib:+,.0f} MiB", "", judgement)
+            rows.append((memory.cell, "VRAM", f"{memory.mib:+,.0f} MiB", "", judgement))
     console().print(Text(f"B against A: {comparison.status}", style="bold"))
-    console().print(table)
+    show_figures(2, ("cell", "metric", "B / A", "95 %", ""), rows)
     for cell in comparison.only_in_one:
         console().print(Text(f"only in one of them: {cell}"))
     for line in comparison.failures:

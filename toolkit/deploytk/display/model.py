@@ -60,12 +60,17 @@ def show_artifact(artifact: Artifact) -> None:
 
 def show_plan(plan: ServingPlan) -> None:
     vram = plan.vram
-    where = f" on {plan.gpu.name} ({mib(plan.gpu.total_bytes)})" if plan.gpu else ""
-    verdict = {True: f"fits{where}", False: f"does not fit{where}", None: "not judged: no --gpu given"}[plan.fits]
+    where = f" on {plan.gpu.name}" if plan.gpu else ""
+    verdict = {
+        True: f"fits{where}",
+        False: f"does not fit{where}",
+        None: "not judged: no --gpu given, and none is here",
+    }[plan.fits]
     policy = "not quantized" if plan.kv_policy == "none" else f"{plan.kv_policy} (quant_policy {plan.quant_policy})"
     show_rows(
         [
             ("engine", f"{plan.engine}, LMDeploy {plan.lmdeploy}" if plan.lmdeploy else plan.engine),
+            *_gpu_rows(plan),
             ("sessions", f"{plan.max_batch_size} at once, {plan.session_len:,} tokens each"),
             ("KV cache", f"{policy}, {plan.kv_bytes_per_token:,} bytes per token"),
             ("KV capacity", f"{plan.kv_capacity_tokens:,} tokens, cache_max_entry_count {plan.cache_max_entry_count}"),
@@ -73,7 +78,9 @@ def show_plan(plan: ServingPlan) -> None:
             ("VRAM: KV pool", mib(vram.kv_pool_bytes)),
             ("VRAM: overhead", mib(vram.overhead_bytes)),
             ("VRAM: total", mib(vram.total_bytes)),
+            *([("overhead by", vram.overhead_source)] if vram.overhead_source else []),
             ("verdict", verdict),
+            *_bound_rows(plan),
             ("largest session", f"{plan.largest_session_len:,} tokens" if plan.largest_session_len else "-"),
             ("largest batch", str(plan.largest_batch or "-")),
             *((f"config.ini: {key}", value) for key, value in plan.config_ini),
@@ -85,6 +92,29 @@ def show_plan(plan: ServingPlan) -> None:
         return
     console().print("\nStart it with:", style="dim")
     plain_line(shell(plan.argv))
+
+
+def _gpu_rows(plan: ServingPlan) -> list[tuple[str, str]]:
+    gpu, ranks = plan.gpu, plan.tensor_parallel
+    shared = [("GPUs", f"{ranks} share the model; VRAM is that of each")] if ranks > 1 else []
+    if gpu is None:
+        return shared
+    if gpu.is_here:
+        free = f"{mib(gpu.usable_bytes)} of {mib(gpu.total_bytes)} free now"
+        return [("GPU", f"{gpu.name} of this machine, {free}"), *shared]
+    return [("GPU", f"{gpu.name}, {mib(gpu.total_bytes)}"), *shared]
+
+
+def _bound_rows(plan: ServingPlan) -> list[tuple[str, str]]:
+    bound = plan.decode_bound
+    if bound is None:
+        return []
+    speed, full = (f"{value:,.0f}" for value in (bound.tokens_per_s, bound.full_session_tokens_per_s))
+    read = f"{mib(bound.read_bytes)} of weights per token at {bound.bandwidth_gb_s:,} GB/s"
+    return [
+        ("speed, a bound", f"at most {speed} tokens/s for one conversation, {full} at its end with its KV cache read"),
+        ("", f"what the memory allows, no prediction: {read}{' on each GPU' if plan.tensor_parallel > 1 else ''}"),
+    ]
 
 
 def _show_alternatives(plan: ServingPlan) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,53 @@ def print_whole(table: Table, beside: int, words: Iterable[str]) -> None:
     """Print a table with none of these words broken: digests and paths are there to be copied."""
     wide = console()
     wide.width = max(wide.width, beside + max(map(len, words), default=0))
+    wide.print(table)
+
+
+_NARROWEST_KEY = 16
+_GAP = 2
+
+
+def show_figures(keys: int, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of figures under the first `keys` columns, which say of what: no figure is ever cut.
+
+    Where it is too wide, several tables with the same keys; only the text of the first column is folded.
+    """
+    widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
+    first = min(widths[0], max(_NARROWEST_KEY, *(len(word) for row in rows for word in row[0].split())))
+    room = console().width - sum(widths[1:keys]) - _GAP * keys
+    for number, group in enumerate(_groups(widths[keys:], room - first)):
+        if number:
+            console().print()
+        chosen = [*range(keys), *(keys + at for at in group)]
+        _show_part([columns[at] for at in chosen], [[row[at] for at in chosen] for row in rows], first)
+
+
+def _groups(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Columns that stand beside each other, as many as there is room for, at least one."""
+    groups: list[list[int]] = [[]]
+    left = room
+    for at, width in enumerate(widths):
+        if groups[-1] and left < width + _GAP:
+            groups.append([])
+            left = room
+        groups[-1].append(at)
+        left -= width + _GAP
+    return groups
+
+
+def _show_part(columns: Sequence[str], rows: Sequence[Sequence[str]], first: int) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    rest = [max(len(row[at]) for row in (columns, *rows)) for at in range(1, len(columns))]
+    wide = console()
+    # The first column takes what the others leave; a terminal that is narrower than all that breaks lines itself.
+    left = max(first, wide.width - sum(rest) - _GAP * len(columns))
+    table.add_column(columns[0], overflow="fold", max_width=left)
+    for name, width in zip(columns[1:], rest, strict=True):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    wide.width = max(wide.width, left + sum(rest) + _GAP * len(columns))
     wide.print(table)
 
 

@@ -21,6 +21,14 @@ class Gpu:
     total_bytes: int  # what the driver reports as total, one GPU
     reserved_bytes: int  # what the driver keeps of that
     compute_capability: str | None  # "8.0"; None when only a size is known
+    bandwidth_gb_s: int | None = None  # of its memory, 10^9 bytes per second, as published
+    used_bytes: int = 0  # by others, now; of a GPU of this machine
+    is_here: bool = False
+
+    @property
+    def usable_bytes(self) -> int:
+        """What a server can have of it."""
+        return self.total_bytes - self.reserved_bytes - self.used_bytes
 
     @property
     def capability(self) -> float | None:
@@ -36,13 +44,19 @@ def find_gpu(text: str) -> Gpu:
     if size:
         return Gpu(text.strip(), int(float(size[1]) * _UNITS[size[2]]), 0, None)
     known = _known()
-    if _plain(text) in known:
-        return known[_plain(text)]
+    found = known_gpu(text)
+    if found:
+        return found
     names = sorted({gpu.name for gpu in known.values()})
     near = {known[key].name for key in difflib.get_close_matches(_plain(text), known, n=3, cutoff=0.5)}
     raise UsageError(
         f"no GPU {text!r} is known", hint=f"take {' or '.join(sorted(near) or names)}, or a size such as 24G"
     )
+
+
+def known_gpu(name: str) -> Gpu | None:
+    """The GPU of that name in the catalogue."""
+    return _known().get(_plain(name))
 
 
 def larger_gpus(than: Gpu) -> list[str]:
@@ -55,7 +69,7 @@ def larger_gpus(than: Gpu) -> list[str]:
 def _known() -> dict[str, Gpu]:
     gpus: dict[str, Gpu] = {}
     for name, row in load_yaml(Path(__file__).with_name("gpus.yaml")).items():
-        gpu = Gpu(name, row["total"] * MIB, row.get("reserved", 0) * MIB, row["capability"])
+        gpu = Gpu(name, row["total"] * MIB, row.get("reserved", 0) * MIB, row["capability"], row["bandwidth"])
         gpus |= {_plain(alias): gpu for alias in (name, *row.get("aliases", ()))}
     return gpus
 

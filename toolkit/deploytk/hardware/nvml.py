@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, Literal
+
+from deploytk.hardware.visible import visible_handles
 
 _LOADING_EVERY_S = 0.02
 _SERVING_EVERY_S = 0.1
@@ -44,29 +46,62 @@ class GpuMemory:
     power_limit_w: float | None
     sm_clock_mhz: int | None
     slowed_by: tuple[str, ...]  # heat and the like, at this moment
+    compute_capability: str | None = None  # "9.0"; None where the driver does not tell
 
 
 def read_memory(environment: Mapping[str, str] = os.environ) -> GpuMemory | None:
     """The GPU that a server started from here would use first; None without NVML or GPU."""
-    with _device(environment) as device:
-        return device.read() if device else None
+    return next(iter(read_gpus(environment)), None)
+
+
+def read_gpus(environment: Mapping[str, str] = os.environ) -> tuple[GpuMemory, ...]:
+    """Every GPU that a server started from here would see, in CUDA's order; none without NVML."""
+    with _devices(environment) as devices:
+        read = tuple(device.read() for device in devices)
+    return tuple(one for one in read if one is not None)
+
+
+@dataclass(slots=True)
+class Track:
+    """Use of one GPU over time."""
+
+    first: GpuMemory  # before anything was started
+    times_ns: list[int] = field(default_factory=list)  # `time.perf_counter_ns`, ascending
+    used_bytes: list[int] = field(default_factory=list)  # at those times
+    interval_ms: float = _LOADING_EVERY_S * 1000
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.used_bytes, default=0)
+
+    @property
+    def largest_gap_ms(self) -> float:
+        return max((b - a for a, b in pairwise(self.times_ns)), default=0) / 1e6
+
+    def used_at(self, when_ns: int) -> int | None:
+        """What was in use at that time, from the sample before it."""
+        place = bisect.bisect_right(self.times_ns, when_ns)
+        return self.used_bytes[place - 1] if place else None
+
+    def note(self, used_bytes: int) -> None:
+        self.times_ns.append(time.perf_counter_ns())
+        self.used_bytes.append(used_bytes)
 
 
 class PeakSampler:
-    """Use of a GPU over time, while the context is open: every 20 ms, later every 100 ms."""
+    """Use of every visible GPU over time, while the context is open: every 20 ms, later every 100 ms."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="vram", daemon=True)
         self._every_s = _LOADING_EVERY_S
-        self.first = read_memory(environment)
-        self.times_ns: list[int] = []  # `time.perf_counter_ns`, ascending
-        self.used_bytes: list[int] = []  # at those times
+        self.tracks = tuple(Track(first) for first in read_gpus(environment))
 
     def __enter__(self) -> PeakSampler:
-        if self.first:
-            self._note(self.first.used_bytes)
+        for track in self.tracks:
+            track.note(track.first.used_bytes)
+        if self.tracks:
             self._thread.start()
         return self
 
@@ -78,36 +113,17 @@ class PeakSampler:
     def slow_down(self) -> None:
         """Loading is over: look less often from now on."""
         self._every_s = _SERVING_EVERY_S
-
-    @property
-    def interval_ms(self) -> float:
-        return self._every_s * 1000
-
-    @property
-    def peak_bytes(self) -> int:
-        return max(self.used_bytes, default=0)
-
-    @property
-    def largest_gap_ms(self) -> float:
-        times = self.times_ns
-        return max((b - a for a, b in pairwise(times)), default=0) / 1e6
-
-    def used_at(self, when_ns: int) -> int | None:
-        """What was in use at that time, from the sample before it."""
-        place = bisect.bisect_right(self.times_ns, when_ns)
-        return self.used_bytes[place - 1] if place else None
-
-    def _note(self, used_bytes: int) -> None:
-        self.times_ns.append(time.perf_counter_ns())
-        self.used_bytes.append(used_bytes)
+        for track in self.tracks:
+            track.interval_ms = _SERVING_EVERY_S * 1000
 
     def _watch(self) -> None:
-        with _device(self._environment) as device:
-            while device and not self._end.wait(self._every_s):
-                used_bytes = device.used_bytes()
-                if used_bytes is None:
-                    return
-                self._note(used_bytes)
+        with _devices(self._environment) as devices:
+            while devices and not self._end.wait(self._every_s):
+                for device, track in zip(devices, self.tracks, strict=False):
+                    used_bytes = device.used_bytes()
+                    if used_bytes is None:
+                        return
+                    track.note(used_bytes)
 
 
 class _Device:
@@ -148,6 +164,7 @@ class _Device:
             power_limit_w=limit / 1000 if limit else None,
             sm_clock_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
             slowed_by=self._slowed_by(),
+            compute_capability=self._capability(),
         )
 
     def _memory(self) -> Any:
@@ -167,6 +184,10 @@ class _Device:
         reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle) or 0
         return tuple(name for bit, name in _HOT.items() if reasons & bit)
 
+    def _capability(self) -> str | None:
+        found = self._ask(self._nvml.nvmlDeviceGetCudaComputeCapability, self._handle)
+        return ".".join(map(str, found)) if found else None
+
     def _ask(self, question: Any, *arguments: Any) -> Any:
         """The answer, None where this driver, device or user gets none."""
         try:
@@ -176,49 +197,25 @@ class _Device:
 
 
 @contextmanager
-def _device(environment: Mapping[str, str]) -> Iterator[_Device | None]:
+def _devices(environment: Mapping[str, str]) -> Iterator[list[_Device]]:
     try:
         import pynvml as nvml
     except ImportError:
-        yield None
+        yield []
         return
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:
-        yield None
+        yield []
         return
     try:
         try:
-            device = _Device(nvml, _handle(nvml, environment))
+            found = [_Device(nvml, handle) for handle in visible_handles(nvml, environment)]
         except nvml.NVMLError:
-            device = None
-        yield device
+            found = []
+        yield found
     finally:
         nvml.nvmlShutdown()
-
-
-def _handle(nvml: Any, environment: Mapping[str, str]) -> Any:
-    """The first GPU that CUDA would see; a MIG slice by its own handle, since its parent tells only root."""
-    chosen = environment.get("CUDA_VISIBLE_DEVICES") or environment.get("NVIDIA_VISIBLE_DEVICES") or ""
-    first = chosen.split(",")[0].strip()
-    if first.startswith(("GPU-", "MIG-")):
-        return nvml.nvmlDeviceGetHandleByUUID(first.encode())
-    parent = nvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
-    try:
-        is_split = nvml.nvmlDeviceGetMigMode(parent)[0] == 1
-    except nvml.NVMLError:
-        is_split = False
-    if not is_split:
-        return parent
-    slices = (_slice(nvml, parent, number) for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(parent)))
-    return next((one for one in slices if one is not None), parent)
-
-
-def _slice(nvml: Any, parent: Any, number: int) -> Any:
-    try:
-        return nvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, number)
-    except nvml.NVMLError:
-        return None
 
 
 def _text(value: bytes | str) -> str:

@@ -1,17 +1,24 @@
 """Stage 2: Artifact + wishes -> ServingPlan."""
 
+from deploytk.plan.measured import MeasuredOverhead, shape_of
 from deploytk.plan.remote_code import require_trust, require_trust_here
-from deploytk.plan.serving import plan_serving
+from deploytk.plan.serving import extrapolation, plan_serving, step_tokens
+from deploytk.plan.speed import DecodeBound
 from deploytk.plan.value import MODEL_AT, PORT, Alternative, PlanRequest, ServingEngine, ServingPlan
 
 __all__ = [
     "MODEL_AT",
     "PORT",
     "Alternative",
+    "DecodeBound",
+    "MeasuredOverhead",
     "PlanRequest",
     "ServingEngine",
     "ServingPlan",
+    "extrapolation",
     "plan_serving",
     "require_trust",
     "require_trust_here",
+    "shape_of",
+    "step_tokens",
 ]

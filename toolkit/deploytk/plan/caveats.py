@@ -44,20 +44,24 @@ def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> 
         )
 
 
-def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory) -> Iterator[str]:
-    """Where the VRAM figures are extrapolated, what is missing and what would fit."""
+def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory, visible: int) -> Iterator[str]:
+    """Where the VRAM figures are extrapolated, what is missing and what would fit; `visible` GPUs are here."""
+    ground = memory.overhead.ground
     if memory.gpu is None:
         yield (
             "no --gpu given: the KV pool is what the sessions need, cache_max_entry_count is LMDeploy's default, "
             "which takes far more"
         )
     elif not memory.overhead.is_measured_on(memory.gpu):
-        yield f"the overhead is measured on another GPU ({memory.overhead.gpus[0]}): {memory.overhead.source}"
-    elif memory.overhead.version != memory.version:
+        yield f"the overhead is measured on another GPU ({ground.gpus[0]}): {memory.overhead.source}"
+    elif memory.overhead.is_own:
+        yield f"the overhead is {memory.overhead.source}"
+    elif ground.lmdeploy != memory.version:
         yield f"the overhead is measured with another version: {memory.overhead.source}"
-    if not lmdeploy.is_overhead_measured(memory.version):
-        taken = memory.overhead.version
-        yield f"the overhead of LMDeploy {memory.version} has not been measured: that of {taken} is taken"
+    if memory.gpu and memory.gpu.is_here:
+        yield _of_this_machine(memory.gpu, plan.tensor_parallel, visible)
+    if not lmdeploy.is_overhead_measured(memory.version) and not memory.overhead.is_own:
+        yield f"the overhead of LMDeploy {memory.version} has not been measured: that of {ground.lmdeploy} is taken"
     if plan.engine == "pytorch":
         yield "the overhead is measured with TurboMind, the PyTorch engine may take more"
     if memory.sequence_bytes:
@@ -67,6 +71,14 @@ def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory) -> Itera
         yield from _shortfall(plan, memory, memory.gpu)
         if memory.gpu.capability:
             yield from _kernels(artifact, str(plan.lmdeploy), memory.gpu.name, memory.gpu.capability)
+
+
+def _of_this_machine(gpu: Gpu, ranks: int, visible: int) -> str:
+    shown = f"{visible} are shown" if visible > 1 else "the one that is shown"
+    one = "the one with least to spare of the "
+    which = f"{one}{ranks} {gpu.name} here" if ranks > 1 else f"the {gpu.name} here"
+    free, total = gpu.usable_bytes // MIB, gpu.total_bytes // MIB
+    return f"no --gpu given: planned for {which} ({shown}), of which {free:,} of {total:,} MiB are free now"
 
 
 def _shortfall(plan: ServingPlan, memory: Memory, gpu: Gpu) -> Iterator[str]:

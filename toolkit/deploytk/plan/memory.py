@@ -32,6 +32,7 @@ class Vram:
     total_bytes: int
     loading_peak_bytes: int  # the most while it loads
     overhead: OverheadTerms = field(default_factory=OverheadTerms)  # what overhead_bytes is the sum of
+    overhead_source: str = ""  # whose figures these are
 
 
 def session_blocks(session_len: int, version: str) -> int:
@@ -122,7 +123,7 @@ class Memory:
         if self.gpu is None:
             return None
         before_pool = self.overhead.before_pool.total_bytes
-        return self.gpu.total_bytes - self.gpu.reserved_bytes - self.weights_bytes - before_pool
+        return self.gpu.usable_bytes - self.weights_bytes - before_pool
 
     @property
     def room_bytes(self) -> int | None:
@@ -136,7 +137,7 @@ class Memory:
             return None
         ready = self.overhead.terms(self.step_tokens).total_bytes
         after_pool = ready - self.overhead.before_pool.total_bytes
-        left = self.gpu.total_bytes - self.gpu.reserved_bytes - self.weights_bytes
+        left = self.gpu.usable_bytes - self.weights_bytes
         if left < max(ready, self.overhead.loading_bytes):
             return left - max(ready, self.overhead.loading_bytes)
         return min(int(self.free_bytes * _LARGEST_SHARE * _SAFETY), self.free_bytes - after_pool)
@@ -173,7 +174,8 @@ class Memory:
         terms = self.overhead.terms(self.step_tokens)
         total = self.weights_bytes + pool_bytes + terms.total_bytes
         peak = max(total, self.weights_bytes + self.overhead.loading_bytes)
-        return Vram(self.weights_bytes, pool_bytes, terms.total_bytes, total, peak, terms)
+        source = self.overhead.source
+        return Vram(self.weights_bytes, pool_bytes, terms.total_bytes, total, peak, terms, source)
 
     def fits(self, share: float, session_len: int, batch: int, pool_bytes: int) -> bool | None:
         if self.room_bytes is None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact
 from deploytk.hardware.catalogue import MIB, Gpu
 
+CERTAIN_PCT = 2.0
+"""How far a prediction may be off where the same was measured before."""
+
+_MOST_TOKENS = 8192 + 64  # of one step: the longest prompt and the largest batch that were measured
 _PAGES_BYTES = 64 * MIB  # two of those that CUDA's memory pool grows by: the peak is never promised too low
 
 
@@ -28,6 +32,25 @@ class OverheadTerms:
     def total_bytes(self) -> int:
         return sum(getattr(self, field.name) for field in fields(self))
 
+    @property
+    def before_pool_bytes(self) -> int:
+        """Of those that are there when the KV pool is sized."""
+        return self.total_bytes - self.warm_up_bytes - self.activations_bytes
+
+    def scaled(self, factor: float) -> OverheadTerms:
+        return OverheadTerms(**{field.name: int(getattr(self, field.name) * factor) for field in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The servers that an overhead was measured on."""
+
+    lmdeploy: str
+    gpus: tuple[str, ...]
+    parameters: tuple[float, float]  # of the models, from and to
+    ranks: int  # at most
+    within_pct: float  # how far the worst of them is off
+
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
@@ -37,9 +60,9 @@ class Overhead:
     warm_up_bytes: int
     token_bytes: float  # activations of one token of a step
     loading_bytes: int  # above the weights while they load, at most
-    gpus: tuple[str, ...]  # where it was measured, by their names
-    version: str  # that was measured
+    ground: Ground
     source: str
+    is_own: bool = False  # of the user's own smoke tests
 
     def terms(self, tokens: int) -> OverheadTerms:
         """Once the server answers that has had steps of `tokens` tokens."""
@@ -49,7 +72,22 @@ class Overhead:
         )
 
     def is_measured_on(self, gpu: Gpu) -> bool:
-        return any(gpu.name.startswith(name) for name in self.gpus)
+        return self.is_own or any(gpu.name.startswith(name) for name in self.ground.gpus)
+
+    def scaled_to(self, before_pool_bytes: int, beside_weights_bytes: int, step_tokens: int, source: str) -> Overhead:
+        """The same terms, made as large as they were measured: before the pool, and all with steps of that size."""
+        after = self.terms(step_tokens).total_bytes - self.before_pool.total_bytes
+        later = max(0, beside_weights_bytes - before_pool_bytes) / max(1, after)
+        before = self.before_pool.scaled(before_pool_bytes / max(1, self.before_pool.total_bytes))
+        return replace(
+            self,
+            before_pool=before,
+            warm_up_bytes=int(self.warm_up_bytes * later),
+            token_bytes=self.token_bytes * later,
+            loading_bytes=self.loading_bytes + max(0, before.total_bytes - self.before_pool.total_bytes),
+            source=source,
+            is_own=True,
+        )
 
 
 def find_overhead(version: str, artifact: Artifact, ranks: int) -> Overhead:
@@ -77,10 +115,37 @@ def find_overhead(version: str, artifact: Artifact, ranks: int) -> Overhead:
         + before_pool.ranks_bytes
         + int(vocabulary * (copies + row.get("loading_own", 0) / ranks) + row.get("packing", 0) * packed)
         + _PAGES_BYTES,
-        gpus=tuple(row["measured"]["gpus"]),
-        version=str(row["measured"]["lmdeploy"]),
+        ground=_ground(row["measured"]),
         source=" ".join(row["source"].split()),
     )
+
+
+def extrapolated(overhead: Overhead, artifact: Artifact, version: str, ranks: int, step_tokens: int) -> str:
+    """Why the overhead of that model is no measured one on any GPU, "" where it is."""
+    ground = overhead.ground
+    if version != ground.lmdeploy:
+        return f"LMDeploy {ground.lmdeploy} was measured, not {version}"
+    if ground.within_pct > CERTAIN_PCT:
+        return f"what is known of LMDeploy {version} is good to {ground.within_pct:g} %"
+    low, high = ground.parameters
+    if not _is_plain(artifact) or not low <= artifact.parameters <= high:
+        return f"models of {low / 1e9:g}B to {high / 1e9:g}B parameters were measured, dense and with plain attention"
+    if ranks > ground.ranks:
+        return f"at most {ground.ranks} GPUs were measured"
+    return f"steps of {step_tokens} tokens were not measured" if step_tokens > _MOST_TOKENS else ""
+
+
+def _is_plain(artifact: Artifact) -> bool:
+    """Whether all layers are alike, with keys and values of their own, and nothing is beside them."""
+    attention, tensors = artifact.attention, artifact.tensors
+    is_dense = not artifact.has_experts and _inner_columns(artifact) == artifact.intermediate_size
+    has_own = attention.latent is None and attention.kv_layers == artifact.layers
+    return is_dense and has_own and not (tensors.tower_bytes or tensors.unloaded_bytes)
+
+
+def _ground(row: dict[str, Any]) -> Ground:
+    low, high = row["billions"]
+    return Ground(str(row["lmdeploy"]), tuple(row["gpus"]), (low * 1e9, high * 1e9), row["ranks"], row["within"])
 
 
 def _row(version: str, artifact: Artifact) -> dict[str, Any]:

@@ -8,12 +8,15 @@ from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.base.errors import PlanError, UsageError
 from deploytk.base.names import slug
-from deploytk.hardware.catalogue import find_gpu
+from deploytk.hardware.catalogue import Gpu, find_gpu
 from deploytk.plan.alternatives import find_alternatives
 from deploytk.plan.caveats import about_memory, about_model
 from deploytk.plan.kv import kv_bytes_per_token
+from deploytk.plan.measured import nearest, shape_of
 from deploytk.plan.memory import PREFILL, Memory, Vram
+from deploytk.plan.overhead import extrapolated, find_overhead
 from deploytk.plan.remote_code import require_trust
+from deploytk.plan.speed import decode_bound
 from deploytk.plan.value import PlanRequest, ServingPlan
 
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
@@ -39,14 +42,41 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     return dataclasses.replace(plan, alternatives=tuple(find_alternatives(artifact, request, plan, _plan)))
 
 
+def step_tokens(session_len: int, batch: int) -> int:
+    """Tokens of the largest step of a server: a prompt, or as much of it as is read at once, beside other sessions."""
+    return min(PREFILL, session_len) + batch
+
+
+def extrapolation(artifact: Artifact, plan: ServingPlan, version: str | None) -> str:
+    """Why the VRAM of `plan` does not rest on measured servers of its kind, "" where it does.
+
+    `version` is that of the LMDeploy that runs, the planned one with None.
+    """
+    if plan.lmdeploy is None or plan.gpu is None:
+        return "the plan is for no GPU"
+    if plan.engine != "turbomind":
+        return "TurboMind was measured, not the PyTorch engine"
+    if version not in (None, plan.lmdeploy):
+        return f"LMDeploy {version} runs, {plan.lmdeploy} was planned"
+    overhead = find_overhead(plan.lmdeploy, artifact, plan.tensor_parallel)
+    if plan.vram.overhead_source != overhead.source:
+        return ""  # the user's own measurement of this very server
+    if not overhead.is_measured_on(plan.gpu):
+        return f"{', '.join(overhead.ground.gpus)} were measured, not {plan.gpu.name}"
+    tokens = step_tokens(plan.session_len, plan.max_batch_size)
+    return extrapolated(overhead, artifact, plan.lmdeploy, plan.tensor_parallel, tokens)
+
+
 def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     version, engine = _engine(artifact, request)
     require_trust(artifact.remote_code, version, str(artifact.root), is_trusted=request.trust_remote_code)
     ranks = _ranks(artifact, request)
     kv_policy, quant_policy = _kv(artifact, request, version)
-    memory = Memory.of(artifact, (version, engine), ranks, kv_policy, find_gpu(request.gpu) if request.gpu else None)
+    memory = Memory.of(artifact, (version, engine), ranks, kv_policy, _gpu(request, ranks))
+    memory = _as_measured(memory, artifact, request, (engine, ranks))
     session_len, batch = _sessions(artifact, request, memory)
-    memory = dataclasses.replace(memory, step_tokens=min(PREFILL, session_len) + batch)
+    memory = dataclasses.replace(memory, step_tokens=step_tokens(session_len, batch))
+    memory = _as_measured(memory, artifact, request, (engine, ranks))
     share = _share(request, version) or memory.share(session_len, batch)
     pool_bytes = memory.pool_bytes(share, session_len, batch)
     capacity = memory.capacity_tokens(pool_bytes, batch)
@@ -71,11 +101,11 @@ def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         largest_batch=memory.largest_batch(session_len),
         notes=(),
         alternatives=(),
+        decode_bound=decode_bound(artifact, memory, engine, ranks, session_len),
     )
-    argv, config_ini = plan.command(
-        artifact, trusts_remote_code=request.trust_remote_code and bool(artifact.remote_code)
-    )
-    notes = (*about_memory(artifact, plan, memory), *about_model(artifact, plan, request))
+    trusts_code = request.trust_remote_code and bool(artifact.remote_code)
+    argv, config_ini = plan.command(artifact, trusts_remote_code=trusts_code)
+    notes = (*about_memory(artifact, plan, memory, len(request.here)), *about_model(artifact, plan, request))
     return dataclasses.replace(plan, argv=argv, config_ini=config_ini, notes=notes)
 
 
@@ -115,6 +145,40 @@ def _ranks(artifact: Artifact, request: PlanRequest) -> int:
             hint="take a divisor or a multiple for --tp",
         )
     return ranks
+
+
+def _gpu(request: PlanRequest, ranks: int) -> Gpu | None:
+    """The one that is named, else the one with least to spare of those here that would share the model."""
+    if request.gpu is not None:
+        return find_gpu(request.gpu) if isinstance(request.gpu, str) else request.gpu
+    if not request.here:
+        return None
+    if len(request.here) < ranks:
+        raise PlanError(
+            f"{ranks} GPUs are asked for, this machine shows {len(request.here)}",
+            hint="see CUDA_VISIBLE_DEVICES, of a split GPU one slice is shown; or take a smaller --tp, or name a --gpu",
+        )
+    return min(request.here[:ranks], key=lambda gpu: gpu.usable_bytes)
+
+
+def _as_measured(
+    memory: Memory, artifact: Artifact, request: PlanRequest, run_by: tuple[lmdeploy.LmdeployEngine, int]
+) -> Memory:
+    """With the overhead that a smoke test found of this very server, where one did."""
+    engine, ranks = run_by
+    if memory.gpu is None:
+        return memory
+    server = (memory.gpu.name, memory.version, engine, shape_of(artifact), ranks)
+    found = nearest(request.measured, server, memory.step_tokens)
+    if found is None:
+        return memory
+    overhead = find_overhead(memory.version, artifact, ranks).scaled_to(
+        found.before_pool_bytes - memory.weights_bytes,
+        found.beside_pool_bytes - memory.weights_bytes,
+        found.step_tokens,
+        f"measured on {found.gpu} on {found.measured_on}, by your own smoke test (deploytk calibrate)",
+    )
+    return dataclasses.replace(memory, overhead=overhead)
 
 
 def _kv(artifact: Artifact, request: PlanRequest, version: str) -> tuple[KvPolicy, int]:

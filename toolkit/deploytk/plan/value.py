@@ -10,7 +10,9 @@ from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.base.typed import typed
 from deploytk.hardware.catalogue import Gpu
+from deploytk.plan.measured import MeasuredOverhead
 from deploytk.plan.memory import PREFILL, Vram
+from deploytk.plan.speed import DecodeBound
 
 ServingEngine = Literal["turbomind", "pytorch", "cpu"]
 
@@ -28,7 +30,7 @@ Command = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 class PlanRequest:
     """What a user asked for; None means: choose."""
 
-    gpu: str | None = None  # "A100-80G", "RTX 4090", or a size: "24G", "24GiB", "24576MiB"
+    gpu: str | Gpu | None = None  # "A100-80G", "RTX 4090", or a size: "24G", "24GiB", "24576MiB"
     session_len: int | None = None  # tokens, prompt and answer together
     max_batch_size: int | None = None
     kv_policy: KvPolicy | None = None
@@ -37,6 +39,8 @@ class PlanRequest:
     cache_max_entry_count: float | None = None  # the share itself instead of the sessions that must fit
     model_name: str | None = None  # what /v1/models shows; the directory's name by default
     trust_remote_code: bool = False  # code that the model names (auto_map) may run
+    here: tuple[Gpu, ...] = ()  # of this machine, in CUDA's order: planned for where `gpu` names none
+    measured: tuple[MeasuredOverhead, ...] = ()  # what smoke tests found of servers, which beats what deploytk knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class ServingPlan:
     largest_batch: int | None  # at session_len, on that GPU
     notes: tuple[str, ...]  # what a user should know, one sentence each
     alternatives: tuple[Alternative, ...]  # what would fit; () where the plan itself does, or nobody knows
+    decode_bound: DecodeBound | None = None  # None where the GPU's bandwidth or what is read is not known
 
     def at(self, model: str) -> ServingPlan:
         """The same plan for the same model at another path."""

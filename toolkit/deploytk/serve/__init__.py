@@ -1,6 +1,6 @@
 """Stage 7: a URL, image, bundle or model directory -> Endpoint."""
 
-from deploytk.serve.endpoint import Endpoint, EngineChoice, ServeOptions, attach, completes, wait_while_running
+from deploytk.serve.endpoint import Endpoint, EngineChoice, Served, ServeOptions, attach, completes, wait_while_running
 from deploytk.serve.local import choose_engine
 from deploytk.serve.source import SourceKind, open_endpoint, source_kind
 
@@ -8,6 +8,7 @@ __all__ = [
     "Endpoint",
     "EngineChoice",
     "ServeOptions",
+    "Served",
     "SourceKind",
     "attach",
     "choose_engine",

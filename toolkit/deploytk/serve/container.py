@@ -46,6 +46,7 @@ def running_image(reference: str, options: ServeOptions, progress: Progress) -> 
         shares = daemon.shares_network()
         listens = {"HOST": options.host, "PORT": str(port)} if shares else {"PORT": str(container_port)}
         environment = {**dict(options.environment), **listens}
+        started = time.monotonic()
         container = daemon.run(reference, RunOptions(options.host, port, container_port, environment, has_gpu=has_gpu))
         try:
             progress.note(f"container {container[:12]} of {reference}{', with the GPUs' if has_gpu else ''}")
@@ -61,11 +62,13 @@ def running_image(reference: str, options: ServeOptions, progress: Progress) -> 
                 if time.monotonic() > deadline:
                     raise _failed(f"the container was not ready within {options.ready_within_s:.0f} s", lines)
                 time.sleep(0.1)
+            ready_s = time.monotonic() - started
             manifest = daemon.file(container, f"/bundle/{MANIFEST}")
             yield dataclasses.replace(
                 attach(url, own_key(url, environment)),
                 is_running=lambda: daemon.state(container)[0],
                 golden=golden_in(manifest),
+                ready_s=ready_s,
             )
         finally:
             daemon.remove(container)

@@ -44,6 +44,7 @@ class Endpoint:
     is_running: Callable[[], bool] | None = None  # of a container that we started, which has no process of ours
     golden: tuple[Golden, ...] = ()  # that an image carries
     served: Served | None = None  # when we started it from a directory
+    ready_s: float | None = None  # from the start of the process that we started to its first token
     key: Key | None = dataclasses.field(default=None, repr=False)  # that it wants
 
 

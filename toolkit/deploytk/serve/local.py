@@ -94,6 +94,8 @@ def _served(path: Path, engine: str, options: ServeOptions, work: Path, progress
     )
     request = dataclasses.replace(options.request, serving_engine=serving_engine, model_name=bundle_options.name)
     plan = plan_serving(artifact, request)
+    for note in plan.notes if plan.fits is False else ():
+        progress.note(f"the plan does not fit: {note}")
     return Served(render_bundle(artifact, plan, bundle_options, work / "bundle", progress), artifact)
 
 
@@ -126,8 +128,15 @@ def _running_app(
         started = time.monotonic()
         progress.note(f"{url} shows how far the model is")
         wait_until(lambda: is_ready(url, key), process, app_log, options.ready_within_s, "the app")
-        progress.note(f"ready after {time.monotonic() - started:.1f} s")
+        ready_s = time.monotonic() - started
+        progress.note(f"ready after {ready_s:.1f} s")
         found = attach(url, key)
         yield dataclasses.replace(
-            found, engine=engine, engine_log=engine_log, pid=process.pid, bundle=served.bundle.path, served=served
+            found,
+            engine=engine,
+            engine_log=engine_log,
+            pid=process.pid,
+            bundle=served.bundle.path,
+            served=served,
+            ready_s=ready_s,
         )

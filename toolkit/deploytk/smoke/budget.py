@@ -31,6 +31,7 @@ class Budget:
     max_ttft_ms: float | None = None  # median
     max_tpot_ms: float | None = None  # median
     min_tokens_per_s: float | None = None
+    vram_tolerance_pct: float | None = None  # how far the VRAM may be from its plan; 2 where that was measured before
     baseline_key: str | None = None  # the limits hold only for measurements with this key; None: for all
 
     def beaten_by(self, other: Budget) -> Budget:

@@ -9,13 +9,14 @@ from datetime import datetime, timezone
 from typing import Literal
 
 from deploytk.hardware.catalogue import MIB
+from deploytk.plan import DecodeBound
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.counters import Counters
 from deploytk.smoke.doubts import doubts_of
 from deploytk.smoke.figures import counts_of, latency_of, throughput_of, tokens_of
 from deploytk.smoke.measure import Measurement
-from deploytk.smoke.memory import VramReport
+from deploytk.smoke.memory import VramReport, check_planned
 from deploytk.smoke.record import Record
 from deploytk.smoke.report import (
     SCHEMA,
@@ -52,6 +53,7 @@ class Evidence:
     vram: VramReport | None
     load_s: float | None
     lag_p99_ms: float | None = None  # how late the client was woken while measuring; None in older raw data
+    bound: DecodeBound | None = None  # of what was planned, on the GPU that it ran on
 
 
 def evidence_of(
@@ -62,6 +64,7 @@ def evidence_of(
     load_s: float | None,
     *,
     kind: Literal["smoke", "bench"] = "smoke",
+    bound: DecodeBound | None = None,
 ) -> Evidence:
     """What was measured, with what was observed around it."""
     return Evidence(
@@ -78,6 +81,7 @@ def evidence_of(
         vram=vram,
         load_s=load_s,
         lag_p99_ms=measurement.lag_p99_ms,
+        bound=bound,
     )
 
 
@@ -87,6 +91,9 @@ def now() -> str:
 
 def judge(evidence: Evidence, budget: Budget) -> Report:
     """The report of what was measured; it never fails, what is wrong is in its verdict."""
+    if evidence.vram:
+        planned = check_planned(evidence.vram, budget.vram_tolerance_pct)
+        evidence = dataclasses.replace(evidence, findings=evidence.findings + planned)
     records, workload = evidence.records, evidence.workload
     latency = latency_of(records, workload)
     throughput = throughput_of(records, workload, latency, budget)
@@ -103,6 +110,7 @@ def judge(evidence: Evidence, budget: Budget) -> Report:
         verdict=_verdict(evidence, counts, doubted, tuple(doubt.why for doubt in doubts), _stranger(identity, budget)),
         identity=identity,
         load_s=evidence.load_s,
+        bound=evidence.bound,
         vram=evidence.vram,
         workload=workload,
         latency=latency,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from deploytk.hardware.catalogue import MIB
-from deploytk.hardware.nvml import GpuMemory, PeakSampler
+from deploytk.hardware.nvml import GpuMemory, Track
+from deploytk.plan import MeasuredOverhead
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.engine_log import EngineLog
+from deploytk.smoke.prediction import CHECK, Parts, PlannedVram, Predicted, check_prediction
 from deploytk.smoke.record import Record
 
 SLACK_BYTES = 64 * MIB
@@ -30,17 +33,6 @@ class Components:
 
 
 @dataclass(frozen=True, slots=True)
-class Predicted:
-    """What the plan said before, for one GPU."""
-
-    weights_bytes: int
-    kv_pool_bytes: int
-    overhead_bytes: int
-    total_bytes: int
-    error_pct: float | None  # of the total, against what was measured
-
-
-@dataclass(frozen=True, slots=True)
 class KvFacts:
     bytes_per_token: int | None
     capacity_tokens: int | None
@@ -56,8 +48,26 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuUse:
+    """What was used on one of the GPUs that share a model."""
+
+    name: str
+    uuid: str
+    total_bytes: int
+    baseline_bytes: int
+    ready_bytes: int
+    peak_bytes: int
+    after_stop_bytes: int | None
+    predicted_error_pct: float | None
+
+    @property
+    def ready_of_ours(self) -> int:
+        return self.ready_bytes - self.baseline_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class VramReport:
-    """Device-wide use of one GPU by the driver's count."""
+    """Device-wide use of one GPU by the driver's count; of several, the one that is used most, and all in `gpus`."""
 
     api: str
     scope: Literal["device", "mig"]
@@ -75,7 +85,9 @@ class VramReport:
     components: Components
     kv: KvFacts
     predicted: Predicted | None
-    foreign_processes: int  # that computed on the GPU before ours started
+    foreign_processes: int  # that computed on the GPUs before ours started
+    gpus: tuple[GpuUse, ...] = ()  # every GPU that the server uses; () in older reports
+    measured: MeasuredOverhead | None = None  # for `deploytk calibrate`
 
     @property
     def ready_of_ours(self) -> int:
@@ -83,21 +95,13 @@ class VramReport:
 
     @property
     def peak_of_ours(self) -> int:
-        return self.peak_bytes - self.baseline_bytes
+        """Of all its GPUs the most."""
+        uses: Iterable[GpuUse | VramReport] = self.gpus or (self,)
+        return max(one.peak_bytes - one.baseline_bytes for one in uses)
 
-
-@dataclass(frozen=True, slots=True)
-class PlannedVram:
-    """What the plan of a model says about memory."""
-
-    weights_bytes: int
-    kv_pool_bytes: int
-    overhead_bytes: int
-    kv_bytes_per_token: int
-    session_len: int
-    max_batch_size: int
-    is_quantized: bool
-    fp16_weights_bytes: int | None  # what the same model takes unquantized
+    @property
+    def parts(self) -> Parts:
+        return Parts(self.ready_of_ours, self.components.kv_pool_bytes, self.used_before_pool_bytes)
 
 
 def two_point(share_1: float, used_1: int, share_2: float, used_2: int) -> tuple[int, int]:
@@ -114,20 +118,55 @@ def two_point(share_1: float, used_1: int, share_2: float, used_2: int) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What was seen of the GPU around one measurement."""
+    """What was seen of one GPU around one measurement."""
 
-    before: GpuMemory
     ready: GpuMemory
-    sampler: PeakSampler
+    track: Track
     is_ours: bool  # we started the server
     after_stop_bytes: int | None
+
+    @property
+    def grown_bytes(self) -> int:
+        return self.ready.used_bytes - self.track.first.used_bytes
+
+
+def used_gpus(watched: Sequence[Watched], ranks: int | None) -> tuple[Watched, ...]:
+    """Those that a server of so many ranks uses; where that is not known, the first, and all on which use grew."""
+    if ranks is not None:
+        return tuple(watched[:ranks])
+    grown = tuple(one for one in watched if one.is_ours and one.grown_bytes > SLACK_BYTES)
+    return grown or tuple(watched[:1])
+
+
+def report_gpus(
+    watched: Sequence[Watched], log: EngineLog, planned: PlannedVram | None, records: tuple[Record, ...]
+) -> VramReport:
+    """The report of the GPU that is used most, with the use of each."""
+    reports = [report_vram(one, log, planned, records) for one in watched]
+    largest = max(reports, key=lambda report: report.ready_of_ours)
+    uses = tuple(_use(one, report) for one, report in zip(watched, reports, strict=True))
+    foreign = max(report.foreign_processes for report in reports)
+    return replace(largest, gpus=uses, foreign_processes=foreign)
+
+
+def _use(watched: Watched, report: VramReport) -> GpuUse:
+    return GpuUse(
+        name=watched.ready.name,
+        uuid=watched.ready.uuid,
+        total_bytes=report.total_bytes,
+        baseline_bytes=report.baseline_bytes,
+        ready_bytes=report.ready_bytes,
+        peak_bytes=report.peak_bytes,
+        after_stop_bytes=report.after_stop_bytes,
+        predicted_error_pct=report.predicted.error_pct if report.predicted else None,
+    )
 
 
 def report_vram(
     watched: Watched, log: EngineLog, planned: PlannedVram | None, records: tuple[Record, ...]
 ) -> VramReport:
     """What was used, by what, against what the plan said."""
-    before, ready, sampler = watched.before, watched.ready, watched.sampler
+    before, ready, track = watched.track.first, watched.ready, watched.track
     baseline = before.used_bytes if watched.is_ours else 0
     reserved = ready.reserved_bytes or 0
     before_pool = None
@@ -139,18 +178,18 @@ def report_vram(
         scope="mig" if ready.is_mig else "device",
         method="engine_log" if log.parser else None,
         parser=log.parser,
-        sampling=_sampling(sampler),
+        sampling=_sampling(track),
         total_bytes=ready.total_bytes,
         reserved_bytes=ready.reserved_bytes,
         baseline_bytes=baseline,
         ready_bytes=ready.used_bytes,
-        peak_bytes=max(sampler.peak_bytes, ready.used_bytes),
+        peak_bytes=max(track.peak_bytes, ready.used_bytes),
         after_stop_bytes=watched.after_stop_bytes,
-        growth_bytes=_growth(sampler, records),
+        growth_bytes=_growth(track, records),
         used_before_pool_bytes=before_pool,
         components=_components(used, log, planned),
         kv=_kv(log, planned),
-        predicted=_predicted(planned, used),
+        predicted=Predicted.of(planned, used) if planned else None,
         foreign_processes=len(before.processes) if watched.is_ours else max(0, len(before.processes) - 1),
     )
 
@@ -163,6 +202,18 @@ def check_vram(vram: VramReport, planned: PlannedVram | None) -> tuple[Finding, 
     return tuple(found)
 
 
+def check_planned(vram: VramReport, tolerance_pct: float | None) -> tuple[Finding, ...]:
+    """Whether what was used is what the plan said, on every GPU; nothing where no plan said anything."""
+    predicted = vram.predicted
+    errors = [use.predicted_error_pct for use in vram.gpus] or [predicted.error_pct if predicted else None]
+    known = [error for error in errors if error is not None]
+    if predicted is None or predicted.before_pool_bytes is None or not known:
+        return ()
+    if vram.foreign_processes:
+        return (Finding(CHECK, "not run", "others computed on the GPU as well"),)
+    return (check_prediction(predicted, vram.parts, max(known, key=abs), tolerance_pct),)
+
+
 def _leak(vram: VramReport) -> Finding:
     if vram.growth_bytes is None:
         return Finding("no memory leak", "not run", f"fewer than {_WARM_REQUESTS + 1} requests, or no samples")
@@ -173,7 +224,8 @@ def _leak(vram: VramReport) -> Finding:
 def _release(vram: VramReport) -> Finding:
     if vram.after_stop_bytes is None:
         return Finding("memory released", "not run", "the server is not ours to stop")
-    left = vram.after_stop_bytes - vram.baseline_bytes
+    uses: Iterable[GpuUse | VramReport] = vram.gpus or (vram,)
+    left = max((one.after_stop_bytes or 0) - one.baseline_bytes for one in uses)
     detail = f"{max(0, left) / MIB:.0f} MiB left after the end"
     return Finding("memory released", "fail" if left > SLACK_BYTES else "pass", detail)
 
@@ -215,26 +267,18 @@ def _kv(log: EngineLog, planned: PlannedVram | None) -> KvFacts:
     return KvFacts(per_token, capacity, log.session_len)
 
 
-def _predicted(planned: PlannedVram | None, used: int) -> Predicted | None:
-    if planned is None:
-        return None
-    total = planned.weights_bytes + planned.kv_pool_bytes + planned.overhead_bytes
-    error = (total / used - 1) * 100 if used > 0 else None
-    return Predicted(planned.weights_bytes, planned.kv_pool_bytes, planned.overhead_bytes, total, error)
-
-
-def _growth(sampler: PeakSampler, records: tuple[Record, ...]) -> int | None:
+def _growth(track: Track, records: tuple[Record, ...]) -> int | None:
     good = sorted(record.done_ns for record in records if record.is_success)
     if len(good) <= _WARM_REQUESTS:
         return None
-    early, late = sampler.used_at(good[_WARM_REQUESTS - 1]), sampler.used_at(good[-1])
+    early, late = track.used_at(good[_WARM_REQUESTS - 1]), track.used_at(good[-1])
     return late - early if early is not None and late is not None else None
 
 
-def _sampling(sampler: PeakSampler) -> Sampling:
-    times, used = sampler.times_ns, sampler.used_bytes
+def _sampling(track: Track) -> Sampling:
+    times, used = track.times_ns, track.used_bytes
     size = -(-len(times) // _SERIES_POINTS) or 1
     # Of every group the largest, so that peaks survive.
     chosen = [max(range(at, min(at + size, len(times))), key=used.__getitem__) for at in range(0, len(times), size)]
     series = tuple((round((times[at] - times[0]) / 1e9, 3), round(used[at] / MIB, 1)) for at in chosen)
-    return Sampling(sampler.interval_ms, len(times), round(sampler.largest_gap_ms, 1), series)
+    return Sampling(track.interval_ms, len(times), round(track.largest_gap_ms, 1), series)

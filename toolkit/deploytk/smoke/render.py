@@ -108,8 +108,11 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("time to first token", _distribution(report.latency.ttft_ms, "ms")),
         ("time per output token", _distribution(report.latency.tpot_ms, "ms")),
         ("output", f"{shown(throughput.output_tps)} tokens/s, {shown(throughput.chars_per_s)} characters/s"),
+        ("share of the bound", _bound(report)),
+        ("goodput", _goodput(report)),
         ("ready after", f"{report.load_s:.1f} s" if report.load_s is not None else ""),
         ("VRAM", _vram(report.vram) if report.vram else "not measured: no GPU, or not of this machine"),
+        *(_per_gpu(report.vram) if report.vram else []),
         ("VRAM split", _split(report.vram) if report.vram else ""),
         ("VRAM planned", _planned(report.vram) if report.vram else ""),
     ]
@@ -128,6 +131,29 @@ def _vram(vram: VramReport) -> str:
     return f"{vram.ready_of_ours / MIB:,.0f} MiB ready, {vram.peak_of_ours / MIB:,.0f} MiB at the peak"
 
 
+def _per_gpu(vram: VramReport) -> list[tuple[str, str]]:
+    """A row per GPU where several share the model."""
+    rows = []
+    for number, use in enumerate(vram.gpus if len(vram.gpus) > 1 else ()):
+        error = "" if use.predicted_error_pct is None else f", planned {use.predicted_error_pct:+.1f} %"
+        ready, peak = use.ready_of_ours / MIB, (use.peak_bytes - use.baseline_bytes) / MIB
+        rows.append((f"VRAM of GPU {number}", f"{ready:,.0f} MiB ready, {peak:,.0f} MiB at the peak{error}"))
+    return rows
+
+
+def _bound(report: Report) -> str:
+    if report.bound is None or report.bound_share is None:
+        return ""
+    speed = shown(report.throughput.decode_tps_p50)
+    bound = f"of at most {report.bound.tokens_per_s:,.0f} that {report.bound.bandwidth_gb_s:,} GB/s allow"
+    return f"{report.bound_share:.0%}: {speed} tokens/s {bound}"
+
+
+def _goodput(report: Report) -> str:
+    rate, share = report.throughput.goodput_rps, report.throughput.goodput_fraction
+    return "" if rate is None or share is None else f"{shown(rate)} requests/s within the limits, {share:.0%} of all"
+
+
 def _split(vram: VramReport) -> str:
     parts = vram.components
     if parts.kv_pool_bytes is None or parts.weights_bytes is None or parts.overhead_bytes is None:
@@ -140,7 +166,8 @@ def _planned(vram: VramReport) -> str:
     predicted = vram.predicted
     if predicted is None or predicted.error_pct is None:
         return ""
-    return f"{predicted.total_bytes / MIB:,.0f} MiB ({predicted.error_pct:+.1f} %)"
+    source = f", overhead by {predicted.source}" if predicted.source else ""
+    return f"{predicted.total_bytes / MIB:,.0f} MiB ({predicted.error_pct:+.1f} %){source}"
 
 
 def _distribution(summary: Summary, unit: str) -> str:

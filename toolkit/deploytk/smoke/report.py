@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deploytk.hardware.nvml import GpuMemory
+from deploytk.plan import DecodeBound
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.counters import Counters
@@ -163,3 +164,13 @@ class Report:
     client: ClientReport
     budget: Budget
     checks: tuple[BudgetCheck, ...]
+    bound: DecodeBound | None = None  # tokens/s that the GPU's memory allows one stream; None in older reports
+
+    @property
+    def bound_share(self) -> float | None:
+        """Of the bound at the length of the measured conversations, what one stream at a time reached."""
+        speed, tokens = self.throughput.decode_tps_p50, self.tokens
+        if self.bound is None or not speed or self.workload.concurrency > 1 or self.workload.rate is not None:
+            return None
+        length = (tokens.input or 0) + (tokens.output or 0) / 2
+        return speed / self.bound.at(length / max(1, self.counts.success))

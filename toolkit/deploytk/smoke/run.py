@@ -7,7 +7,6 @@ import dataclasses
 import os
 import platform
 import time
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,28 +17,18 @@ from deploytk.base.errors import EndpointError
 from deploytk.base.net import is_loopback
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Golden, is_bundle
-from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_memory
-from deploytk.plan import ServingPlan
-from deploytk.serve import Endpoint, ServeOptions, open_endpoint
+from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_gpus, read_memory
+from deploytk.serve import Endpoint, Served, ServeOptions, open_endpoint
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.engine_log import EngineLog, parse_engine_log, read_engine_log
 from deploytk.smoke.judge import Evidence, evidence_of, judge
 from deploytk.smoke.measure import measure
-from deploytk.smoke.memory import (
-    SLACK_BYTES,
-    Components,
-    PlannedVram,
-    VramReport,
-    Watched,
-    check_vram,
-    report_vram,
-    two_point,
-)
+from deploytk.smoke.memory import Components, VramReport, check_vram, report_gpus, two_point, used_gpus
 from deploytk.smoke.report import ClientIdentity, Identity, Report
+from deploytk.smoke.watch import bound_here, measured_here, planned_here, wait_until_released, watch
 from deploytk.smoke.workload import Workload
 
-_RELEASE_WITHIN_S = 30.0
 _OTHER_SHARE = 1.5  # of the first start's, for the two-point method
 _LARGEST_SHARE = 0.9
 
@@ -62,29 +51,34 @@ def smoke(
 
 
 def gather(source: str, options: ServeOptions, workload: Workload, progress: Progress) -> Evidence:
-    """What `smoke` judges: start or attach, measure, stop, and look at the GPU all the while."""
+    """What `smoke` judges: start or attach, measure, stop, and look at the GPUs all the while."""
     is_url = source.startswith(("http://", "https://"))
     options = dataclasses.replace(options, environment=(*LOG_LEVEL, *options.environment))
     started = time.monotonic()
     with PeakSampler() as sampler:
         with open_endpoint(source, options, progress) as endpoint:
-            load_s = None if is_url else time.monotonic() - started
+            load_s = None if is_url else endpoint.ready_s or time.monotonic() - started
             sampler.slow_down()
             _require_text(endpoint, workload)
             measurement = measure(endpoint, workload, options.golden or _golden(endpoint), progress)
-            gpu = read_memory() if _is_here(endpoint, is_url) else None
+            ready = read_gpus() if _is_here(endpoint, is_url) else ()
             log = read_engine_log(endpoint.engine_log) if endpoint.engine_log else parse_engine_log("")
-            served = _Served.of(endpoint)
-            identity = _identity(endpoint, served, log, gpu)
-        after = None if is_url or sampler.first is None else _released(sampler.first.used_bytes)
-    vram = None
-    if gpu and sampler.first:
-        vram = report_vram(
-            Watched(sampler.first, gpu, sampler, not is_url, after), log, served.planned, measurement.records
-        )
-        vram = _split_by_two_starts(vram, source, options, served, progress)
-    findings = (*measurement.findings, *_engine(endpoint, log), *(check_vram(vram, served.planned) if vram else ()))
-    return evidence_of(measurement, identity, findings, vram, load_s)
+            identity = _identity(endpoint, log, next(iter(ready), None))
+        after = None if is_url else wait_until_released(sampler)
+    watched = watch(sampler, ready, after, is_ours=not is_url)
+    planned = planned_here(endpoint.served, watched, options.request.measured, identity.lmdeploy)
+    vram = report_gpus(used_gpus(watched, _ranks(endpoint)), log, planned, measurement.records) if watched else None
+    if vram and endpoint.served:
+        measured = measured_here(endpoint.served, watched, vram, identity.lmdeploy)
+        vram = dataclasses.replace(vram, measured=measured)
+        vram = _split_by_two_starts(vram, source, options, endpoint.served, progress)
+    findings = (*measurement.findings, *_engine(endpoint, log), *(check_vram(vram, planned) if vram else ()))
+    bound = bound_here(endpoint.served, watched)
+    return evidence_of(measurement, identity, findings, vram, load_s, bound=bound)
+
+
+def _ranks(endpoint: Endpoint) -> int | None:
+    return endpoint.served.bundle.manifest.plan.tensor_parallel if endpoint.served else None
 
 
 def _golden(endpoint: Endpoint) -> tuple[Golden, ...]:
@@ -114,18 +108,6 @@ def _is_here(endpoint: Endpoint, is_url: bool) -> bool:
     return not is_url or is_loopback(urlsplit(endpoint.url).hostname or "")
 
 
-def _released(baseline_bytes: int) -> int | None:
-    """What is in use once the server's memory is free again, or at the end of our patience."""
-    deadline = time.monotonic() + _RELEASE_WITHIN_S
-    while True:
-        memory = read_memory()
-        if memory is None:
-            return None
-        if memory.used_bytes <= baseline_bytes + SLACK_BYTES or time.monotonic() > deadline:
-            return memory.used_bytes
-        time.sleep(0.2)
-
-
 def _engine(endpoint: Endpoint, log: EngineLog) -> tuple[Finding, ...]:
     """Whether the engine that was planned is the one that answered."""
     if endpoint.bundle is None:
@@ -138,24 +120,6 @@ def _engine(endpoint: Endpoint, log: EngineLog) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
-    """What a bundle says about what it serves; of other servers nothing is known."""
-
-    planned: PlannedVram | None
-    plan: ServingPlan | None
-    weights: str | None
-    digest: str | None
-
-    @classmethod
-    def of(cls, endpoint: Endpoint) -> _Served:
-        if endpoint.served is None:
-            return cls(None, None, None, None)
-        bundle, artifact = endpoint.served.bundle, endpoint.served.artifact
-        plan = bundle.manifest.plan
-        return cls(planned_vram(artifact, plan), plan, weights_name(artifact), bundle.digest)
-
-
 def weights_name(artifact: Artifact) -> str:
     """The weight format in words: fp16, awq 4 bit."""
     names = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
@@ -164,23 +128,9 @@ def weights_name(artifact: Artifact) -> str:
     return f"{artifact.weight_format} {artifact.weight_bits} bit"
 
 
-def planned_vram(artifact: Artifact, plan: ServingPlan) -> PlannedVram | None:
-    """What a plan says about memory; None for the CPU engine's."""
-    if plan.lmdeploy is None:
-        return None
-    return PlannedVram(
-        weights_bytes=plan.vram.weights_bytes,
-        kv_pool_bytes=plan.vram.kv_pool_bytes,
-        overhead_bytes=plan.vram.overhead_bytes,
-        kv_bytes_per_token=plan.kv_bytes_per_token,
-        session_len=plan.session_len,
-        max_batch_size=plan.max_batch_size,
-        is_quantized=artifact.is_quantized,
-        fp16_weights_bytes=2 * artifact.parameters // plan.tensor_parallel,
-    )
-
-
-def _identity(endpoint: Endpoint, served: _Served, log: EngineLog, gpu: GpuMemory | None) -> Identity:
+def _identity(endpoint: Endpoint, log: EngineLog, gpu: GpuMemory | None) -> Identity:
+    served = endpoint.served
+    plan = served.bundle.manifest.plan if served else None
     names = ("session_len", "max_batch_size", "cache_max_entry_count", "tensor_parallel")
     engine = "pytorch" if log.has_fallen_back else endpoint.engine
     return Identity(
@@ -189,10 +139,10 @@ def _identity(endpoint: Endpoint, served: _Served, log: EngineLog, gpu: GpuMemor
         model=endpoint.model,
         engine=engine,
         lmdeploy=installed_lmdeploy() if endpoint.bundle and engine != "cpu" else None,
-        package_digest=served.digest,
-        weights=served.weights,
-        kv_policy=served.plan.kv_policy if served.plan else None,
-        settings={name: str(getattr(served.plan, name)) for name in names} if served.plan else {},
+        package_digest=served.bundle.digest if served else None,
+        weights=weights_name(served.artifact) if served else None,
+        kv_policy=plan.kv_policy if plan else None,
+        settings={name: str(getattr(plan, name)) for name in names} if plan else {},
         gpu=gpu,
         client=client_identity(),
     )
@@ -214,11 +164,12 @@ def client_identity() -> ClientIdentity:
 
 
 def _split_by_two_starts(
-    vram: VramReport, source: str, options: ServeOptions, served: _Served, progress: Progress
+    vram: VramReport, source: str, options: ServeOptions, served: Served, progress: Progress
 ) -> VramReport:
     """Where the engine's log does not tell its pool, a second start with a larger one does."""
-    share = served.plan.cache_max_entry_count if served.plan else 0
-    is_possible = served.planned is not None and 0 < share * _OTHER_SHARE < _LARGEST_SHARE
+    plan = served.bundle.manifest.plan
+    share = plan.cache_max_entry_count
+    is_possible = plan.lmdeploy is not None and 0 < share * _OTHER_SHARE < _LARGEST_SHARE
     if vram.method is not None or not is_possible or is_bundle(Path(source)):
         return vram
     progress.note("the engine's log does not tell its KV pool: start once more with a larger one")
