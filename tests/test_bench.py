@@ -20,19 +20,24 @@ from deploytk.base.progress import Silent
 from deploytk.bench import (
     BenchOptions,
     Matrix,
+    Result,
     Row,
     best_report,
     make_matrix,
+    parse_slo,
     read_matrix,
     read_result,
     recommend,
     run_bench,
 )
+from deploytk.bench.compare import Change, Comparison, MemoryChange
 from deploytk.bench.matrix import Load, expand
-from deploytk.bench.report import markdown, write_results
+from deploytk.bench.report import markdown, tables, write_results
 from deploytk.bench.table import to_row
 from deploytk.bundle import measured_in
+from deploytk.display import show_bench, show_comparison
 from deploytk.hardware.catalogue import Gpu, find_gpu
+from deploytk.plan import DecodeBound, PlanRequest
 from deploytk.smoke import Budget, judge, write_raw
 
 ROW = Row(
@@ -108,6 +113,21 @@ def test_what_is_not_possible_is_named_with_its_reason() -> None:
     assert "no GPU is here" in reasons["hf-awq.turbomind.kv-none"]
     assert "dequantized" in reasons["hf-awq.huggingface.kv-none"]
     assert "does not quantize" in reasons["hf-awq.cpu.kv-int8"]
+
+
+def test_the_whole_matrix_can_be_shared_among_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lmdeploy").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    here = tuple(replace(find_gpu("H100"), is_here=True) for _ in range(2))
+    request = PlanRequest(here=here, tensor_parallel=2, cache_max_entry_count=0.25)
+
+    deployments, skipped = expand([MODELS / "hf-fp16"], Matrix(engines=("turbomind", "cpu")), request)
+
+    (found,) = deployments
+    assert found.plan is not None
+    assert (found.plan.tensor_parallel, found.plan.cache_max_entry_count) == (2, 0.25)
+    assert found.name == "hf-fp16.turbomind.kv-none.tp2.pool0.25"
+    assert "does not share a model among GPUs" in skipped[0].reason
 
 
 def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -262,6 +282,103 @@ def test_a_directory_with_other_things_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="not empty"):
         run_bench([MODELS / "hf-fp16"], BenchOptions(Matrix(engines=("turbomind",))), tmp_path, Silent())
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("ttft=500ms,tpot=50ms", (500, 50)),
+        ("tpot = 0.05s", (None, 50)),
+        ("ttft=1.5s", (1500, None)),
+    ],
+)
+def test_objectives_are_read(text: str, limits: tuple[float | None, float | None]) -> None:
+    found = parse_slo(text)
+
+    assert (found.max_ttft_ms, found.max_tpot_ms) == limits
+
+
+@pytest.mark.parametrize("text", ["", "ttft", "ttft=500", "ttft=0ms", "e2e=1s", "ttft=1s,ttft=2s", "ttft=1s;tpot=1s"])
+def test_what_is_no_objective_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_slo(text)
+
+
+def test_goodput_is_what_kept_the_objectives(tmp_path: Path) -> None:
+    _results(tmp_path)
+
+    (kept,) = read_result(tmp_path, None, "throughput", parse_slo("ttft=20ms,tpot=10ms")).rows
+    (missed,) = read_result(tmp_path, None, "throughput", parse_slo("ttft=20ms,tpot=9ms")).rows
+    result = read_result(tmp_path, None, "throughput")
+
+    # 12 requests of 20 ms to the first token and 10 per token, in 1161, 1171 and 1181 ms
+    assert (kept.goodput_rps, kept.goodput_fraction) == (pytest.approx(12 / 1.171), 1)
+    assert (missed.goodput_rps, missed.goodput_fraction) == (0, 0)
+    assert (result.rows[0].goodput_rps, result.slo) == (None, "")
+
+
+def test_one_stream_is_compared_with_what_the_memory_allows() -> None:
+    # 10 GB/s: 8 MB of weights and 80 kB of KV cache per token. Each request has 50 tokens of input and 5 of output,
+    # so 52.5 on average while it decodes: 10e9 / (8e6 + 52.5 * 80e3) = 819.7 tokens/s; 100 were measured.
+    bound = DecodeBound(1250.0, 600.0, 8_000_000, 80_000, 10)
+
+    row = to_row([judge(replace(EVIDENCE, bound=bound), Budget())])
+    crowd = to_row(
+        [judge(replace(EVIDENCE, bound=bound, workload=replace(EVIDENCE.workload, concurrency=2)), Budget())]
+    )
+
+    assert row.bound_share == pytest.approx(100 / 819.67, rel=1e-4)
+    assert (row.bound_tps, crowd.bound_share) == (1250, None)
+
+
+def _rows() -> tuple[Row, ...]:
+    """Long names and large figures, with everything that a row can have."""
+    full = replace(
+        ROW,
+        model="internlm2_5-20b-chat-with-a-long-name",
+        output_tps=123456.7,
+        output_tps_ci95=(123000.0, 124000.0),
+        chars_per_s=3301234.5,
+        gpus=2,
+        bound_share=0.81,
+        goodput_rps=1234.5,
+        goodput_fraction=0.97,
+        kv_pool_mib=123456.0,
+    )
+    return full, replace(W4, concurrency=32), ROW
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_no_figure_is_cut_however_narrow_the_terminal_is(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    result = Result(Path(), IDENTITY, _rows(), None, slo="TTFT up to 500 ms")
+
+    show_bench(result)
+
+    shown = capsys.readouterr().out
+    words = set(shown.split())
+    figures = [cell for table in tables(result.rows) for row in table.rows for cell in row[1:]]
+    assert "…" not in shown
+    assert [cell for cell in figures if not set(cell.split()) <= words] == []
+    if width >= 80:
+        assert max(map(len, shown.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_comparison_is_not_cut(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    cell = "internlm2_5-20b-chat-4bits.turbomind.kv-none.tp2.c32.i8192.o1024"
+    changes = (Change(cell, "ttft_ms", 5, 1.2345, 1.1111, 1.3333, "inconclusive"),)
+
+    show_comparison(Comparison("inconclusive", 4, changes, (MemoryChange(cell, -12345.6, is_more=False),), (), (), ()))
+
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert all(figure in shown for figure in (cell, "1.234", "1.111 to 1.333", "inconclusive", "-12,346 MiB"))
 
 
 def test_report_computes_figures_again(tmp_path: Path) -> None:

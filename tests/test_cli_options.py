@@ -98,23 +98,28 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-_PLANNING = ("--gpu A10", "--session-len 9", "--max-batch-size 2", "--kv int8", "--tp 1")
+_OF_A_GPU = ("--gpu A10", "--max-batch-size 2", "--kv int8", "--tp 1", "--cache-max-entry-count 0.5")
+_PLANNING = (*_OF_A_GPU, "--session-len 9")
 _PACKAGING = ("--name a", "--base-model a/b", "--license mit", f"--golden {MODELS / 'dialogs.json'}", "--template .")
 _MAKING = ("--variant pip", "--build-arg A=b", "--ca-cert /dev/null", "--wheels .", "--host-network")
 _DIMENSIONS = ("--engines cpu", "--kv none", "--concurrency 1", "--input-tokens 8", "--output-tokens 8")
-_BENCH = (*_DIMENSIONS, "--repetitions 1", "--session-len 9", "--gpu A10", "--objective latency", "-o OUT")
+_WHOLE = ("--gpu A10", "--tp 2", "--cache-max-entry-count 0.5", "--slo ttft=1s", "--objective latency")
+_BENCH = (*_DIMENSIONS, *_WHOLE, "--repetitions 1", "--session-len 9", "-o OUT")
 
 WITHOUT_EFFECT = [
-    ("plan MODEL --engine cpu", ("--gpu A10", "--max-batch-size 2", "--kv none", "--tp 1")),
+    (
+        "plan MODEL --engine cpu",
+        ("--gpu A10", "--max-batch-size 2", "--kv none", "--tp 1", "--cache-max-entry-count 0.5"),
+    ),
     ("modernize FP16 -o OUT", ("--to-fp16",)),
     ("serve BUNDLE --engine cpu", (*_PLANNING, "--app api", "--template .", "--reload")),
-    ("serve MODEL --engine cpu", ("--gpu A10", "--max-batch-size 2", "--kv int8", "--tp 1", "--trust-bundle")),
+    ("serve MODEL --engine cpu", (*_OF_A_GPU, "--trust-bundle")),
     ("smoke URL --wait 1s", (*_PLANNING, "--engine cpu", "--trust-bundle")),
     ("smoke BUNDLE --engine cpu", _PLANNING),
-    ("smoke MODEL --engine cpu", ("--gpu A10", "--max-batch-size 2", "--kv int8", "--tp 1")),
+    ("smoke MODEL --engine cpu", _OF_A_GPU),
     ("smoke URL --wait 1s --rate 2", ("--concurrency 2",)),
     ("build BUNDLE -t a:1", (*_PLANNING, *_PACKAGING, "--app api", "--engine cpu", "--offline")),
-    ("build MODEL -t a:1 --engine cpu", ("--gpu A10", "--max-batch-size 2", "--kv int8", "--tp 1", "--trust-bundle")),
+    ("build MODEL -t a:1 --engine cpu", (*_OF_A_GPU, "--trust-bundle")),
     ("package MODEL -o OUT", ("--trust-bundle",)),
     ("build BUNDLE -t a:1 --base oci:x", _MAKING),
     ("build CPU -t a:1", ("--variant pip", "--variant official", "--build-arg NOPE=1")),
@@ -124,6 +129,7 @@ WITHOUT_EFFECT = [
     ("preflight APP", ("--gpu A10", "--network", "--template .", "--trust-bundle")),
     ("bench --compare BENCH BENCH", (*_BENCH, "MODEL")),
     ("report BENCH", ("-o OUT.html",)),
+    ("calibrate --forget 1", ("BENCH",)),
 ]
 
 

@@ -10,6 +10,8 @@ from nvml import MIB, Nvml
 
 from deploytk.hardware.here import gpus_here
 from deploytk.hardware.nvml import GpuProcess, PeakSampler, read_gpus, read_memory
+from deploytk.image.docker import RunOptions
+from deploytk.serve.container import chosen_gpus
 
 
 @pytest.fixture
@@ -175,3 +177,16 @@ def test_a_driver_that_goes_away_ends_the_sampling(nvml: Nvml) -> None:
         time.sleep(0.1)
 
     assert [track.peak_bytes for track in sampler.tracks] == [1000 * MIB]
+
+
+def test_a_container_gets_the_gpus_that_were_chosen(nvml: Nvml) -> None:
+    nvml.count = 4
+
+    assert chosen_gpus({}) is None
+    assert chosen_gpus({"CUDA_VISIBLE_DEVICES": "2,0"}) == ("GPU-a2", "GPU-a0")
+    assert chosen_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ()
+    (request,) = RunOptions("", 1, 1, {}, has_gpu=True, gpus=("GPU-a2",)).device_requests or ()
+    assert (request["Count"], request["DeviceIDs"]) == (0, ["GPU-a2"])
+    (every,) = RunOptions("", 1, 1, {}, has_gpu=True).device_requests or ()
+    assert (every["Count"], every["DeviceIDs"]) == (-1, [])
+    assert RunOptions("", 1, 1, {}, has_gpu=False).device_requests is None

@@ -55,7 +55,7 @@ def commands_page() -> str:
 def gpus_page() -> str:
     path = PACKAGE / "hardware" / "gpus.yaml"
     rows = [
-        (name, f"{row['total']:,}", row["capability"], ", ".join(row.get("aliases", ())))
+        (name, f"{row['total']:,}", row["capability"], f"{row['bandwidth']:,}", ", ".join(row.get("aliases", ())))
         for name, row in load_yaml(path).items()
     ]
     head = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
@@ -66,7 +66,7 @@ def gpus_page() -> str:
             "do not matter. It takes a size as well: `24G`, `24576MiB`.\n",
             *(line.lstrip("# ") for line in head),
             "",
-            *_table(("name", "MiB", "compute capability", "also called"), rows),
+            *_table(("name", "MiB", "compute capability", "GB/s", "also called"), rows),
             "",
         )
     )

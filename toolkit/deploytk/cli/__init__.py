@@ -11,6 +11,7 @@ from deploytk import __version__
 from deploytk.cli import (
     bench,
     build,
+    calibrate,
     config,
     demo,
     doctor,
@@ -53,6 +54,7 @@ COMMANDS: tuple[Command, ...] = (  # in the order in which somebody meets them
     bench.bench,
     report.report,
     summary.summary,
+    calibrate.calibrate,
     doctor.doctor,
     demo.demo,
 )

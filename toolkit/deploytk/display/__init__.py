@@ -3,7 +3,15 @@
 from deploytk.display.image import show_image
 from deploytk.display.machine import show_checkup, show_demo, show_endpoint
 from deploytk.display.measure import show_bench, show_comparison, show_report
-from deploytk.display.model import show_artifact, show_bundle, show_exported, show_fields, show_json, show_plan
+from deploytk.display.model import (
+    show_artifact,
+    show_bundle,
+    show_calibration,
+    show_exported,
+    show_fields,
+    show_json,
+    show_plan,
+)
 from deploytk.display.release import show_preflight, show_release, show_release_plan
 from deploytk.display.workflow import show_summary
 
@@ -11,6 +19,7 @@ __all__ = [
     "show_artifact",
     "show_bench",
     "show_bundle",
+    "show_calibration",
     "show_checkup",
     "show_comparison",
     "show_demo",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deploytk.artifact import Artifact
     from deploytk.bundle import Bundle, Exported
     from deploytk.plan import ServingPlan
+    from deploytk.plan.calibration import Calibration
 
 _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
@@ -64,7 +65,7 @@ def show_plan(plan: ServingPlan) -> None:
     verdict = {
         True: f"fits{where}",
         False: f"does not fit{where}",
-        None: "not judged: no --gpu given, and none is here",
+        None: "not judged: no --gpu given",
     }[plan.fits]
     policy = "not quantized" if plan.kv_policy == "none" else f"{plan.kv_policy} (quant_policy {plan.quant_policy})"
     show_rows(
@@ -126,6 +127,18 @@ def _show_alternatives(plan: ServingPlan) -> None:
     for one in plan.alternatives:
         sessions = f"{one.max_batch_size} sessions of {one.session_len:,} tokens"
         plain_line(f"  {one.change} ({one.option}): {sessions}, {one.kv_capacity_tokens:,} in the KV pool")
+
+
+def show_calibration(calibration: Calibration) -> None:
+    show_rows([("kept in", str(calibration.path)), ("measured servers", str(len(calibration.measured)))])
+    for number, one in enumerate(calibration.measured, 1):
+        overhead = f"{mib(one.beside_pool_bytes)} beside the KV pool"
+        gpus = f", {one.ranks} GPUs" if one.ranks > 1 else ""
+        console().print(Text(f"\n{number}. {one.gpu}, LMDeploy {one.lmdeploy} ({one.engine}){gpus}, {one.measured_on}"))
+        console().print(Text(f"   {one.shape}"))
+        console().print(Text(f"   {overhead}, steps of {one.step_tokens:,} tokens"))
+    if calibration.measured:
+        console().print("\ndeploytk calibrate --forget NUMBER, or all, drops them", style="dim")
 
 
 def show_bundle(bundle: Bundle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from deploytk.base.errors import DeployError, EndpointError, ImageError
 from deploytk.base.progress import Progress
 from deploytk.bundle import MANIFEST, golden_in
+from deploytk.hardware.nvml import read_gpus
 from deploytk.image.config import LABELS
 from deploytk.image.docker import RunOptions, connected
 from deploytk.serve.asking import own_key
@@ -41,13 +43,15 @@ def running_image(reference: str, options: ServeOptions, progress: Progress) -> 
             hint = "WEIGHTS=BUNDLE docker compose -f BUNDLE.compose.yaml up, or build it with its weights"
             raise EndpointError(f"{reference} has no weights: they are to be mounted", hint=hint)
         container_port = _port(config)
-        has_gpu = daemon.has_gpus()
+        gpus = chosen_gpus(os.environ)
+        has_gpu = daemon.has_gpus() and gpus != ()
         # On the host's network the container listens where it was asked to, and nowhere else.
         shares = daemon.shares_network()
         listens = {"HOST": options.host, "PORT": str(port)} if shares else {"PORT": str(container_port)}
         environment = {**dict(options.environment), **listens}
         started = time.monotonic()
-        container = daemon.run(reference, RunOptions(options.host, port, container_port, environment, has_gpu=has_gpu))
+        run = RunOptions(options.host, port, container_port, environment, has_gpu=has_gpu, gpus=gpus or ())
+        container = daemon.run(reference, run)
         try:
             progress.note(f"container {container[:12]} of {reference}{', with the GPUs' if has_gpu else ''}")
             lines: list[str] = []
@@ -72,6 +76,13 @@ def running_image(reference: str, options: ServeOptions, progress: Progress) -> 
             )
         finally:
             daemon.remove(container)
+
+
+def chosen_gpus(environment: Mapping[str, str]) -> tuple[str, ...] | None:
+    """UUIDs of the GPUs that CUDA_VISIBLE_DEVICES names; None where it is not set, and a container gets all."""
+    if "CUDA_VISIBLE_DEVICES" not in environment:
+        return None
+    return tuple(memory.uuid for memory in read_gpus(environment))
 
 
 def _port(config: Mapping[str, object]) -> int:

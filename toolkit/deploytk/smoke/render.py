@@ -12,6 +12,7 @@ from deploytk.base.files import read_bounded, write_text
 from deploytk.base.json import parse_plain, shown, to_json
 from deploytk.base.terminal import one_line, printable
 from deploytk.hardware.catalogue import MIB
+from deploytk.plan import MeasuredOverhead
 from deploytk.smoke.html import html
 from deploytk.smoke.judge import judge
 from deploytk.smoke.memory import VramReport
@@ -55,6 +56,17 @@ def read_report(path: Path) -> Report:
     except (OSError, ValueError, RecursionError, ValidationError) as error:
         hint = "name a JSON file that smoke -o wrote, or a .jsonl file of smoke --raw"
         raise UsageError(f"{path} is no report: {one_line(str(error), 200)}", hint=hint) from error
+
+
+def measured_in(path: Path) -> MeasuredOverhead:
+    """What the report or raw data in `path` adds to what plans know; raises UsageError where it adds nothing."""
+    report = read_any(path)
+    if report.vram is not None and report.vram.measured is not None:
+        return report.vram.measured
+    why = "no VRAM was measured"
+    if report.vram is not None:
+        why = "its parts cannot be told apart: by the engine's log, of a server that smoke started, alone on its GPUs"
+    raise UsageError(f"{path} says nothing for plans: {why}", hint="measure with: deploytk smoke MODEL -o REPORT")
 
 
 def markdown(report: Report) -> str:

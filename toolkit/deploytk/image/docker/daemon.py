@@ -54,6 +54,14 @@ class RunOptions:
     container_port: int
     environment: Mapping[str, str]
     has_gpu: bool
+    gpus: tuple[str, ...] = ()  # those alone, by their UUIDs; () for all
+
+    @property
+    def device_requests(self) -> list[DeviceRequest] | None:
+        if not self.has_gpu:
+            return None
+        which = {"device_ids": list(self.gpus)} if self.gpus else {"count": -1}
+        return [DeviceRequest(**which, capabilities=[["gpu"]])]
 
 
 class Daemon:
@@ -180,7 +188,7 @@ class Daemon:
                 tmpfs={"/tmp": "rw,size=2g,mode=1777"},  # noqa: S108 (the container's)
                 shm_size="2g",
                 init=True,
-                device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if options.has_gpu else None,
+                device_requests=options.device_requests,
                 network_mode="host" if self.shares_network() else None,
             )
             created = self._client.create_container(
