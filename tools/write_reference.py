@@ -55,7 +55,13 @@ def commands_page() -> str:
 def gpus_page() -> str:
     path = PACKAGE / "hardware" / "gpus.yaml"
     rows = [
-        (name, f"{row['total']:,}", row["capability"], f"{row['bandwidth']:,}", ", ".join(row.get("aliases", ())))
+        (
+            name,
+            f"{row['total']:,}",
+            row["capability"],
+            f"{row['bandwidth']:,}" if "bandwidth" in row else "",
+            ", ".join(row.get("aliases", ())),
+        )
         for name, row in load_yaml(path).items()
     ]
     head = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
@@ -70,6 +76,10 @@ def gpus_page() -> str:
             "",
         )
     )
+
+
+def _bandwidth(row: dict[str, Any]) -> str:
+    return f"{row['bandwidth']:,}" if "bandwidth" in row else ""
 
 
 def overhead_page() -> str:

@@ -69,7 +69,7 @@ def larger_gpus(than: Gpu) -> list[str]:
 def _known() -> dict[str, Gpu]:
     gpus: dict[str, Gpu] = {}
     for name, row in load_yaml(Path(__file__).with_name("gpus.yaml")).items():
-        gpu = Gpu(name, row["total"] * MIB, row.get("reserved", 0) * MIB, row["capability"], row["bandwidth"])
+        gpu = Gpu(name, row["total"] * MIB, row.get("reserved", 0) * MIB, row["capability"], row.get("bandwidth"))
         gpus |= {_plain(alias): gpu for alias in (name, *row.get("aliases", ()))}
     return gpus
 
