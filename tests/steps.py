@@ -91,7 +91,7 @@ class Runner:
             env={**os.environ, **self.environment, **own, **runner},
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=1800,
         )
         self.log += done.stdout + done.stderr
         if "id" in step:

@@ -173,7 +173,30 @@ def test_what_deploytk_refuses_is_an_annotation(tmp_path: Path) -> None:
     annotations = [line for line in runner.log.splitlines() if line.startswith("::error")]
     assert runner.codes == {"Inspect": 1, "Summary": 0}
     assert len(annotations) == 1
-    assert annotations[0].startswith("::error title=deploytk inspect::nowhere ::error::mine does not exist (")
+    assert annotations[0].startswith("::error title=deploytk inspect::nowhere\\n::error::mine does not exist (")
+
+
+@pytest.mark.services
+def test_the_example_publishes_its_model_by_the_workflow_that_it_calls(tmp_path: Path) -> None:
+    """Its inputs, through publish-model.yml into the action; to a directory, where it names a hub."""
+    shutil.copytree(ROOT / "examples" / "model-repository", tmp_path / "repository")
+    shutil.copytree(MODELS / "hf-awq", tmp_path / "repository" / "model")
+    workflow = load(".github/workflows/publish-model.yml")
+    declared = workflow["on"]["workflow_call"]["inputs"]
+    [caller] = load("examples/model-repository/.github/workflows/publish.yml")["jobs"].values()
+    given = {name: one.get("default", "") for name, one in declared.items()} | caller["with"]
+    given |= {"target": "local", "repo": "hub", "smoke": "false"}
+    [step] = [step for step in workflow["jobs"]["publish"]["steps"] if step.get("uses") == "./deploytk"]
+    pattern = r"\$\{\{ inputs\.([\w-]+) \}\}"
+    inputs = {name: re.sub(pattern, lambda found: given[found[1]], text) for name, text in step["with"].items()}
+
+    runner = _prepared(tmp_path, DEPLOYTK, **inputs).run(skipping=("Install deploytk",))
+
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert {*runner.codes.values()} == {0}, runner.log
+    assert "base_model: internlm/internlm2-chat-7b" in card  # its deploytk.toml
+    assert "license: apache-2.0" in card
+    assert "A10" in (tmp_path / "report" / "plan.json").read_text()
 
 
 def _python(place: Path) -> Path:
@@ -272,7 +295,7 @@ def test_the_whole_action_with_a_smoke_test_on_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.network
-@pytest.mark.timeout(1000)
+@pytest.mark.timeout(1800)
 def test_what_the_action_installs_runs(tmp_path: Path) -> None:
     runner = Runner(tmp_path, {"model": "m", "smoke": "false"}, {"PATH": os.environ["PATH"]})
     runner.values["steps.python.outputs.python-path"] = sys.executable

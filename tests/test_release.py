@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -63,7 +64,7 @@ def _source(place: Path, modified_at: int, mode: int) -> Path:
     models = ("tests/models/hf-awq", "tests/models/workspace-0.4.2-awq")
     for name in ("toolkit", "templates", "images", *models):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "tests/models/dialogs.json"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/models/dialogs.json"):
         shutil.copy(ROOT / name, place / name)
     for path in place.rglob("*"):
         os.utime(path, (modified_at, modified_at))
@@ -94,6 +95,18 @@ def test_the_same_source_gives_the_same_bytes(wheels: tuple[Path, Path]) -> None
 
     assert wheels[0].name == wheels[1].name == f"deploytk-{__version__}-py3-none-any.whl"
     assert one == other
+
+
+@pytest.mark.services
+def test_the_source_distribution_gives_that_wheel_too(wheels: tuple[Path, Path], tmp_path: Path) -> None:
+    from hatchling.builders.sdist import SdistBuilder
+
+    [packed] = SdistBuilder(str(wheels[0].parents[1])).build(directory=str(tmp_path))
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path, filter="data") if hasattr(tarfile, "data_filter") else archive.extractall(tmp_path)
+
+    again = _wheel(tmp_path / f"deploytk-{__version__}")
+    assert again.read_bytes() == wheels[0].read_bytes()
 
 
 def test_the_wheel_has_all_that_runs_and_nothing_else(wheels: tuple[Path, Path]) -> None:
