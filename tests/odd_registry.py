@@ -48,6 +48,8 @@ class Odd(ThreadingHTTPServer):
         self.sizes: Callable[[int], int] = lambda size: size  # what it says of a blob, to HEAD
         self.loses_put_answers = 0
         self.forgets_chunks = False
+        self.lists_referrers = False  # by the API of OCI 1.1
+        self.page_size = 100  # entries of such a list
         self.range_adds = 0  # bytes that it claims to have beyond those that it has
 
     @property
@@ -96,7 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         server.methods.append(self.command)
         name = path.rpartition("/")[2]
-        if "/manifests/" in path:
+        if "/referrers/" in path and server.lists_referrers:
+            self._referrers(name)
+        elif "/manifests/" in path:
             self._manifest(name, body)
         elif "/uploads/" in path:
             self._upload(name, body)
@@ -141,7 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "PUT":
             kept = self.server.lies.get("manifest", bytes)(body)
             self.server.manifests |= {name: kept, digest: kept}
-            self._answer(201)
+            subject = json.loads(body).get("subject") if self.server.lists_referrers else None
+            self._answer(201, b"", **({"OCI_Subject": subject["digest"]} if subject else {}))
         elif name in self.server.manifests:
             found = self.server.manifests[name]
             digest = f"sha256:{hashlib.sha256(found).hexdigest()}"
@@ -150,6 +155,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, shown, Docker_Content_Digest=digest, Content_Type=kind)
         else:
             self._answer(404)
+
+    def _referrers(self, digest: str) -> None:
+        """Those of a manifest, a page at a time."""
+        found = []
+        for name, content in self.server.manifests.items():
+            manifest = json.loads(content)
+            if name.startswith("sha256:") and (manifest.get("subject") or {}).get("digest") == digest:
+                kinds = {key: manifest[key] for key in ("mediaType", "artifactType", "annotations")}
+                found.append({"digest": name, "size": len(content), **kinds})
+        start = int(self.path.partition("?at=")[2] or 0)
+        page = {"schemaVersion": 2, "manifests": found[start : start + self.server.page_size]}
+        end = start + self.server.page_size
+        more = {"Link": f'</v2/a/b/referrers/{digest}?at={end}>; rel="next"'} if end < len(found) else {}
+        self._answer(200, json.dumps(page).encode(), Content_Type="application/vnd.oci.image.index.v1+json", **more)
 
     def _upload(self, name: str, body: bytes) -> None:
         server = self.server

@@ -16,14 +16,17 @@ PACKAGE = Path(deploytk.__file__).parent
 
 # A room imports only those before it, and itself.
 ORDER = """
-    __init__ app base lmdeploy artifact hardware plan weights modernize bundle image publish cpu_engine serve smoke
-    bench preflight workflow doctor demo display cli __main__
+    __init__ app base lmdeploy artifact hardware plan weights modernize bundle image signing publish cpu_engine serve
+    smoke bench preflight workflow doctor demo display cli __main__
 """.split()
 
 OWNERS = {
     "docker": {"image/docker"},
     "pynvml": {"hardware"},
     "picklescan": {"artifact"},
+    "model_signing": {"signing"},
+    "sigstore": {"signing"},
+    "cryptography": {"signing"},
     "huggingface_hub": {"publish/targets/huggingface", "bundle"},
     "jinja2": {"bundle", "serve"},
     "modelscope_hub": {"publish/targets/modelscope"},

@@ -84,4 +84,6 @@ def _without_generated(root: Path, entries: Sequence[FileEntry]) -> tuple[FileEn
         generated = {path for path, file in files.items() if file["kind"] in ("app", "card")}
     except (ArtifactError, KeyError, TypeError, AttributeError):  # no bundle, or a broken one
         generated = set()
+    if generated:
+        generated.add("model.sig")  # it signs the bundle
     return tuple(entry for entry in entries if entry.path not in generated | {"deploytk.json"})

@@ -73,13 +73,50 @@ class RemoteModel:
         return f"{self.endpoint}/{place}/resolve/{quote(self.revision, safe='')}/{quote(path)}"
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file as the hub lists it."""
+
+    bytes: int
+    sha256: str | None  # as the hub states it; None where it does not
+
+
+def list_files(model: RemoteModel) -> dict[str, RemoteFile]:
+    """Every file of the repository, by path. Hugging Face lists a thousand at a time.
+
+    Raises ArtifactError when the hub does not answer so.
+    """
+    found: dict[str, RemoteFile] = {}
+    url, pages = model.list_url, 0
+    while url:
+        if pages == _MOST_PAGES or not url.startswith(f"{model.endpoint}/"):
+            raise _refused(model, "its list of files goes on without end, or elsewhere")
+        answer = _asked(model, url, largest_bytes=_LARGEST_LIST_BYTES)
+        found |= _listed(model, answer)
+        url, pages = answer.next_url, pages + 1
+    if len(found) > _MOST_FILES or not all(_is_inside(path) for path in found):
+        raise _refused(model, "its list of files is none of a model")
+    return found
+
+
+def fetch(model: RemoteModel, path: str, largest_bytes: int) -> bytes:
+    """The content of one file of the repository."""
+    return _asked(model, model.file_url(path), largest_bytes=largest_bytes).body
+
+
+def _sha256(row: Mapping[str, Any]) -> str | None:
+    stored = row.get("lfs")
+    found = stored.get("oid") if isinstance(stored, dict) else row.get("Sha256")
+    return found if isinstance(found, str) and re.fullmatch(r"[0-9a-f]{64}", found) else None
+
+
 @contextlib.contextmanager
 def outline_of(model: RemoteModel) -> Iterator[Path]:
     """A temporary directory with what says what the model is; weights are as large as they are and hold nothing.
 
     Only headers of weights are fetched, by range requests. Raises ArtifactError when the hub does not answer so.
     """
-    files = _files(model)
+    files = {path: file.bytes for path, file in list_files(model).items()}
     with tempfile.TemporaryDirectory(prefix="deploytk-") as place:
         left = _MOST_TEXT_BYTES
         for path, size in files.items():
@@ -94,29 +131,14 @@ def outline_of(model: RemoteModel) -> Iterator[Path]:
         yield Path(place)
 
 
-def _files(model: RemoteModel) -> dict[str, int]:
-    """Path -> bytes of every file. Hugging Face lists a thousand at a time."""
-    found: dict[str, int] = {}
-    url, pages = model.list_url, 0
-    while url:
-        if pages == _MOST_PAGES or not url.startswith(f"{model.endpoint}/"):
-            raise _refused(model, "its list of files goes on without end, or elsewhere")
-        answer = _asked(model, url, largest_bytes=_LARGEST_LIST_BYTES)
-        found |= _listed(model, answer)
-        url, pages = answer.next_url, pages + 1
-    if len(found) > _MOST_FILES or not all(_is_inside(path) for path in found):
-        raise _refused(model, "its list of files is none of a model")
-    return found
-
-
-def _listed(model: RemoteModel, answer: Answer) -> dict[str, int]:
+def _listed(model: RemoteModel, answer: Answer) -> dict[str, RemoteFile]:
     try:
         listed: Any = answer.json()
         rows = listed["Data"]["Files"] if model.hub == "ms" else listed
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise TypeError
         path = "path" if model.hub == "hf" else "Path"
-        return {str(row[path]): _size(row) for row in rows if _is_file(row)}
+        return {str(row[path]): RemoteFile(_size(row), _sha256(row)) for row in rows if _is_file(row)}
     except (ValueError, KeyError, TypeError) as error:
         raise _refused(model, "its list of files is none") from error
 

@@ -44,9 +44,16 @@ class _Identity:
 
 
 def hash_files(
-    paths: Sequence[Path], label: str, progress: Progress, meanwhile: Callable[[], None] = lambda: None
+    paths: Sequence[Path],
+    label: str,
+    progress: Progress,
+    meanwhile: Callable[[], None] = lambda: None,
+    *,
+    anew: bool = False,
 ) -> dict[Path, str]:
     """The SHA-256 of every file, in hexadecimal; what was hashed before and has not changed is not read again.
+
+    With `anew` everything is read: somebody may have seen to it that a file looks unchanged.
 
     `meanwhile` is called once while the files are read; when it raises, the reading stops. Raises BundleError when a
     file cannot be read or changes while it is read.
@@ -54,7 +61,7 @@ def hash_files(
     try:
         identities = {path: _Identity.of(path) for path in paths}
         with _remembered() as memory:
-            found = {path: memory.find(identity) for path, identity in identities.items()}
+            found = {path: None if anew else memory.find(identity) for path, identity in identities.items()}
             digests = {path: digest for path, digest in found.items() if digest}
             unknown = sorted((path for path in identities if path not in digests), key=lambda p: -identities[p].size)
             total = sum(identities[path].size for path in unknown)

@@ -10,6 +10,7 @@
     |-- BundleError         1   a bundle cannot be written or no longer matches its manifest
     |-- ImageError          1   a container image cannot be built
     |-- ReleaseError        1   a target refused or lost the upload
+    |-- SignatureError      1   something is not signed, or not by whom it should be, or cannot be signed
     |-- EndpointError       1   a server did not start, stopped, or answers wrong
     `-- TryAgainError      75   nothing is wrong, but not now (locked, no capacity)
 
@@ -65,6 +66,10 @@ class ImageError(DeployError):
 
 
 class ReleaseError(DeployError):
+    pass
+
+
+class SignatureError(DeployError):
     pass
 
 

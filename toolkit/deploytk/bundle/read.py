@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from deploytk.artifact import ModelFile, names_code, refuse_contents
-from deploytk.base.digests import hash_files
+from deploytk.base.digests import hash_file, hash_files
 from deploytk.base.errors import BundleError
 from deploytk.base.json import parse_json
 from deploytk.base.progress import Progress
 from deploytk.base.terminal import one_line
 from deploytk.bundle.manifest import bundle_digest, manifest_in
-from deploytk.bundle.value import FORMAT, MANIFEST, Bundle, BundleFile, Manifest
+from deploytk.bundle.value import FORMAT, MANIFEST, SIGNATURE, Bundle, BundleFile, Manifest
 
 _LARGEST_MANIFEST_BYTES = 64 * 2**20
 _AGAIN = "package the model again"
@@ -36,7 +37,25 @@ def read_bundle(path: Path) -> Bundle:
     if bundle.manifest.plan.trusts_remote_code and not names_code(path):
         what = f"{path / MANIFEST} cannot be read: plan.argv is not the command that the plan itself means"
         raise BundleError(what, hint=_AGAIN)
-    return bundle
+    signature = _signature(path, homes)
+    return replace(bundle, files=_with(bundle.files, signature)) if signature else bundle
+
+
+def _signature(path: Path, homes: tuple[str, ...]) -> BundleFile | None:
+    """What signs the bundle, where that is there; it goes wherever the bundle goes."""
+    place = path / SIGNATURE
+    if not place.is_file():
+        return None
+    size = place.stat().st_size
+    if size > _LARGEST_MANIFEST_BYTES:
+        raise BundleError(f"{place} has {size} bytes, too many for a signature", hint="sign the bundle again")
+    file = BundleFile(SIGNATURE, size, hash_file(place), "card")
+    _check(path, file, homes)
+    return file
+
+
+def _with(files: tuple[BundleFile, ...], more: BundleFile) -> tuple[BundleFile, ...]:
+    return tuple(sorted((*(file for file in files if file.path != more.path), more), key=lambda file: file.path))
 
 
 def described_bundle(path: Path) -> Bundle:
@@ -112,7 +131,7 @@ def strangers_in(path: Path) -> list[str]:
     """
     here = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir() or file.is_symlink()}
     try:
-        known = {file.path for file in _read_manifest(path).files} | {MANIFEST}
+        known = {file.path for file in _read_manifest(path).files} | {MANIFEST, SIGNATURE}
     except BundleError:
         known = set()
     return sorted(

@@ -22,13 +22,23 @@ from deploytk.bundle.links import link_or_copy
 from deploytk.bundle.manifest import NAME, manifest_of, to_text
 from deploytk.bundle.own_card import LICENSE, REPOSITORY, with_own_facts
 from deploytk.bundle.read import described_bundle, is_bundle, read_bundle, strangers_in, verify_bundle
-from deploytk.bundle.value import CHART, MANIFEST, ROOM, START, Bundle, BundleFile, BundleOptions, FileKind
+from deploytk.bundle.value import CHART, MANIFEST, ROOM, SIGNATURE, START, Bundle, BundleFile, BundleOptions, FileKind
 from deploytk.plan import ServingPlan
 
 _CONFIG_INI = "triton_models/weights/config.ini"
 # What deploytk and hubs put into a bundle or an app, or have put there in earlier versions: whatever a model brings by
 # these names would be started, installed or believed.
-_OURS = (MANIFEST, ROOM, START, "Dockerfile", "requirements.txt", "packages.txt", "model_source.json", "fetch_model.py")
+_OURS = (
+    MANIFEST,
+    SIGNATURE,
+    ROOM,
+    START,
+    "Dockerfile",
+    "requirements.txt",
+    "packages.txt",
+    "model_source.json",
+    "fetch_model.py",
+)
 _WHY_NOT = "a bundle has its own by these names"
 
 

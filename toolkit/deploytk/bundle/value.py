@@ -15,6 +15,9 @@ FORMAT = 1
 
 MANIFEST = "deploytk.json"
 
+SIGNATURE = "model.sig"
+"""The signature of all other files of a bundle: it is in no manifest, because it signs that as well."""
+
 START = "app.py"
 """What hubs start."""
 
@@ -148,7 +151,7 @@ class Bundle:
     path: Path
     name: str
     digest: str  # "sha256:..." over the sorted lines `sha256  path\n` of files
-    files: tuple[BundleFile, ...]  # all but deploytk.json itself, sorted by path
+    files: tuple[BundleFile, ...]  # all but deploytk.json itself, sorted by path; model.sig as well where it is there
     manifest: Manifest
     bytes: int  # sum of the sizes of files
     copied_bytes: int  # what had to be copied because hard links did not work; 0 when read back

@@ -26,6 +26,7 @@ from deploytk.cli import (
     smoke,
     summary,
     template,
+    verify,
 )
 from deploytk.cli.command import Command, Quiet, Verbose
 from deploytk.cli.ending import run_to_the_end
@@ -50,6 +51,7 @@ COMMANDS: tuple[Command, ...] = (  # in the order in which somebody meets them
     build.build,
     preflight.preflight,
     publish.publish,
+    verify.verify,
     smoke.smoke,
     bench.bench,
     report.report,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from deploytk.cli.command import command
-from deploytk.cli.options import App, Engine, ModelOrBundle, Packaging, Planning, pairs_of
+from deploytk.cli.options import App, Engine, ModelOrBundle, Packaging, Planning, RequireSignature, Sign, pairs_of
 from deploytk.cli.session import Session, show, unused
+from deploytk.cli.signing import require_signed, sign_built, signed, signer_of
 from deploytk.cli.source import bundle_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ class Destination:
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Take the tag over in a registry, also from an image of others.")
     ] = False
+    sign: Sign = None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How the weights get into a container, and who must have signed them."""
+
+    weights: Annotated[
+        Literal["layers", "mount", "download"], typer.Option(help="In the image, mounted, or fetched at start.")
+    ] = "layers"
+    require_signature: RequireSignature = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +91,7 @@ def build(
     runtime: Runtime,
     packaging: Packaging,
     planning: Planning,
-    weights: Annotated[
-        Literal["layers", "mount", "download"], typer.Option(help="In the image, mounted, or fetched at start.")
-    ] = "layers",
+    weights: Weights,
     app: App = "gradio",
     engine: Engine = "auto",
 ) -> None:
@@ -91,16 +101,22 @@ def build(
     runtime.refuse_unused()
     if destination.output != "registry":
         unused("mirror", because="a tag of others is kept in a registry alone")
+    require_signed(source, weights.require_signature)
+    signer = signer_of(destination.sign)
     planning = planning.on_cpu() if engine == "cpu" else planning
     bundle = bundle_of(source, planning.request(engine), packaging, app, "app", "engine")
-    options = _options(destination, runtime, weights)
+    options = _options(destination, runtime, weights.weights)
     if not runtime.base:
         _refuse_what_no_runtime_takes(bundle, options, pairs_of(runtime.build_arg or []))
-    if weights == "download":
+    if weights.weights == "download":
         from deploytk.publish.record import fetchable_source
 
         options = dataclasses.replace(options, weights_source=fetchable_source(bundle))
-    show(build_image(bundle, options, Session.progress), "show_image")
+    bundle = signed(bundle, signer)
+    image = build_image(bundle, options, Session.progress)
+    if signer:
+        sign_built(image, bundle, signer, weights.weights)
+    show(image, "show_image")
 
 
 def _options(

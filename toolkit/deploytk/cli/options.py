@@ -61,7 +61,39 @@ class Trust:
 
     trust_bundle: TrustBundle = False
     trust_remote_code: TrustRemoteCode = False
+
+
+Sign = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY|sigstore", help="Sign it: with the private key in a PEM file, or as Sigstore's identity."
+    ),
+]
+RequireSignature = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PUB", exists=True, dir_okay=False, help="Go on only when the owner of this public key has signed it."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the files of a source may be, and who must have signed them."""
+
     allow_pickle: AllowPickle = False
+    require_signature: RequireSignature = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Who must have signed."""
+
+    key: Annotated[
+        Path | None, typer.Option(metavar="PUB", exists=True, dir_okay=False, help="Whose public key, a PEM file.")
+    ] = None
+    identity: Annotated[str | None, typer.Option(metavar="WHO", help="Whom Sigstore knows: an address, a URL.")] = None
+    issuer: Annotated[str | None, typer.Option(metavar="URL", help="Who vouches for --identity.")] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ import typer
 
 from deploytk.cli.command import command, spread
 from deploytk.cli.defaults import settings_for
-from deploytk.cli.options import AppKind, ModelBundleOrImage, Packaging, Planning
+from deploytk.cli.options import AppKind, ModelBundleOrImage, Packaging, Planning, Sign
 from deploytk.cli.session import Session, show, unused
+from deploytk.cli.signing import sign_at, signed, signer_of
 from deploytk.cli.source import bundle_of, refuse_packaging
 from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import NoOptions, Option, PublishOptions
@@ -37,6 +38,7 @@ class Where:
         bool, typer.Option("--mirror", help="Delete files of others that lie there; they stay by default.")
     ] = False
     plan: Annotated[bool, typer.Option("--plan", help="Show what would change, change nothing.")] = False
+    sign: Sign = None
 
     def options(self) -> PublishOptions:
         return PublishOptions(repo=self.repo, is_private=not self.public, is_mirror=self.mirror)
@@ -180,18 +182,22 @@ def _takes_images(place: Target) -> bool:
 def _publish_image(image: str, place: Any, where: Where) -> None:
     refuse_packaging(f"{image} is an image", "template", "trust_bundle", "trust_remote_code", "allow_pickle")
     unused(*Session.given.keys() & {"base"}, because=f"{image} is an image already")
+    signer = signer_of(where.sign)
     if where.plan:
         found = place.preview_image(image, where.options())
         show(found, "show_release_plan")
         refuse(found.obstacles)
     else:
-        show(place.publish_image(image, where.options(), Session.progress), "show_release", leave_out=("app_files",))
+        release = place.publish_image(image, where.options(), Session.progress)
+        if signer:
+            sign_at(release.url, signer)
+        show(release, "show_release", leave_out=("app_files",))
 
 
 def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None) -> None:
     from deploytk.publish.release import plan_release, publish_bundle
 
-    app = place.app
+    app, signer = place.app, signer_of(where.sign)
     if where.plan:
         found = plan_release(bundle, place, where.options(), Session.progress)
         stopped = obstacles_in(lambda: _preflight(bundle, place, gpu))
@@ -200,7 +206,11 @@ def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None
         refuse(found.obstacles)
         return
     _preflight(bundle, place, gpu)
-    show(publish_bundle(bundle, place, where.options(), Session.progress), "show_release", leave_out=("app_files",))
+    bundle = signed(bundle, signer)
+    release = publish_bundle(bundle, place, where.options(), Session.progress)
+    if signer and _takes_images(place):
+        sign_at(release.url, signer, bundle)
+    show(release, "show_release", leave_out=("app_files",))
     if app and app.url:
         from deploytk.preflight import await_app
 

@@ -11,8 +11,9 @@ import typer
 
 from deploytk.base.errors import UsageError
 from deploytk.cli.command import command
-from deploytk.cli.options import App, Engine, ModelBundleOrImage, Planning, Template, Trust
+from deploytk.cli.options import App, Contents, Engine, ModelBundleOrImage, Planning, Template, Trust
 from deploytk.cli.session import Session, show, unused
+from deploytk.cli.signing import require_signed_source
 from deploytk.cli.source import planning_for, refuse_template, source_kind, trusts, trusts_code
 
 _WITH_AN_APP = {"image": "an image", "bundle": "a bundle"}
@@ -50,6 +51,7 @@ def serve(
     planning: Planning,
     rendering: Rendering,
     trust: Trust,
+    contents: Contents,
     engine: Engine = "auto",
     app: App = "gradio",
 ) -> None:
@@ -57,6 +59,7 @@ def serve(
     from deploytk.serve import ServeOptions, open_endpoint, wait_while_running
 
     _refuse_unused(source, rendering.template)
+    require_signed_source(source, contents.require_signature)
     planning = planning_for(source, planning, engine)
     options = ServeOptions(
         engine=engine,
@@ -66,7 +69,7 @@ def serve(
         request=planning.request_here(trusts_code=trusts_code(source, trust.trust_remote_code, engine)),
         template=rendering.template,
         trusts_bundle=trusts(source, trust.trust_bundle),
-        allows_pickles=trust.allow_pickle,
+        allows_pickles=contents.allow_pickle,
     )
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -16,7 +16,7 @@ from deploytk.base.json import to_json
 from deploytk.base.terminal import printable
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
-from deploytk.cli.options import Engine, EngineChoice, Golden, Planning, ReportFile, Trust
+from deploytk.cli.options import AllowPickle, Engine, EngineChoice, Golden, Planning, ReportFile, Trust
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import planning_for, trusts, trusts_code
 
@@ -139,6 +139,7 @@ def smoke(
     kept: Kept,
     trust: Trust,
     engine: Engine = "auto",
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Measure VRAM and latency, check the answers, judge: 0 good, 1 wrong, 3 over budget, 4 cannot tell."""
     from deploytk.smoke import gather, judge
@@ -149,7 +150,7 @@ def smoke(
     budget, workload = limits.chosen(), load.workload()
     options = _serving(planning_for(source, planning, engine), load, engine)
     options = dataclasses.replace(
-        options, trusts_bundle=trusts(source, trust.trust_bundle), allows_pickles=trust.allow_pickle
+        options, trusts_bundle=trusts(source, trust.trust_bundle), allows_pickles=allow_pickle
     )
     if trusts_code(source, trust.trust_remote_code, engine):
         options = dataclasses.replace(options, request=dataclasses.replace(options.request, trust_remote_code=True))

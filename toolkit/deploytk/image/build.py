@@ -17,7 +17,7 @@ from deploytk.image.runtime import runtime_base
 from deploytk.image.sbom import sbom_of
 from deploytk.image.value import Base, BuildOptions, Image, ImagePlan, SentLayer
 
-_LOCK = "lock.json"
+_LOCK, _SBOM = "lock.json", "sbom.cdx.json"
 
 
 def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Image:
@@ -74,7 +74,7 @@ def _send(plan: ImagePlan, options: BuildOptions, progress: Progress) -> tuple[t
 
 def _write_beside(bundle: Bundle, base: Base, options: BuildOptions) -> None:
     files = {
-        "sbom.cdx.json": sbom_of(bundle, base).decode(),
+        _SBOM: sbom_of(bundle, base).decode(),
         _LOCK: lock_of(bundle, base).decode(),
         "compose.yaml": compose_of(bundle, options),
     }
@@ -84,6 +84,11 @@ def _write_beside(bundle: Bundle, base: Base, options: BuildOptions) -> None:
             write_text(path, text)
         except OSError as error:
             raise ImageError(f"{path} cannot be written: {error.strerror}", hint="the image itself is there") from error
+
+
+def sbom_place(bundle: Bundle) -> Path:
+    """Where what is in the image of a bundle is written down."""
+    return _beside(bundle, _SBOM)
 
 
 def _beside(bundle: Bundle, ending: str) -> Path:

@@ -58,11 +58,11 @@ def write_layout(plan: ImagePlan, directory: Path, tag: str, progress: Progress)
             with progress.task("writing layers", missing) as advance:
                 for layer in plan.layers:
                     reused = _has(directory, layer)
-                    written += 0 if reused else _write_blob(layer, _blob(directory, layer.digest), advance)
+                    written += 0 if reused else _write_blob(layer, blob_place(directory, layer.digest), advance)
                     sent.append(SentLayer(layer.digest, layer.size, layer.kind, reused))
             for digest, content in ((plan.image_id, plan.config), (plan.digest, plan.manifest)):
-                if not _blob(directory, digest).is_file():
-                    write_text(_blob(directory, digest), content.decode())
+                if not blob_place(directory, digest).is_file():
+                    write_text(blob_place(directory, digest), content.decode())
             sync_directory(blobs)
             _show(directory, tag, plan)
     return tuple(sent), written
@@ -70,16 +70,16 @@ def write_layout(plan: ImagePlan, directory: Path, tag: str, progress: Progress)
 
 def read_layout(directory: Path, name: str | None = None) -> Base:
     """The image called `name` in an OCI layout, or its only one; raises ImageError when there is none to run on."""
-    index = _read_json(directory / "index.json", directory)
-    entry = _choose(directory, index, name)
-    manifest = _read_json(_blob(directory, str(entry["digest"])), directory)
+    index = read_json(directory / "index.json", directory)
+    entry = chosen_entry(directory, index, name)
+    manifest = read_json(blob_place(directory, str(entry["digest"])), directory)
     for _ in range(2):  # an index in the index: one image per platform
         if manifest.get("mediaType", entry.get("mediaType")) in INDEX_TYPES:
-            entry = choose_platform(str(directory), _entries(manifest))
-            manifest = _read_json(_blob(directory, str(entry["digest"])), directory)
+            entry = choose_platform(str(directory), entries_of(manifest))
+            manifest = read_json(blob_place(directory, str(entry["digest"])), directory)
     config_digest = str(manifest.get("config", {}).get("digest"))
-    content = _blob(directory, config_digest)
-    _read_json(content, directory)
+    content = blob_place(directory, config_digest)
+    read_json(content, directory)
     config = content.read_bytes()
     if f"sha256:{hashlib.sha256(config).hexdigest()}" != config_digest:
         raise ImageError(f"{directory} is damaged: its config has another digest", hint="write the layout anew")
@@ -133,18 +133,20 @@ def _checked(digest: object) -> str:
     return digest
 
 
-def _blob(directory: Path, digest: str) -> Path:
+def blob_place(directory: Path, digest: str) -> Path:
+    """Where a layout keeps a blob; ImageError for what is no digest."""
     if not _DIGEST.fullmatch(digest):
         raise ImageError(f"{directory} is damaged: {digest[:80]!r} is no digest", hint="write the layout anew")
     return directory / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
 
 def _has(directory: Path, layer: Layer) -> bool:
-    place = _blob(directory, layer.digest)
+    place = blob_place(directory, layer.digest)
     return place.is_file() and place.stat().st_size == layer.size
 
 
-def _read_json(path: Path, directory: Path) -> dict[str, Any]:
+def read_json(path: Path, directory: Path) -> dict[str, Any]:
+    """An object in a file of a layout; ImageError where there is none."""
     try:
         if path.stat().st_size > _LARGEST_JSON_BYTES:
             raise ValueError("it is too large")
@@ -159,7 +161,8 @@ def _read_json(path: Path, directory: Path) -> dict[str, Any]:
     return content
 
 
-def _entries(index: dict[str, Any]) -> list[dict[str, Any]]:
+def entries_of(index: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of an index that can be ones."""
     entries = index.get("manifests")
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
@@ -170,8 +173,10 @@ def _name(entry: dict[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _choose(directory: Path, index: dict[str, Any], name: str | None) -> dict[str, Any]:
-    entries = _entries(index)
+def chosen_entry(directory: Path, index: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """The entry of the image called `name`, or of the only one."""
+    # What is attached to an image is none: it has the type of an artifact.
+    entries = [entry for entry in entries_of(index) if "artifactType" not in entry]
     named = [entry for entry in entries if name is None or _name(entry) == name]
     if len(named) == 1:
         return named[0]
@@ -182,7 +187,7 @@ def _choose(directory: Path, index: dict[str, Any], name: str | None) -> dict[st
 
 def _layer_reader(directory: Path, descriptor: dict[str, Any]) -> Read:
     digest = _checked(descriptor["digest"])
-    place = _blob(directory, digest)
+    place = blob_place(directory, digest)
     if not place.is_file() or place.stat().st_size != descriptor["size"]:
         raise ImageError(f"{directory} is damaged: {place.name[:12]} is missing or cut off", hint="write it anew")
     return partial(read_checked, partial(read_file, place), digest)
@@ -208,7 +213,7 @@ def _check_place(directory: Path, tag: str) -> None:
         hint = "name a new directory, or that of an OCI layout"
         raise ImageError(f"{directory} is not empty and no OCI layout", hint=hint)
     if (directory / "index.json").is_file():
-        for entry in _entries(_read_json(directory / "index.json", directory)):
+        for entry in entries_of(read_json(directory / "index.json", directory)):
             if _name(entry) == tag and _MADE_BY not in entry["annotations"]:
                 hint = "choose another tag, or another directory"
                 raise ImageError(f"{directory} has {tag} already, and not from deploytk", hint=hint)
@@ -243,8 +248,8 @@ def _write_blob(layer: Layer, place: Path, advance: Advance) -> int:
 
 def _show(directory: Path, tag: str, plan: ImagePlan) -> None:
     place = directory / "index.json"
-    index: dict[str, Any] = _read_json(place, directory) if place.is_file() else {"schemaVersion": 2}
-    others = [entry for entry in _entries(index) if _name(entry) != tag]
+    index: dict[str, Any] = read_json(place, directory) if place.is_file() else {"schemaVersion": 2}
+    others = [entry for entry in entries_of(index) if _name(entry) != tag]
     ours = {
         "mediaType": MANIFEST_TYPE,
         "digest": plan.digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deploytk.base.errors import UsageError
 from deploytk.base.net import is_loopback
@@ -13,6 +13,7 @@ _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LONGEST_REPOSITORY = 255
 
 
@@ -46,6 +47,14 @@ def parse_reference(text: str) -> Reference:
         )
     _check(text, name, tag or "latest")
     return Reference(host, name, tag or "latest")
+
+
+def digest_or_tag(text: str) -> Reference:
+    """As `parse_reference`, and HOST/NAME@sha256:... as well, whose digest stands in the place of the tag."""
+    name, at, digest = text.rpartition("@")
+    if not at or not _DIGEST.fullmatch(digest):
+        return parse_reference(text)
+    return replace(parse_reference(name), tag=digest)
 
 
 def parse_tag(text: str) -> Reference:

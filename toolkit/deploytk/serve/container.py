@@ -6,7 +6,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from deploytk.base.errors import DeployError, EndpointError, ImageError
@@ -28,6 +28,14 @@ def is_image(reference: str) -> bool:
             return daemon.image(reference) is not None
     except ImageError:
         return False
+
+
+def is_same_image(reference: str, digests: Collection[str]) -> bool:
+    """Whether what the daemon has under that name is one of these, by its ID or as it was pulled."""
+    with connected() as daemon:
+        found = daemon.config(reference)
+        pulled = {str(one).rpartition("@")[2] for one in found.get("RepoDigests") or ()}
+        return bool({str(found.get("Id")), *pulled} & {*digests})
 
 
 @contextmanager

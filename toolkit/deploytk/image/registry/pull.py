@@ -71,17 +71,27 @@ def _connect(reference: Reference) -> Connection:
 
 def config_of(connection: Connection, digest: str) -> bytes:
     """The config of an image; raises ImageError when it cannot be had, or is another one."""
+    content = read_small_blob(connection, digest)
+    _parse(content, connection.reference)
+    return content
+
+
+def read_small_blob(connection: Connection, digest: str) -> bytes:
+    """A blob that is held in memory; raises ImageError for bytes that are not those of its digest."""
     answer = connection.ask("GET", f"{connection.root}/blobs/{digest}", (200, *_ELSEWHERE))
     if answer.status_code != 200:
         answer = connection.ask("GET", connection.follow(answer), (200,))
-    _checked(answer.content, digest, connection.reference)
-    return answer.content
+    return _right(answer.content, digest, connection.reference)
 
 
 def _checked(content: bytes, digest: object, reference: Reference) -> dict[str, Any]:
+    return _parse(_right(content, digest, reference), reference)
+
+
+def _right(content: bytes, digest: object, reference: Reference) -> bytes:
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
         raise ImageError(f"what {reference.host} gives for {reference} has another digest than it says", hint=_DAMAGED)
-    return _parse(content, reference)
+    return content
 
 
 def _parse(content: bytes, reference: Reference) -> dict[str, Any]:
