@@ -8,7 +8,7 @@ import io
 import json
 import struct
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,8 @@ def write_base(
     is_docker: bool = False,
     name: str = "runtime:1",
     upper: Mapping[str, bytes | Special] | None = None,
+    compress: Callable[[bytes], bytes] = lambda tar: gzip.compress(tar, mtime=0),
+    compression: str = "gzip",
     config: Mapping[str, object] | None = None,
 ) -> Path:
     """An OCI layout with one image of two layers, the second one compressed; by default it has a Python."""
@@ -98,9 +100,9 @@ def write_base(
 
     tars = [layer_tar(python_files() if files is None else files)]
     tars.append(layer_tar({"etc/passwd": b"root:x:0:0::/:/bin/sh\n", **(upper or {})}))
-    packed = [tars[0], gzip.compress(tars[1], mtime=0)]
+    packed = [tars[0], compress(tars[1])]
     kind = "application/vnd.docker.image.rootfs.diff.tar" if is_docker else "application/vnd.oci.image.layer.v1.tar"
-    suffix = ".gzip" if is_docker else "+gzip"
+    suffix = f".{compression}" if is_docker else f"+{compression}"
     described = {
         "architecture": "amd64",
         "os": "linux",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -193,3 +193,54 @@ def test_every_cut_of_a_program_is_read_or_refused() -> None:
 
     assert read_program(whole) == read_program(whole + b"\0" * 100)
     assert json.dumps([repr(read_program(whole[:size])) for size in range(len(whole))])
+
+
+def _zstd(tar: bytes, **more: int) -> bytes:
+    zstandard = pytest.importorskip("zstandard")
+    return bytes(zstandard.ZstdCompressor(**more).compress(tar))
+
+
+ZSTD: dict[str, Callable[[bytes], bytes]] = {
+    "one frame": _zstd,
+    "several frames": lambda tar: _zstd(tar[:700]) + _zstd(tar[700:]),
+    "a frame that is to be skipped": lambda tar: _zstd(tar[:9]) + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + _zstd(tar[9:]),
+}
+
+
+@pytest.mark.parametrize("how", ZSTD)
+def test_layers_that_zstd_compressed_are_read(bundle: Bundle, tmp_path: Path, how: str) -> None:
+    place = write_base(tmp_path / "base", {}, upper=python_files(), compress=ZSTD[how], compression="zstd")
+
+    image = build_image(bundle, BuildOptions("a:1", f"oci:{tmp_path / 'out'}", base=f"oci:{place}"), Silent())
+
+    assert image.layers
+
+
+@pytest.mark.parametrize(
+    ("packed", "says"),
+    [
+        (lambda tar: _zstd(tar)[:-20], "damaged|cannot be read"),
+        (lambda tar: _zstd(tar)[:8] + bytes(100), "damaged"),
+        (lambda tar: _zstd(tar) + b"\x28\xb5\x2f\xfd" + b"\xff" * 50, "damaged"),
+        # A window of 2 GiB: the header (magic, no size, window 2**31) of a frame that would be unpacked into one
+        (lambda _: b"\x28\xb5\x2f\xfd\x00\xa8" + b"\x01\x00\x00", "damaged: .*memory"),
+    ],
+)
+def test_damaged_zstd_and_one_that_wants_too_much_memory_are_said(
+    tmp_path: Path, packed: Callable[[bytes], bytes], says: str
+) -> None:
+    place = write_base(tmp_path / "base", {}, upper=python_files(), compress=packed, compression="zstd")
+
+    with pytest.raises(ImageError, match=says):
+        read_tree(read_layout(place).layers)
+
+
+def test_without_the_package_it_is_said_what_reads_zstd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = write_base(tmp_path / "base", compress=_zstd, compression="zstd")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    with pytest.raises(ImageError, match="zstd, which nothing here reads") as caught:
+        read_tree(read_layout(place).layers)
+
+    assert "deploytk[zstd]" in caught.value.hint
