@@ -31,7 +31,7 @@ SUITES = {
         "test_model_contents",
     ),
     "bundles and manifests": ("test_bundle_trust", "test_manifest"),
-    "clients of the app": ("test_hostile_clients", "test_app_door"),
+    "clients of the app": ("test_hostile_clients", "test_app_door", "test_app_places"),
     "servers that smoke and bench ask": ("test_hostile_servers", "test_bound"),
     "hubs and registries": (
         "test_lying_huggingface",
