@@ -42,7 +42,7 @@ class Row:
     planned_mib: float | None
     planned_error_pct: float | None
     doubts: tuple[str, ...]  # why the figures may not be believed
-    gpus: int = 1  # that share the model
+    gpus: int | None = 1  # that share the model; None where the raw data do not say
     bound_tps: float | None = None  # tokens/s that the GPU's memory allows one stream at the start of a conversation
     bound_share: float | None = None  # of the bound at this length, reached by one stream at a time
     goodput_rps: float | None = None  # requests/s that met the objectives (--slo)
@@ -51,7 +51,7 @@ class Row:
     @property
     def setting(self) -> str:
         """How it was served, in words."""
-        gpus = f", {self.gpus} GPUs" if self.gpus > 1 else ""
+        gpus = f", {self.gpus} GPUs" if self.gpus and self.gpus > 1 else ""
         return f"{self.model} ({self.weights}), {self.engine}, KV {self.kv_policy}{gpus}"
 
 

@@ -116,7 +116,7 @@ def _memory(rows: Sequence[Row]) -> Table:
         error = f"{row.planned_error_pct:+.1f} %" if row.planned_error_pct is not None else "-"
         cells = (row.weights_mib, row.kv_pool_mib, row.overhead_mib, row.vram_mib, row.planned_mib)
         lines.append((setting, *(shown(value, 0) for value in cells), error, shown(row.vram_peak_mib, 0)))
-    is_shared = any(row.gpus > 1 for row in rows)
+    is_shared = any(row.gpus and row.gpus > 1 for row in rows)
     return Table(f"VRAM, MiB{' of the fullest GPU' if is_shared else ''}", 1, columns, tuple(lines))
 
 
