@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _DTYPES = {"torch.float16": "F16", "torch.bfloat16": "BF16", "torch.float32": "F32", "torch.int64": "I64"}
-_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}
+_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "F8_E4M3": 1}
 
 # Sizes that tell whether the right one was taken: no two are the same.
 _CHOICES: dict[str, list[int]] = {

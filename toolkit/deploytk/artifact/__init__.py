@@ -1,6 +1,6 @@
 """Stage 1: model directory -> Artifact."""
 
-from deploytk.artifact.attention import Attention, LatentAttention
+from deploytk.artifact.attention import Attention, CompressedAttention, LatentAttention
 from deploytk.artifact.contents import refuse_contents
 from deploytk.artifact.read import read_artifact
 from deploytk.artifact.remote_code import names_code
@@ -11,6 +11,7 @@ from deploytk.artifact.value import Artifact, KvPolicy, Layout, ModelFile, Probl
 __all__ = [
     "Artifact",
     "Attention",
+    "CompressedAttention",
     "KvPolicy",
     "LatentAttention",
     "Layout",

@@ -23,12 +23,24 @@ class LatentAttention:
 
 
 @dataclass(frozen=True, slots=True)
+class CompressedAttention:
+    """That of DeepSeek-V4: every layer keeps a window of tokens, and most of them one entry of several tokens each."""
+
+    by_4: int  # layers with an entry of every 4 tokens, and an index by which they are chosen
+    by_128: int  # layers with an entry of every 128 tokens
+    window: int  # tokens
+    head_dim: int
+    index_dim: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attention:
     """Which layers keep what."""
 
     kv_layers: int  # layers that keep keys and values of every token
     latent: LatentAttention | None = None
     state_values: int = 0  # numbers that the layers of linear attention keep of a sequence, whatever its length
+    compressed: CompressedAttention | None = None
 
 
 def read_attention(config: Reader, layers: int) -> Attention:
@@ -37,7 +49,8 @@ def read_attention(config: Reader, layers: int) -> Attention:
     linear = sum(1 for kind in kinds if not keeps_tokens(kind))
     shared = config.whole("num_kv_shared_layers", 0, smallest=0, largest=_MOST_LAYERS)
     kv_layers = max(0, layers - linear - shared)
-    return Attention(kv_layers, read_latent(config), linear * _state_values(config) if linear else 0)
+    state = linear * _state_values(config) if linear else 0
+    return Attention(kv_layers, read_latent(config), state, _read_compressed(config, layers))
 
 
 def layer_kinds(config: Reader, layers: int) -> list[str]:
@@ -73,6 +86,28 @@ def read_latent(config: Reader) -> LatentAttention | None:
         rope_dim=size("qk_rope_head_dim"),
         nope_dim=size("qk_nope_head_dim"),
         value_dim=size("v_head_dim"),
+        index_dim=size("index_head_dim"),
+    )
+
+
+_RATIOS = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
+
+
+def _read_compressed(config: Reader, layers: int) -> CompressedAttention | None:
+    """The layers of DeepSeek-V4, as its class in transformers reads them: by name, by ratio, or by its own default."""
+    if config.values.get("model_type") != "deepseek_v4":
+        return None
+    kinds, ratios = layer_kinds(config, layers), config.values.get("compress_ratios")
+    if kinds:
+        ratios = [_RATIOS.get(kind, 0) for kind in kinds]
+    elif not isinstance(ratios, list):
+        ratios = [128, 128, *(4 if layer % 2 else 128 for layer in range(layers))]
+    size = _sizes(config)
+    return CompressedAttention(
+        by_4=ratios[:layers].count(4),
+        by_128=ratios[:layers].count(128),
+        window=size("sliding_window"),
+        head_dim=size("head_dim"),
         index_dim=size("index_head_dim"),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from deploytk.artifact.configuration import Configuration, text_parts
 from deploytk.artifact.gptq_zeros import stored_zeros
 from deploytk.artifact.quantization import Quantization
 from deploytk.artifact.shape import Shape
-from deploytk.artifact.text_formats import Reader
+from deploytk.artifact.shards import Shards
+from deploytk.artifact.text_formats import Reader, read_json
 from deploytk.lmdeploy import NOT_QUANTIZED, ModelFacts, QuantizationFacts
 
 _LONGEST_WORD = 100
+_OWN_FILE_OF_GPTQ = "quantize_config.json"
 
 
 def stated_quantization(config: dict[str, Any]) -> object:
@@ -49,13 +50,31 @@ def model_facts(configuration: Configuration, shape: Shape, quantization: Quanti
     )
 
 
-def with_stored_zeros(facts: ModelFacts, weights: Sequence[Path]) -> ModelFacts:
-    """The same, with what the zero points of GPTQ in the files tell: some quantizers store v2 and call it "gptq"."""
-    if facts.quantization.method != "gptq":
-        return facts
-    zeros = stored_zeros(path for path in weights if path.suffix == ".safetensors")
-    quantization = replace(facts.quantization, zeros=zeros or facts.quantization.zeros)
-    return replace(facts, quantization=quantization)
+def with_tensors(facts: ModelFacts, root: Path, shards: Shards) -> ModelFacts:
+    """The same, with what the files of the weights tell."""
+    method = facts.quantization.method
+    if method == "gptq":
+        return replace(facts, quantization=_with_zeros(_with_act_order(facts.quantization, root), root, shards))
+    if method == "compressed-tensors":
+        packed = [group.pattern for group in shards.tensors.ending(".weight_packed")]
+        alone = bool(packed) and all(".experts." in pattern for pattern in packed)
+        return replace(facts, quantization=replace(facts.quantization, experts_alone=alone))
+    return facts
+
+
+def _with_zeros(stated: QuantizationFacts, root: Path, shards: Shards) -> QuantizationFacts:
+    """Some quantizers store zero points of v2 and call them "gptq"."""
+    zeros = stored_zeros(root / path for path in shards.files if path.endswith(".safetensors"))
+    return replace(stated, zeros=zeros or stated.zeros)
+
+
+def _with_act_order(found: QuantizationFacts, root: Path) -> QuantizationFacts:
+    """What AutoGPTQ wrote into a file of its own, before there was a quantization_config in config.json."""
+    path = root / _OWN_FILE_OF_GPTQ
+    if found.is_stated or not path.is_file():
+        return found
+    stated = quantization_facts(Reader(path, {**read_json(path), "quant_method": "gptq"}))
+    return replace(stated, is_stated=False, group_size=found.group_size)
 
 
 def auto_map_architecture(config: dict[str, Any]) -> str | None:
@@ -82,7 +101,7 @@ def quantization_facts(config: Reader) -> QuantizationFacts:
         method=config.name("quant_method").lower() or "unnamed",
         bits=_whole(weights, "num_bits") if weights else _whole(config.values, "bits"),
         group_size=_whole(weights or config.values, "group_size"),
-        version=_lower(config.values, "version"),
+        version=_word(str(config.values["version"])) if config.has("version") else None,  # compared as it is written
         desc_act=_flag(config.values, "desc_act"),
         symmetric=_flag(weights, "symmetric") if weights else _flag(config.values, "sym"),
         zeros="v2" if _lower(config.values, "checkpoint_format") == "gptq_v2" else None,

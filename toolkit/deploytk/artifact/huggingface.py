@@ -10,19 +10,21 @@ from typing import Literal
 from deploytk import lmdeploy
 from deploytk.artifact.configuration import Configuration, read_configuration
 from deploytk.artifact.dense import dense_parameters, dense_sums
-from deploytk.artifact.facts import model_facts, with_stored_zeros
+from deploytk.artifact.facts import model_facts, with_tensors
 from deploytk.artifact.quantization import NOT_QUANTIZED, Quantization, read_quantization
 from deploytk.artifact.remote_code import names_code
 from deploytk.artifact.rope import read_rope
 from deploytk.artifact.shape import Shape, read_shape
 from deploytk.artifact.shape_problems import shape_problems
 from deploytk.artifact.shards import Shards, read_shards
+from deploytk.artifact.tensor_problems import tensor_problems
 from deploytk.artifact.tensor_sums import TensorSums, role_of, sum_up
 from deploytk.artifact.text_formats import Reader
 from deploytk.artifact.tokenizer import read_tokenizer
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.unstated import size_tells, tensors_tell
 from deploytk.artifact.value import Artifact, ModelFile, Problem
+from deploytk.base.errors import ArtifactError
 
 _SMALLEST_TOWER_BYTES = 100 * 2**20  # a projector takes less, the smallest tower more
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -33,10 +35,10 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
     path = root / "config.json"
     configuration = read_configuration(path)
     stated = read_quantization(path, configuration.top)
-    config, shape = configuration.text, read_shape(configuration)
+    config, shape = configuration.text, _shape_of_served(configuration)
     shards = read_shards(root, entries, shape.layers)
     quantization = stated or _unstated(configuration, shape, shards) or NOT_QUANTIZED
-    facts = with_stored_zeros(model_facts(configuration, shape, quantization), [root / path for path in shards.files])
+    facts = with_tensors(model_facts(configuration, shape, quantization), root, shards)
     is_tied = _is_tied(configuration, shards)
     sums, parameters = _sums(configuration, shape, shards, quantization, is_tied)
     tokenizer = read_tokenizer(root, max(shape.vocab_size, _embedding_rows(shards)))
@@ -79,9 +81,21 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
     problems = (
         *artifact.problems,
         *shape_problems(shape, shards.tensors, configuration),
+        *tensor_problems(shards.tensors, configuration.architecture, quantization),
         *_serving_problems(artifact, bool(stated)),
     )
     return replace(artifact, problems=problems)
+
+
+def _shape_of_served(configuration: Configuration) -> Shape:
+    """The sizes; where one is missing because the model is of another kind, as Mamba or Whisper, that is said."""
+    try:
+        return read_shape(configuration)
+    except ArtifactError as error:
+        if lmdeploy.knows(configuration.architecture):
+            raise
+        hint = "serve another model: LMDeploy serves models that generate text with attention"
+        raise ArtifactError(f"no LMDeploy serves {configuration.architecture}: {error}", hint=hint) from error
 
 
 def _unstated(configuration: Configuration, shape: Shape, shards: Shards) -> Quantization | None:
@@ -103,7 +117,7 @@ def _sums(
     With experts the shape tells too little; there the bytes on disk are counted, side tensors and all.
     """
     if shards.tensors.counts:
-        return sum_up(shards.tensors), shards.parameters
+        return sum_up(shards.tensors, shape.hidden_size), shards.parameters
     config, on_disk = configuration.text, sum(shards.files.values())
     if _has_experts(configuration):
         return TensorSums(linear_bytes=on_disk), on_disk * 8 // quantization.bits

@@ -22,12 +22,15 @@ class Quantization:
     problems: tuple[Problem, ...] = ()
 
 
+_SERVED = "LMDeploy serves awq, gptq, fp8, mxfp4, compressed-tensors and smooth_quant"
 NOT_QUANTIZED = Quantization("none", 16, None)
 
 
 def read_quantization(path: Path, config: dict[str, Any]) -> Quantization | None:
     """The quantization that `config` (parsed from `path`) states at its top or in its text part; None for none."""
     stated = next((part["quantization_config"] for part in text_parts(config) if part.get("quantization_config")), None)
+    if isinstance(config.get("quantization"), dict) and not _has_method(stated):
+        raise ArtifactError(f"{path}: weights are quantized with MLX", hint=_SERVED)
     if stated is None:
         return None
     if not isinstance(stated, dict):
@@ -48,8 +51,12 @@ def read_quantization(path: Path, config: dict[str, Any]) -> Quantization | None
         return _compressed_tensors(path, reader)
     raise ArtifactError(
         f"{path}: weights are quantized with {method or 'an unnamed method'}",
-        hint="LMDeploy serves awq, gptq, fp8, mxfp4, compressed-tensors and smooth_quant",
+        hint=_SERVED,
     )
+
+
+def _has_method(stated: object) -> bool:
+    return isinstance(stated, dict) and "quant_method" in stated
 
 
 def _compressed_tensors(path: Path, reader: Reader) -> Quantization:

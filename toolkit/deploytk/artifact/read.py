@@ -47,10 +47,7 @@ def _read(root: Path, *, allows_pickles: bool) -> Artifact:
         artifact = read_huggingface(root, entries)
     else:
         refuse_adapter(root)
-        raise ArtifactError(
-            f"{root} holds no model",
-            hint="expected triton_models/weights/config.ini or .yaml (workspace), or config.json",
-        )
+        raise _no_model(root, entries)
     found = (
         *artifact.problems,
         *find_problems(root, entries, artifact.files),
@@ -63,6 +60,22 @@ def _read(root: Path, *, allows_pickles: bool) -> Artifact:
     problems = [Problem(problem.level, printable(problem.message), printable(problem.hint)) for problem in found]
     problems.sort(key=lambda problem: _LEVELS.index(problem.level))
     return replace(artifact, problems=tuple(problems))
+
+
+# What a model of another kind has instead of config.json.
+_OTHER_KINDS = {
+    ".gguf": "a GGUF file, which LMDeploy does not read",
+    "params.json": "a model in the form of its maker (params.json), not of Hugging Face",
+    "model_index.json": "a model that makes pictures (model_index.json)",
+    ".onnx": "an ONNX file, which LMDeploy does not read",
+}
+
+
+def _no_model(root: Path, entries: Sequence[FileEntry]) -> ArtifactError:
+    found = (what for end, what in _OTHER_KINDS.items() if any(entry.path.endswith(end) for entry in entries))
+    what = next((f", but {kind}" for kind in found), "")
+    hint = "expected triton_models/weights/config.ini or .yaml (workspace), or config.json"
+    return ArtifactError(f"{root} holds no model{what}", hint=hint)
 
 
 def _require_directory(root: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from deploytk.artifact.attention import Attention, read_attention
 from deploytk.artifact.configuration import Configuration
+from deploytk.artifact.text_formats import Reader
 
 # Where LMDeploy looks for the longest session: `_get_and_verify_max_len`, lmdeploy/utils.py.
 _SESSION_KEYS = (
@@ -67,6 +68,9 @@ def _intermediate_size(configuration: Configuration) -> int:
     config = configuration.text
     for key in ("intermediate_size", "moe_intermediate_size"):
         if config.has(key):
+            each = config.values[key]
+            if isinstance(each, list) and each:  # one for every layer, as gemma-3n has
+                return max(Reader(config.path, {key: size}).whole(key) for size in each)
             size = config.whole(key)
             return size // 2 if configuration.architecture == "QWenLMHeadModel" else size  # both its halves together
     return 4 * config.whole("hidden_size")  # GPT-2 and Falcon

@@ -12,7 +12,7 @@ from pathlib import Path
 from deploytk.artifact.header_scan import Scanned, list_names, scan_headers
 from deploytk.artifact.pickled_tensors import read_pickled
 from deploytk.artifact.problems import few
-from deploytk.artifact.tensors import Tensors
+from deploytk.artifact.tensors import Tensors, parameters_of
 from deploytk.artifact.tree import FileEntry
 from deploytk.artifact.value import Problem
 from deploytk.artifact.weight_index import WeightIndex, read_index
@@ -41,9 +41,6 @@ _SIDE_TENSORS = (
 )
 
 
-_PACKED = {"qweight": 8, "weight_packed": 8}
-
-
 @dataclass(frozen=True, slots=True)
 class Shards:
     """The weight files of a directory and what their headers hold."""
@@ -55,12 +52,11 @@ class Shards:
 
     @property
     def parameters(self) -> int:
-        """Parameters as if nothing were quantized: a 4-bit tensor holds eight in an int32, two in a byte."""
+        """Parameters as if nothing were quantized."""
         count = 0
         for group, tensors in self.tensors:
             if not group.pattern.endswith(_SIDE_TENSORS):
-                packed = _PACKED.get(group.pattern.rpartition(".")[2], 2 if group.pattern.endswith("_blocks") else 1)
-                count += group.elements * tensors * packed
+                count += parameters_of(group) * tensors
         return count
 
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from deploytk.artifact.tensors import TensorGroup, Tensors
+from deploytk.artifact.tensors import TensorGroup, Tensors, parameters_of
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """The matrices that lead back from so many inner columns: TurboMind pads these when it splits them."""
+
+    inner: int  # columns
+    parameters: int  # of all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +30,7 @@ class TensorSums:
     head_bytes: int = 0  # 0 where the embedding is the head
     tower_bytes: int = 0  # vision, audio and projectors
     unloaded_bytes: int = 0  # layers for speculative decoding, speech generators, buffers
+    feed_forward: tuple[FeedForward, ...] = ()  # where the tensors tell, by their inner columns
 
     @property
     def loaded_bytes(self) -> int:
@@ -52,6 +62,8 @@ _TOWER = re.compile(
 )
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|tok_embeddings|wte|word_embeddings|embed_in|embed)\.weight$")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|output|output_layer|embed_out|head)\.weight$")
+
+_DOWN = re.compile(r"(?:^|\.)(?:down_proj|w2|dense_4h_to_h|ff_out|mlp\.c_proj)(?:\.|_blocks|$)")
 
 _SCALES = (
     ".scales",
@@ -93,12 +105,21 @@ def bytes_of(group: TensorGroup, role: Role) -> int:
     return group.bytes if is_stored else group.elements * 2
 
 
-def sum_up(tensors: Tensors) -> TensorSums:
+def sum_up(tensors: Tensors, hidden_size: int) -> TensorSums:
     """The bytes of each part of a model."""
-    sums = asdict(TensorSums())
+    sums = {name: value for name, value in asdict(TensorSums()).items() if isinstance(value, int)}
     for group, count in tensors:
         role = role_of(group)
         sums[f"{role}_bytes"] += count * bytes_of(group, role)
         if role == "scale" and group.pattern.endswith(_SCALES):
             sums["scales"] += count * group.elements
-    return TensorSums(**sums)
+    return TensorSums(**sums, feed_forward=_feed_forward(tensors, hidden_size))
+
+
+def _feed_forward(tensors: Tensors, hidden_size: int) -> tuple[FeedForward, ...]:
+    found: Counter[int] = Counter()
+    for group, count in tensors:
+        if _DOWN.search(group.pattern) and role_of(group) == "linear":
+            experts = group.shape[0] if len(group.shape) > 2 else 1
+            found[parameters_of(group) // experts // hidden_size] += count * parameters_of(group)
+    return tuple(FeedForward(inner, parameters) for inner, parameters in sorted(found.items()) if inner)

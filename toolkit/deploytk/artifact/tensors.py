@@ -38,6 +38,15 @@ class TensorGroup:
         return self.elements * DTYPE_BITS[self.dtype] // 8
 
 
+_PACKED = {"qweight": 8, "weight_packed": 8}
+
+
+def parameters_of(group: TensorGroup) -> int:
+    """Of one of them, as if it were not quantized: a 4-bit tensor holds eight in an int32, two in a byte."""
+    packed = _PACKED.get(group.pattern.rpartition(".")[2], 2 if group.pattern.endswith("_blocks") else 1)
+    return group.elements * packed
+
+
 class Tensors:
     """All tensors of a model, by group."""
 

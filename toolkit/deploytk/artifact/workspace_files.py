@@ -136,7 +136,7 @@ def sum_files(sizes: Mapping[str, int], ranks: int) -> TensorSums:
         if role == "scale" and not name.endswith(".zeros"):
             scales += size // (4 if name.endswith("scales_zeros") else 2)
     sums["vector"] //= ranks
-    return TensorSums(scales=scales, **{f"{role}_bytes": size for role, size in sums.items()})
+    return TensorSums(scales=scales, feed_forward=(), **{f"{role}_bytes": size for role, size in sums.items()})
 
 
 def _role(name: str) -> Literal["linear", "scale", "vector", "embedding", "head"]:

@@ -18,6 +18,9 @@ from deploytk.lmdeploy.features import (
     has_static_int8,
     has_wheel_for_python_3_9,
     legacy_base,
+    packs_sparse_attention,
+    pads_feed_forward,
+    pads_feed_forward_for_kernels,
     reads_context_fmha,
     smallest_capability_for_fp8,
     splits_vocabulary,
@@ -36,7 +39,7 @@ from deploytk.lmdeploy.flags import (
 )
 from deploytk.lmdeploy.installed import installed_version
 from deploytk.lmdeploy.overhead import is_overhead_measured, overhead_rows
-from deploytk.lmdeploy.support import OWN_ARCHITECTURE, support
+from deploytk.lmdeploy.support import OWN_ARCHITECTURE, knows, support
 from deploytk.lmdeploy.versions import NEWEST, VERSIONS, LmdeployEngine, VersionRange, release_index
 from deploytk.lmdeploy.workspaces import (
     WORKSPACE_ERAS,
@@ -82,9 +85,13 @@ __all__ = [
     "has_wheel_for_python_3_9",
     "installed_version",
     "is_overhead_measured",
+    "knows",
     "legacy_base",
     "models_page",
     "overhead_rows",
+    "packs_sparse_attention",
+    "pads_feed_forward",
+    "pads_feed_forward_for_kernels",
     "pool_meaning",
     "quant_policy",
     "reads_context_fmha",

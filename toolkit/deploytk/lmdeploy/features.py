@@ -48,6 +48,21 @@ def folds_latent_attention(version: str) -> bool:
     return _is_from(version, "0.12.2")
 
 
+def packs_sparse_attention(version: str) -> bool:
+    """DeepSeek-V3.2 keeps its latent vector in 8 bits (fp8_ds_mla); from 0.17.0 on in 16 unless that is asked for."""
+    return not _is_from(version, "0.17.0")
+
+
+def pads_feed_forward_for_kernels(version: str) -> bool:
+    """Feed-forward layers that are split have 32 columns at least on each GPU: v0.14.0 turbomind/builders/ffn.py."""
+    return _is_from(version, "0.14.0")
+
+
+def pads_feed_forward(version: str) -> bool:
+    """Feed-forward layers are split by whole groups of weights, and padded to that: `_pad_inter_size` of v0.6.0."""
+    return _is_from(version, "0.6.0")
+
+
 def reads_context_fmha(version: str) -> bool:
     """`use_context_fmha` in config.ini does something: TurboMind 1.0 alone."""
     return not _is_from(version, "0.1.0")

@@ -36,6 +36,13 @@ def support(facts: ModelFacts, engines: tuple[LmdeployEngine, ...] = ("turbomind
     return VersionRange(None, None, None, None, reason)
 
 
+def knows(architecture: str) -> bool:
+    """Whether some version serves models of that architecture."""
+    return architecture == OWN_ARCHITECTURE or any(
+        architecture in engine_table(one).architectures for one in _ENGINE_NAMES
+    )
+
+
 def _refusal(table: EngineTable, version: str, facts: ModelFacts) -> str | None:
     """Why that version does not serve the model, None where it does."""
     return next(_refusals(table, version, facts), None)

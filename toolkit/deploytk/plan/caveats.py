@@ -66,7 +66,10 @@ def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory, visible:
         yield "the overhead is measured with TurboMind, the PyTorch engine may take more"
     if memory.sequence_bytes:
         size = -(-memory.sequence_bytes // MIB)
-        yield f"linear attention keeps {size} MiB of every session beside its tokens, however short it is"
+        yield f"every session takes {size} MiB beside its tokens, however short it is: the state of its attention"
+    if memory.window_tokens is not None and plan.session_len > memory.window_tokens:
+        window = memory.window_tokens
+        yield f"the PyTorch engine forgets what is more than {window} tokens back (sliding_window), in all layers"
     if memory.gpu:
         yield from _shortfall(plan, memory, memory.gpu)
         if memory.gpu.capability:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.hardware.catalogue import MIB, Gpu
-from deploytk.plan.kv import kv_bytes_per_token, state_bytes
+from deploytk.plan.kv import kv_bytes_per_token, state_bytes, window_tokens
 from deploytk.plan.overhead import Overhead, OverheadTerms, find_overhead
 from deploytk.plan.weights_size import weights_bytes
 
@@ -88,6 +88,7 @@ class Memory:
     sequence_bytes: int  # beside its tokens: the state of linear attention
     overhead: Overhead
     step_tokens: int = PREFILL  # of the largest step: prompts are read in steps of so many
+    window_tokens: int | None = None  # of a session's past that are kept; None: all
 
     @classmethod
     def of(
@@ -107,6 +108,7 @@ class Memory:
             state_bytes(artifact, ranks),
             find_overhead(version, artifact, ranks),
             min(PREFILL, artifact.session_len),
+            window_tokens(artifact, engine),
         )
 
     @property
@@ -146,8 +148,17 @@ class Memory:
     def unit(self) -> PoolUnit:
         return pool_unit(self.block_bytes, self.version)
 
+    @property
+    def kept_tokens(self) -> int | None:
+        """The most tokens of one session that are there at once: its window, a step's, and the rest of a block."""
+        return None if self.window_tokens is None else self.window_tokens + PREFILL + self.block_tokens
+
+    def session_blocks(self, session_len: int) -> int:
+        kept = self.kept_tokens
+        return session_blocks(session_len if kept is None else min(session_len, kept), self.version)
+
     def needed_bytes(self, session_len: int, batch: int) -> int:
-        return self.unit.pool_bytes(batch * session_blocks(session_len, self.version)) + batch * self.sequence_bytes
+        return self.unit.pool_bytes(batch * self.session_blocks(session_len)) + batch * self.sequence_bytes
 
     def capacity_tokens(self, pool_bytes: int, batch: int) -> int:
         """Tokens that a pool of that size holds, of `batch` sequences at most."""
@@ -189,12 +200,13 @@ class Memory:
             return None
         blocks = self.unit.blocks_in(self.room_bytes - batch * self.sequence_bytes) // batch
         spare = session_blocks(1, self.version) - 1
-        return max(0, min((blocks - spare) * self.block_tokens, limit))
+        tokens = (blocks - spare) * self.block_tokens
+        return limit if self.kept_tokens is not None and tokens >= self.kept_tokens else max(0, min(tokens, limit))
 
     def largest_batch(self, session_len: int) -> int | None:
         if self.room_bytes is None:
             return None
-        batch = self.unit.blocks_in(self.room_bytes) // session_blocks(session_len, self.version)
+        batch = self.unit.blocks_in(self.room_bytes) // self.session_blocks(session_len)
         if self.sequence_bytes:
             batch = min(batch, self.room_bytes // self.sequence_bytes)
             while batch and self.needed_bytes(session_len, batch) > self.room_bytes:

@@ -72,6 +72,7 @@ def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     require_trust(artifact.remote_code, version, str(artifact.root), is_trusted=request.trust_remote_code)
     ranks = _ranks(artifact, request)
     kv_policy, quant_policy = _kv(artifact, request, version)
+    _require_cache(artifact, kv_policy, engine)
     memory = Memory.of(artifact, (version, engine), ranks, kv_policy, _gpu(request, ranks))
     memory = _as_measured(memory, artifact, request, (engine, ranks))
     session_len, batch = _sessions(artifact, request, memory)
@@ -195,6 +196,14 @@ def _kv(artifact: Artifact, request: PlanRequest, version: str) -> tuple[KvPolic
             hint="run `lmdeploy lite kv_qparams` of that version, or modernize the workspace and use a newer one",
         )
     return policy, number
+
+
+def _require_cache(artifact: Artifact, policy: KvPolicy, engine: lmdeploy.LmdeployEngine) -> None:
+    """DeepSeek's sparse and compressed caches have a form of their own: "Sparse MLA does not support quant_policy"."""
+    latent = artifact.attention.latent
+    has_own_form = artifact.attention.compressed is not None or (latent is not None and latent.index_dim > 0)
+    if policy != "none" and has_own_form and engine == "pytorch":
+        raise PlanError(f"the cache of {artifact.architecture} cannot be quantized to {policy}", hint="leave --kv out")
 
 
 def _require_sense(request: PlanRequest) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact
 
 _SCALE_AND_ZERO_BYTES = 4
+_KERNEL_COLUMNS = 32
 
 
 def weights_bytes(artifact: Artifact, version: str, ranks: int, engine: lmdeploy.LmdeployEngine = "turbomind") -> int:
@@ -20,7 +23,7 @@ def weights_bytes(artifact: Artifact, version: str, ranks: int, engine: lmdeploy
     sums = artifact.tensors
     split = sums.linear_bytes + _scale_bytes(artifact, engine) + _repeated_bytes(artifact, ranks)
     if engine == "turbomind":
-        split += _latent_bytes(artifact, version)
+        split += _latent_bytes(artifact, version) + _padding_bytes(artifact, version, ranks)
     whole = sums.vector_bytes + sums.tower_bytes
     vocabulary = _vocabulary_bytes(artifact, engine)
     if engine == "turbomind" and lmdeploy.splits_vocabulary(version):
@@ -46,6 +49,24 @@ def _repeated_bytes(artifact: Artifact, ranks: int) -> int:
         return 0
     columns = 2 * (ranks - artifact.kv_heads) * artifact.head_dim
     return int(artifact.attention.kv_layers * columns * artifact.hidden_size * bytes_per_parameter(artifact))
+
+
+def _padding_bytes(artifact: Artifact, version: str, ranks: int) -> int:
+    """What feed-forward layers, three matrices each, take more so that every GPU has as many groups of weights.
+
+    Source: `_pad_inter_size` of v0.6.0 turbomind/deploy/target_model/base.py, builders/ffn.py of v0.14.0.
+    """
+    if ranks == 1 or artifact.layout == "workspace" or not lmdeploy.pads_feed_forward(version):
+        return 0
+    block = max(1, artifact.group_size or (128 if artifact.weight_format == "fp8" else 1))
+    if lmdeploy.pads_feed_forward_for_kernels(version):
+        block = math.lcm(block, _KERNEL_COLUMNS)
+    each = 0.5 + 1 / 32 if artifact.weight_format == "mxfp4" else bytes_per_parameter(artifact)
+    more = 0.0
+    for part in artifact.tensors.feed_forward:
+        columns = -(-part.inner // block // ranks) * ranks * block
+        more += 3 * part.parameters * max(0, columns / part.inner - 1)
+    return int(more * each)
 
 
 def bytes_per_parameter(artifact: Artifact) -> float:
