@@ -14,8 +14,10 @@ from workspaces import INI_KEYS, YAML_KEYS, write_workspace
 
 from deploytk import lmdeploy
 from deploytk.artifact import Rope, read_artifact
-from deploytk.artifact.facts import with_stored_zeros
+from deploytk.artifact.facts import with_tensors
 from deploytk.artifact.gptq_zeros import stored_zeros
+from deploytk.artifact.shards import Shards
+from deploytk.artifact.tensors import Tensors
 
 
 def _change_config(root: Path, **changes: object) -> None:
@@ -351,7 +353,7 @@ def test_zero_points_in_the_files_tell_the_version_of_gptq(
     facts = read_artifact(root).facts
     assert facts
 
-    found = with_stored_zeros(facts, [file])
+    found = with_tensors(facts, tmp_path, Shards({file.name: 1}, Tensors(2), frozenset(), ()))
 
     assert found.quantization.zeros == zeros
     assert (lmdeploy.support(found).engine == "turbomind") is is_served

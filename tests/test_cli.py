@@ -185,7 +185,7 @@ def test_inspect_has_the_keys_of_the_contract() -> None:
     )
     assert set(keys.split()) <= found.keys()
     assert {"min", "max", "pin"} <= found["lmdeploy"].keys()
-    assert {"level", "message", "hint"} == found["problems"][0].keys()
+    assert {"level", "message", "hint"} <= found["problems"][0].keys()
 
 
 def test_plan_has_the_keys_of_the_contract() -> None:

@@ -43,7 +43,8 @@ _BLOCK_BYTES = 512
 # Numbers that unpickling takes and pickletools does not: what is behind them would not be seen.
 _OTHER_BASE = re.compile(rb"[IL][ \t]*[+-]?0[xXoObB][0-9a-fA-F_]+L?[ \t]*")
 
-_HINT = "save the model again as safetensors; package, build, publish, serve and smoke take it with --allow-pickle"
+_OPTION = "--allow-pickle"
+_HINT = f"save the model again as safetensors; package, build, publish, serve and smoke take it with {_OPTION}"
 _NOTHING_KNOWN = "nothing known to be dangerous is in it, which is no proof"
 
 
@@ -59,7 +60,7 @@ def content_problems(root: Path, files: Sequence[ModelFile], *, allows_pickles: 
     """What is to be said of the model's own files by what is in them; refused ones are errors unless allowed."""
     found = [(file.path, content_of(root / file.path, is_raw=_is_raw(file))) for file in files]
     problems = [
-        Problem("warning" if allows_pickles else "error", f"{path} {content.refusal}", _HINT)
+        Problem("warning" if allows_pickles else "error", f"{path} {content.refusal}", _HINT, _OPTION)
         for path, content in found
         if content.refusal
     ]

@@ -16,7 +16,7 @@ from deploytk.artifact.remote_code import remote_code_problems
 from deploytk.artifact.security import security_problems
 from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
 from deploytk.artifact.tree import FileEntry, walk
-from deploytk.artifact.value import Artifact, Problem
+from deploytk.artifact.value import Artifact
 from deploytk.artifact.workspace import config_path, read_workspace
 from deploytk.base.errors import ArtifactError
 
@@ -57,7 +57,7 @@ def _read(root: Path, *, allows_pickles: bool) -> Artifact:
         *adapter_problems(root, entries),
         *security_problems(artifact, artifact.lmdeploy.pin),
     )
-    problems = [Problem(problem.level, printable(problem.message), printable(problem.hint)) for problem in found]
+    problems = [replace(one, message=printable(one.message), hint=printable(one.hint)) for one in found]
     problems.sort(key=lambda problem: _LEVELS.index(problem.level))
     return replace(artifact, problems=tuple(problems))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ class Problem:
     level: Literal["error", "warning", "info"]  # error: not usable as it is
     message: str
     hint: str
+    option: str = ""  # of the commands that load the model, with which an error is a warning; plans load nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,13 @@ class Artifact:
         return tuple(problem for problem in self.problems if problem.level == "error")
 
     def require_usable(self) -> None:
-        """Raises ArtifactError with the first error among the problems; every later stage starts with this."""
+        """Raises ArtifactError with the first error among the problems; every stage that loads it starts with this."""
         for problem in self.errors:
             raise ArtifactError(f"{self.root}: {problem.message}", hint=problem.hint)
+
+    def require_plannable(self) -> None:
+        """The same, but for files that are refused by their content alone: a plan loads none."""
+        replace(self, problems=tuple(problem for problem in self.errors if not problem.option)).require_usable()
 
 
 def _counts_experts(config: Mapping[str, object]) -> bool:

@@ -13,7 +13,14 @@ from typing import Literal
 
 from deploytk.artifact import Artifact, KvPolicy, read_artifact
 from deploytk.base.errors import DeployError, UsageError
-from deploytk.plan import PlanRequest, ServingPlan, plan_serving, require_trust, require_trust_here
+from deploytk.plan import (
+    PlanRequest,
+    ServingPlan,
+    plan_serving,
+    require_trust,
+    require_trust_here,
+    require_trusted_plan,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -193,4 +200,6 @@ def _plan(deployment: Deployment, matrix: Matrix, request: PlanRequest) -> Servi
         kv_policy=deployment.kv_policy,
         serving_engine=deployment.engine,
     )
-    return plan_serving(deployment.artifact, wanted)
+    plan = plan_serving(deployment.artifact, wanted)
+    require_trusted_plan(deployment.artifact, plan, is_trusted=wanted.trust_remote_code)
+    return plan

@@ -71,11 +71,13 @@ def package_model(
 ) -> Bundle:
     from deploytk.artifact import read_artifact
     from deploytk.bundle import render_bundle
-    from deploytk.plan import plan_serving
+    from deploytk.plan import plan_serving, require_trusted_plan
 
     artifact = read_artifact(model, allows_pickles=allows_pickles)
     named = dataclasses.replace(request, model_name=options.name)
-    return render_bundle(artifact, plan_serving(artifact, named), options, output, Session.progress)
+    plan = plan_serving(artifact, named)
+    require_trusted_plan(artifact, plan, is_trusted=request.trust_remote_code)
+    return render_bundle(artifact, plan, options, output, Session.progress)
 
 
 def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: AppKind, *more: str) -> Bundle:

@@ -58,6 +58,24 @@ def _names() -> list[str]:
     return sorted(names, key=lambda one: (one.lower(), one))
 
 
+_KEPT = (
+    ("latent (DeepSeek-V2, V3, Kimi, GLM-4.7-Flash)", "the vector, from 0.12.2 on; its heads before", "the vector"),
+    ("latent, an index (DeepSeek-V3.2)", "-", "656 + 132 until 0.16.0, 1152 + 132 from 0.17.0 on; GLM-5 1152 + 132"),
+    ("compressed (DeepSeek-V4)", "-", "(584 + 132) / 4, or 584 / 128; in every layer 128 x 584 of a session beside"),
+    ("linear (Qwen3-Next, Qwen3.5)", "nothing; a state of each session", "nothing; a state of each session"),
+    ("a sliding window", "every token", "the window and one step; every token in gpt-oss and Gemma 3 with images"),
+)
+_CACHES = """\
+## What a session keeps
+
+Bytes of one token and layer, where they are not heads x values as in [vram.md](explanation/vram.md):
+"""
+_PADDING = """
+With `--tp` TurboMind pads feed-forward layers to whole groups of weights on every GPU, from 0.14.0 on to 32 columns at
+least. How experts are spread over GPUs (`--ep`, `--dp`) is not planned.
+"""
+
+
 def models_page() -> str:
     """docs/models.md."""
     turbomind, pytorch = engine_table("turbomind"), engine_table("pytorch")
@@ -76,6 +94,9 @@ def models_page() -> str:
             "\n## Heads that TurboMind has kernels for\n",
             *_rows(("values per head", "LMDeploy"), heads),
             f"\nSliding windows on TurboMind: {_windowed(turbomind)}.\n",
+            _CACHES,
+            *_rows(("attention", "TurboMind", "PyTorch engine"), _KEPT),
+            _PADDING,
         )
     )
 

@@ -1,7 +1,7 @@
 """Stage 2: Artifact + wishes -> ServingPlan."""
 
 from deploytk.plan.measured import MeasuredOverhead, shape_of
-from deploytk.plan.remote_code import require_trust, require_trust_here
+from deploytk.plan.remote_code import require_trust, require_trust_here, require_trusted_plan
 from deploytk.plan.serving import extrapolation, plan_serving, step_tokens
 from deploytk.plan.speed import DecodeBound
 from deploytk.plan.value import MODEL_AT, PORT, Alternative, PlanRequest, ServingEngine, ServingPlan
@@ -19,6 +19,7 @@ __all__ = [
     "plan_serving",
     "require_trust",
     "require_trust_here",
+    "require_trusted_plan",
     "shape_of",
     "step_tokens",
 ]

@@ -25,8 +25,10 @@ def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> 
     has_code = artifact.layout == "huggingface" and any(file.path.endswith(".py") for file in artifact.files)
     if has_code and lmdeploy.has_flag(version, "--trust-remote-code") and not request.trust_remote_code:
         yield "the model brings Python code, which LMDeploy runs only with --trust-remote-code; read it first"
-    if artifact.remote_code and request.trust_remote_code:
-        yield f"LMDeploy {version} runs the code that {artifact.remote_code[0]} names (auto_map): you trust it"
+    runs_code = request.trust_remote_code or not lmdeploy.asks_before_remote_code(version)
+    if artifact.remote_code and runs_code:
+        asked = "you trust it" if request.trust_remote_code else "unasked, so that nobody starts it for you"
+        yield f"LMDeploy {version} runs the code that {artifact.remote_code[0]} names (auto_map): {asked}"
     if artifact.config_format == "ini" and lmdeploy.has_flag(version, "--quant-policy"):
         yield f"LMDeploy {version} ignores the settings in config.ini: the flags repeat them"
         limit = logn_beyond(artifact)

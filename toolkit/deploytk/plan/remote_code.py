@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deploytk import lmdeploy
+from deploytk.artifact import Artifact
 from deploytk.base.errors import TrustError
+from deploytk.plan.value import ServingPlan
 
 FLAG = "--trust-remote-code"
 
@@ -24,6 +26,11 @@ def require_trust(
         raise _untrusted(f"{what} is to be served with {FLAG}, and {named[0]} names code")
     if not lmdeploy.asks_before_remote_code(version):
         raise _untrusted(f"LMDeploy {version} runs unasked the code that {named[0]} of {what} names (auto_map)")
+
+
+def require_trusted_plan(artifact: Artifact, plan: ServingPlan, *, is_trusted: bool) -> None:
+    """The same for what is planned: a plan says what it would be, whoever prints or packages its command asks this."""
+    require_trust(artifact.remote_code, plan.lmdeploy, str(artifact.root), is_trusted=is_trusted)
 
 
 def require_trust_here(named: Sequence[str], what: str, *, is_trusted: bool) -> None:

@@ -15,7 +15,6 @@ from deploytk.plan.kv import kv_bytes_per_token
 from deploytk.plan.measured import nearest, shape_of
 from deploytk.plan.memory import PREFILL, Memory, Vram
 from deploytk.plan.overhead import extrapolated, find_overhead
-from deploytk.plan.remote_code import require_trust
 from deploytk.plan.speed import decode_bound
 from deploytk.plan.value import PlanRequest, ServingPlan
 
@@ -32,7 +31,7 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     fits. Raises ArtifactError for a broken model, PlanError when nothing can serve it as asked, UsageError for an
     unknown GPU.
     """
-    artifact.require_usable()
+    artifact.require_plannable()
     _require_sense(request)
     if request.serving_engine == "cpu":
         return _on_cpu(artifact, request)
@@ -69,7 +68,6 @@ def extrapolation(artifact: Artifact, plan: ServingPlan, version: str | None) ->
 
 def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     version, engine = _engine(artifact, request)
-    require_trust(artifact.remote_code, version, str(artifact.root), is_trusted=request.trust_remote_code)
     ranks = _ranks(artifact, request)
     kv_policy, quant_policy = _kv(artifact, request, version)
     _require_cache(artifact, kv_policy, engine)

@@ -30,7 +30,7 @@ from deploytk.bundle import (
     require_taken_contents,
     require_trusted_code,
 )
-from deploytk.plan import plan_serving, require_trust_here
+from deploytk.plan import plan_serving, require_trust_here, require_trusted_plan
 from deploytk.serve.asking import own_key
 from deploytk.serve.chat_template import require_ending_template
 from deploytk.serve.endpoint import Endpoint, EngineChoice, Served, ServeOptions, attach, chosen_port, is_ready
@@ -94,6 +94,7 @@ def _served(path: Path, engine: str, options: ServeOptions, work: Path, progress
     )
     request = dataclasses.replace(options.request, serving_engine=serving_engine, model_name=bundle_options.name)
     plan = plan_serving(artifact, request)
+    require_trusted_plan(artifact, plan, is_trusted=request.trust_remote_code)
     for note in plan.notes if plan.fits is False else ():
         progress.note(f"the plan does not fit: {note}")
     return Served(render_bundle(artifact, plan, bundle_options, work / "bundle", progress), artifact)
