@@ -51,6 +51,8 @@ class Odd(ThreadingHTTPServer):
         self.lists_referrers = False  # by the API of OCI 1.1
         self.page_size = 100  # entries of such a list
         self.range_adds = 0  # bytes that it claims to have beyond those that it has
+        self.asked_adds = 0  # ... when it is asked how far an upload came
+        self.is_shaky = False  # it answers 503 to every second chunk
 
     @property
     def host(self) -> str:
@@ -178,6 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(202, b"", Location=f"/v2/a/b/blobs/uploads/{name}", **server.chunk_limits)
         elif name not in server.uploads:
             self._answer(404)
+        elif self.command == "PATCH" and server.is_shaky and server.methods.count("PATCH") % 2:
+            self._answer(503, Retry_After="0")
         elif self.command == "PATCH" and server.chunk_logins:
             server.chunk_logins -= 1
             self._want_token()
@@ -203,6 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(201 if is_right else 400, b"" if is_right else b'{"errors":[{"code":"DIGEST_INVALID"}]}')
             else:
                 end = max(len(server.uploads[name]) - 1, 0) + server.range_adds
+                end += server.asked_adds if self.command == "GET" else 0
                 self._answer(
                     204 if self.command == "GET" else 202, Location=f"/v2/a/b/blobs/uploads/{name}", Range=f"0-{end}"
                 )

@@ -155,6 +155,36 @@ def test_progress_after_a_resume_shows_what_was_there_already(plan: ImagePlan, o
     assert sum(shown) == layer.size
 
 
+@pytest.mark.parametrize("more", [1, 10**9])
+def test_an_upload_that_came_further_than_the_layer_is_long_is_begun_anew(plan: ImagePlan, odd: Odd, more: int) -> None:
+    odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
+    odd.chunk_answer, odd.chunks_before = 403, 2
+    layer = plan.layers[0]
+    with Connection(parse_reference(f"{odd.host}/a/b:1"), None, QUICK) as connection:
+        with pytest.raises(ImageError, match="does not allow"):
+            push_blob(connection, layer, lambda _: None, lambda: False)
+        odd.chunk_answer, odd.asked_adds = 202, layer.size - 2 * 64 * KIB + more
+
+        sent = push_blob(connection, layer, lambda _: None, lambda: False)
+
+    assert odd.methods.count("POST") == 2
+    assert sent.sent_bytes == layer.size
+    assert layer.digest in odd.blobs
+
+
+def test_failures_are_counted_anew_whenever_an_upload_came_further(plan: ImagePlan, odd: Odd) -> None:
+    odd.chunk_limits = {"OCI_Chunk_Max_Length": str(16 * KIB)}
+    odd.is_shaky = True
+    layer = plan.layers[0]
+
+    with Connection(parse_reference(f"{odd.host}/a/b:1"), None, QUICK) as connection:
+        push_blob(connection, layer, lambda _: None, lambda: False)
+
+    assert layer.digest in odd.blobs
+    # 200 KiB are 13 chunks, and every one was refused once: far more failures than the three that end one request.
+    assert odd.methods.count("PATCH") >= 2 * 13
+
+
 @pytest.mark.parametrize(("refusals", "is_patient"), [(6, True), (7, False)])
 def test_a_login_is_renewed_six_times_for_a_chunk_and_no_more(
     plan: ImagePlan, odd: Odd, refusals: int, is_patient: bool
