@@ -11,10 +11,13 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.mutants.bed import bed_for, copy_checkout
 from tests.mutants.rooms import ROOMS
-from tests.mutants.run import Fate, bed_for, copy_checkout, fate_of
+from tests.mutants.run import fate_of, load_libraries
 from tests.mutants.sample import choose, mutants_of
 from tests.mutants.survivors import reasons
 
@@ -22,40 +25,59 @@ ROOT = Path(__file__).parents[2]
 GOAL = 0.85
 
 
-def measure(name: str, count: int, seed: int) -> tuple[int, int, list[str]]:
-    """Killed, planted, and the names of the others."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What became of one sample."""
+
+    seed: int
+    planted: int
+    survivors: tuple[str, ...]  # by their names
+
+    @property
+    def killed(self) -> int:
+        return self.planted - len(self.survivors)
+
+
+def measure(name: str, count: int, seeds: Sequence[int]) -> Iterator[Measured]:
+    """Plants a sample for each seed."""
     room = ROOMS[name]
-    killed, others = 0, []
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
         root = Path(directory).resolve()
         copy_checkout(ROOT, root)
         bed = bed_for(room, root)
-        chosen = choose(mutants_of(root, room.modules(root)), count, seed)
-        for mutant in chosen:
-            started = time.monotonic()
-            fate: Fate = fate_of(mutant, bed)
-            killed += fate in ("killed", "timeout")
-            others += [] if fate in ("killed", "timeout") else [mutant.name]
-            print(
-                f"{name} {fate:8} {time.monotonic() - started:5.1f} s  line {mutant.line} of {mutant.name}", flush=True
-            )
-    return killed, len(chosen), others
+        mutants = mutants_of(root, room.modules(root))
+        for seed in seeds:
+            others = []
+            chosen = choose(mutants, count, seed)
+            for mutant in chosen:
+                started = time.monotonic()
+                fate = fate_of(mutant, bed)
+                others += [] if fate.is_found else [mutant.name]
+                by = f"by {fate.killer}" if fate.killer else f"{fate.tests} tests"
+                took = f"{time.monotonic() - started:5.1f} s"
+                print(f"{name} {fate.status:8} {took}  line {mutant.line} of {mutant.name} {by}", flush=True)
+            yield Measured(seed, len(chosen), tuple(others))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("rooms", nargs="*", default=list(ROOMS), help="of plan, weights, publish, registry, smoke, app")
-    parser.add_argument("--count", type=int, default=40, help="mutants per room")
-    parser.add_argument("--seed", type=int, default=1, help="another one chooses others")
+    parser.add_argument("rooms", nargs="*", default=list(ROOMS), help=f"of {', '.join(ROOMS)}")
+    parser.add_argument("--count", type=int, default=40, help="mutants per room and seed")
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="another one chooses others")
     wanted = parser.parse_args()
     known, is_good = reasons(), True
+    load_libraries()
     for name in wanted.rooms:
-        killed, planted, others = measure(name, wanted.count, wanted.seed)
-        unexplained = [other for other in others if other not in known]
-        print(f"{name}: {killed} of {planted} killed ({killed / planted:.0%}); {len(unexplained)} without a reason")
-        for other in unexplained:
-            print(f"  {other}")
-        is_good = is_good and killed >= GOAL * planted
+        for one in measure(name, wanted.count, wanted.seed):
+            unexplained = [mutant for mutant in one.survivors if mutant not in known]
+            print(
+                f"{name}, seed {one.seed}: {one.killed} of {one.planted} killed ({one.killed / one.planted:.0%}); "
+                f"{len(unexplained)} without a reason",
+                flush=True,
+            )
+            for mutant_name in unexplained:
+                print(f"  {mutant_name}")
+            is_good = is_good and one.killed >= GOAL * one.planted
     return 0 if is_good else 1
 
 

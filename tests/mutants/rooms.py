@@ -12,7 +12,7 @@ PACKAGE = Path("toolkit/deploytk")
 @dataclass(frozen=True, slots=True)
 class Room:
     places: tuple[str, ...]  # below the package: files and directories
-    tests: tuple[str, ...]  # patterns below tests/
+    tests: tuple[str, ...]  # patterns below tests/, of those that take seconds, not minutes
 
     def modules(self, root: Path) -> Iterator[Path]:
         """Its files, relative to `root`."""
@@ -38,6 +38,6 @@ ROOMS: Mapping[str, Room] = {
          "test_openxlab*.py", "test_lying_*.py", "test_foreign_files.py"),
     ),
     "registry": Room(("image/registry",), ("test_registry*.py", "test_lying_registry.py", "test_image_oci.py")),
-    "smoke": Room(("smoke",), ("test_smoke*.py", "test_hostile_*.py")),
-    "app": Room(("app",), ("test_app_*.py",)),
+    "smoke": Room(("smoke",), ("test_smoke.py", "test_smoke_[cmr]*.py", "test_smoke_kept.py", "test_bench_compare.py")),
+    "app": Room(("app",), ("test_app_*.py", "test_hostile_clients.py")),
 }  # fmt: skip

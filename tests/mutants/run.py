@@ -1,129 +1,142 @@
-"""Runs the tests that see a line with that line changed, in a copy of the checkout."""
+"""Plants a mutant in the copy and runs the tests that may notice, in a child that has the large libraries already."""
 
 from __future__ import annotations
 
-import ast
+import contextlib
+import importlib
 import os
-import shutil
-import subprocess
+import select
+import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
-import coverage
+import pytest
 from cosmic_ray.mutating import use_mutation
 from cosmic_ray.plugins import get_operator
 
-from tests.mutants.rooms import Room
+from tests.mutants.bed import Bed
 from tests.mutants.sample import Mutant
 
-_PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
+_LIBRARIES = ("docker", "fastapi", "httpx", "huggingface_hub", "hypothesis", "jinja2", "numpy", "openai", "pydantic")
+_LIBRARIES += ("rich.progress", "safetensors.numpy", "typer", "uvicorn", "yaml")
+# Plugins of pytest that are among the libraries.
+_QUIETLY = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 _LEAST_WITHIN_S = 60.0
-_SLOWER = 4.0  # than without a mutant: then it does not end by itself
-
-Fate = Literal["killed", "timeout", "survived"]
+_SLOWER = 10.0  # than without a mutant: then it does not end by itself
 
 
 @dataclass(frozen=True, slots=True)
-class Bed:
-    """A copy with the tests of a room known to pass, and which of them see which line."""
+class Fate:
+    """What the tests did about a mutant."""
 
-    root: Path
-    tests: Mapping[tuple[Path, int], tuple[str, ...]]
-    all_tests: tuple[str, ...]  # of the room
-    within_s: float
+    status: Literal["killed", "timeout", "survived"]
+    killer: str  # the test that failed, "" when none did
+    tests: int  # that could have
 
-    def seeing(self, path: Path, line: int) -> tuple[str, ...]:
-        """Those that run the line; all when none does: it may run in a process that a test starts, as the app does."""
-        return self.tests.get((path, line)) or self.all_tests
-
-
-def copy_checkout(source: Path, root: Path) -> None:
-    """All that the tests need."""
-    ignored = shutil.ignore_patterns("__pycache__", ".deploytk", "mutants")
-    for name in ("toolkit", "templates", "images", "tests", "docs", "tools"):
-        shutil.copytree(source / name, root / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
-        shutil.copy(source / name, root)
+    @property
+    def is_found(self) -> bool:
+        return self.status != "survived"
 
 
-def bed_for(room: Room, root: Path) -> Bed:
-    """Raises RuntimeError when the tests fail without any mutant."""
-    data = root / ".coverage"
-    settings = root / ".coveragerc"
-    settings.write_text(f"[run]\ndynamic_context = test_function\ndata_file = {data}\nsource = toolkit/deploytk\n")
-    command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", *_PYTEST[1:]]
-    started = time.monotonic()
-    done = subprocess.run(
-        [*command, *room.test_files(root)],
-        cwd=root,
-        env=_environment(root),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the tests fail without a mutant:\n{done.stdout[-2000:]}")
-    within_s = max(_LEAST_WITHIN_S, _SLOWER * (time.monotonic() - started))
-    return Bed(root, _seen(data, room, root), tuple(room.test_files(root)), within_s)
-
-
-def _seen(data: Path, room: Room, root: Path) -> dict[tuple[Path, int], tuple[str, ...]]:
-    """The tests that run each line; for one that runs as its module is loaded, all that run anything of it."""
-    found = coverage.CoverageData(str(data))
-    found.read()
-    seen: dict[tuple[Path, int], tuple[str, ...]] = {}
-    for module in room.modules(root):
-        contexts = found.contexts_by_lineno(str(root / module))
-        of_module = {context for line in contexts.values() for context in line if context}
-        for first, last in _statements((root / module).read_text(encoding="utf-8")):
-            run_by = {context for line in range(first, last + 1) for context in contexts.get(line, ())}
-            tests = of_module if "" in run_by else run_by
-            seen |= {(module, line): tuple(sorted(map(_node, tests))) for line in range(first, last + 1)}
-    return seen
-
-
-def _statements(source: str) -> Iterator[tuple[int, int]]:
-    """First and last line of every statement, those within others later; of one with a body the lines before that."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.stmt):
-            body = getattr(node, "body", None)
-            last = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
-            yield node.lineno, last
-
-
-def _node(context: str) -> str:
-    """`test_plan.test_x`, as coverage writes it, as pytest does."""
-    module, _, test = context.removeprefix("tests.").partition(".")
-    return f"tests/{module}.py::{test.replace('.', '::')}"
+def load_libraries() -> None:
+    """What every child would have to load. Nothing of ours is among it."""
+    for name in _LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def fate_of(mutant: Mutant, bed: Bed) -> Fate:
-    """What the tests do about it."""
     operator = get_operator(mutant.spec.operator_name)(**mutant.spec.operator_args)
+    tests = bed.tests_of(mutant.path, mutant.line)
     with use_mutation(bed.root / mutant.path, operator, mutant.spec.occurrence):
-        child = subprocess.Popen(
-            [*_PYTEST, *bed.seeing(mutant.path, mutant.line)],
-            cwd=bed.root, env=_environment(bed.root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            return "killed" if child.wait(bed.within_s) else "survived"
-        except subprocess.TimeoutExpired:
-            return "timeout"
-        finally:
-            _end(child)
+        status, killer = _run(tests, bed)
+    return Fate(status, killer, len(tests))
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        os.killpg(child.pid, 9)
-    child.wait()
+def _run(tests: tuple[str, ...], bed: Bed) -> tuple[Literal["killed", "timeout", "survived"], str]:
+    within_s = max(_LEAST_WITHIN_S, _SLOWER * sum(bed.seconds[test] for test in tests))
+    slowest_s = max(_LEAST_WITHIN_S, _SLOWER * max(bed.seconds[test] for test in tests))
+    report = bed.root / "killer"
+    report.write_text("")
+    with _child(tests, slowest_s, report, bed.root) as pid:
+        ending = os.pidfd_open(pid)
+        has_ended, _, _ = select.select([ending], [], [], within_s)
+        os.close(ending)
+        if not has_ended:
+            return "timeout", ""
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    killer = report.read_text()
+    if bool(code) != bool(killer):
+        raise RuntimeError(f"pytest ended with {code}: {(bed.root / 'output').read_text()[-2000:]}")
+    return ("killed" if code else "survived"), killer
 
 
-def _environment(root: Path) -> dict[str, str]:
-    paths = [str(root / "toolkit"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+@contextlib.contextmanager
+def _child(tests: tuple[str, ...], slowest_s: float, report: Path, root: Path) -> Iterator[int]:
+    """A process that runs the tests; it and all that it started are gone afterwards."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        _test(tests, slowest_s, report, root)
+    try:
+        yield pid
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def _test(tests: tuple[str, ...], slowest_s: float, report: Path, root: Path) -> NoReturn:
+    code = 70
+    try:
+        os.setsid()
+        _move_to(root)
+        files = sorted({test.partition("::")[0] for test in tests})
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", *_QUIETLY, f"--timeout={slowest_s:.0f}", *files]
+        code = pytest.main(arguments, plugins=[_InOrder(tests, report)])
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _move_to(root: Path) -> None:
+    """See the copy and nothing of the checkout; leave no bytecode of a mutant."""
+    os.chdir(root)
+    output = os.open("output", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    for descriptor in range(3):
+        os.dup2(output, descriptor)
+    os.environ |= {"PYTHONPATH": str(root / "toolkit"), "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = True
+    checkout = str(Path(__file__).parents[2])
+    sys.path[:] = [str(root / "toolkit"), *(path for path in sys.path if path not in ("", checkout))]
+    sys.path_importer_cache.clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("deploytk", "tests")]:
+        del sys.modules[name]
+
+
+class _InOrder:
+    """A plugin of pytest: these tests and no others, in this order; notes the one that fails."""
+
+    def __init__(self, tests: tuple[str, ...], report: Path) -> None:
+        self._place = {test: place for place, test in enumerate(tests)}
+        self._report = report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted((i for i in items if i.nodeid in self._place), key=lambda item: self._place[item.nodeid])
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._report.write_text(f"loading {report.nodeid}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._report.write_text(report.nodeid)
