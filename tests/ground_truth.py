@@ -26,6 +26,7 @@ class Behaviour:
     extra_tokens: int = 0  # that usage counts too many
     stops_after: int | None = None  # events, then the connection closes
     fails_every: int = 0  # every n-th request gets status 500
+    trouble: str = "out of memory"  # what is said then
     is_chunked: bool = True
     has_role_event: bool = True
     models: Any = None  # what /v1/models answers instead
@@ -63,7 +64,7 @@ class Server:
         if self._count <= self.behaviour.ready_after:
             return self._plain(writer, 503, {"error": {"message": "loading"}})
         if self.behaviour.fails_every and self._count % self.behaviour.fails_every == 0:
-            return self._plain(writer, 500, {"error": {"message": "out of memory"}})
+            return self._plain(writer, 500, {"error": {"message": self.behaviour.trouble}})
         return await self._stream(path, body, writer)
 
     def _plain(self, writer: asyncio.StreamWriter, status: int, value: Any) -> bool:

@@ -173,6 +173,25 @@ def test_a_url_that_is_no_model_server_is_refused(models: object) -> None:
         smoke(server.url, ServeOptions(), FEW, Budget(), Silent())
 
 
+@pytest.mark.parametrize("trouble", ["out of memory", "weights are missing"])
+def test_a_server_that_lists_a_model_and_completes_nothing_is_refused_in_its_own_words(trouble: str) -> None:
+    with pytest.raises(EndpointError, match=f"completes nothing: {trouble}"):
+        _smoke(Behaviour(fails_every=1, trouble=trouble))
+
+
+def test_connections_are_open_before_they_are_needed_and_the_time_that_takes_is_kept_apart() -> None:
+    kept, closed = _smoke(Behaviour(is_chunked=True)), _smoke(Behaviour(is_chunked=False))
+
+    # One that stays open is opened before anything is timed; one that is closed after every answer is opened for the
+    # next: eleven times while twelve requests are measured, in far more than 10 us and far less than the whole run.
+    assert kept.latency.connect_ms.n == 0
+    assert closed.latency.connect_ms.n == 11
+    assert closed.latency.connect_ms.min is not None
+    assert closed.latency.connect_ms.max is not None
+    assert 0.01 < closed.latency.connect_ms.min
+    assert closed.latency.connect_ms.max < closed.latency.window_s * 1000
+
+
 def test_a_server_that_loads_is_waited_for() -> None:
     with serving(Behaviour(ready_after=2)) as server:
         report = smoke(server.url, ServeOptions(attach_within_s=20), FEW, Budget(), Silent())

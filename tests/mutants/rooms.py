@@ -38,6 +38,6 @@ ROOMS: Mapping[str, Room] = {
          "test_openxlab*.py", "test_lying_*.py", "test_foreign_files.py"),
     ),
     "registry": Room(("image/registry",), ("test_registry*.py", "test_lying_registry.py", "test_image_oci.py")),
-    "smoke": Room(("smoke",), ("test_smoke.py", "test_smoke_[cmr]*.py", "test_smoke_kept.py", "test_bench_compare.py")),
+    "smoke": Room(("smoke",), ("test_smoke.py", "test_smoke_[cfmr]*.py", "test_smoke_kept.py", "test_bench_co*.py")),
     "app": Room(("app",), ("test_app_*.py", "test_hostile_clients.py")),
 }  # fmt: skip

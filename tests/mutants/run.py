@@ -50,9 +50,9 @@ def load_libraries() -> None:
 
 
 def fate_of(mutant: Mutant, bed: Bed) -> Fate:
-    operator = get_operator(mutant.spec.operator_name)(**mutant.spec.operator_args)
+    operator = get_operator(mutant.operator)()
     tests = bed.tests_of(mutant.path, mutant.line)
-    with use_mutation(bed.root / mutant.path, operator, mutant.spec.occurrence):
+    with use_mutation(bed.root / mutant.path, operator, mutant.occurrence):
         status, killer = _run(tests, bed)
     return Fate(status, killer, len(tests))
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cosmic_ray.commands
-import cosmic_ray.work_db
-from cosmic_ray.work_item import MutationSpec
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.plugins import get_operator, operator_names
+from parso.tree import NodeOrLeaf
 
 _OPERATORS = (
     "core/ReplaceComparisonOperator",
@@ -31,45 +31,59 @@ _OPERATORS = (
 _IDENTITY = re.compile(r"(Eq|Lt|LtE|Gt|GtE)_Is(Not)?$|Operator_Is_Eq$|_IsNot_NotEq$")
 
 
+# Nothing is done to these, and they are most of a source.
+_PLAIN_TYPES = ("name", "newline", "string", "endmarker", "fstring_start", "fstring_string", "fstring_end")
+_PUNCTUATION = frozenset("( ) [ ] { } , : . = -> ;".split())
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    spec: MutationSpec
+    operator: str
+    occurrence: int  # of what the operator changes, in its file
     path: Path  # relative to the root
     line: int
+    column: int
     source: str  # the line as it is
 
     @property
     def name(self) -> str:
         """The same for as long as the line and what is done to it stay the same."""
-        operator = self.spec.operator_name.removeprefix("core/")
-        return f"{self.path.name}: {self.source.strip()} [{operator} at column {self.spec.start_pos[1]}]"
+        operator = self.operator.removeprefix("core/")
+        return f"{self.path.name}: {self.source.strip()} [{operator} at column {self.column}]"
 
 
 def mutants_of(root: Path, modules: Iterable[Path]) -> list[Mutant]:
     """All of them but those in types, which are never computed, and those that say the same or nothing."""
-    found = []
-    for module in modules:
-        lines = (root / module).read_text(encoding="utf-8").splitlines()
-        types = list(_types((root / module).read_text(encoding="utf-8")))
-        with cosmic_ray.work_db.use_db(":memory:", cosmic_ray.work_db.WorkDB.Mode.create) as database:
-            cosmic_ray.commands.init([root / module], database, {})
-            specs = [spec for item in database.work_items for spec in item.mutations]
-        for spec in specs:
-            place = spec.start_pos
-            is_type = any(start <= place < end for start, end in types)
-            if spec.operator_name.startswith(_OPERATORS) and not is_type and not _IDENTITY.search(spec.operator_name):
-                found.append(Mutant(spec, module, place[0], lines[place[0] - 1]))
-    return found
+    operators = [name for name in operator_names() if name.startswith(_OPERATORS) and not _IDENTITY.search(name)]
+    return [mutant for module in modules for mutant in _mutants_in(root, module, operators)]
+
+
+def _mutants_in(root: Path, module: Path, operators: Iterable[str]) -> Iterator[Mutant]:
+    source = (root / module).read_text(encoding="utf-8")
+    lines, types = source.splitlines(), list(_types(source))
+    nodes = [node for node in ast_nodes(get_ast(source)) if not _is_plain(node)]
+    for operator in operators:
+        positions = get_operator(operator)().mutation_positions
+        places = (start for node in nodes for start, _ in positions(node))
+        for occurrence, (line, column) in enumerate(places):
+            if not any(start <= (line, column) < end for start, end in types):
+                yield Mutant(operator, occurrence, module, line, column, lines[line - 1])
+
+
+def _is_plain(node: NodeOrLeaf) -> bool:
+    return node.type in _PLAIN_TYPES or (node.type == "operator" and node.get_code(False) in _PUNCTUATION)
 
 
 def _types(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations, type aliases and what is for type checkers alone begin and end."""
+    """Where annotations, type aliases and what is for type checkers alone begin and end: `frozen` is, they hold it."""
     for node in ast.walk(ast.parse(source)):
         parts: list[ast.AST | None] = []
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             parts = [node.returns]
         elif isinstance(node, (ast.arg, ast.AnnAssign)):
             parts = [node.annotation]
+        elif isinstance(node, ast.ClassDef):
+            parts = [*node.decorator_list]
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             parts = [node]
         elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(("Literal[", "Annotated[")):

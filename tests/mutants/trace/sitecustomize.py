@@ -1,4 +1,4 @@
-"""Writes down which lines of the rooms run, and for which test, in every Python process that finds this on its path.
+"""Writes down which lines of the package run in a process that a test starts, and which test that is.
 
 Each line is written as it first runs: the app of a test ends by kill -9, and would not come to write anything later.
 """
@@ -12,24 +12,16 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-_MOST_CALLS = 100  # of a function that are watched in one test: the others hardly run other lines
-
 _Tracer = Callable[[FrameType, str, Any], Any]
 
 
 class Recorder:
-    """Lines by the test that is under way, in a file of this process."""
+    """Lines in a file of this process, which begins with the test that is under way."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, test: str) -> None:
         self._file = os.open(f"{directory}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._modules: dict[str, str] = {}  # by the path of the file
         self._seen: set[tuple[str, int]] = set()
-        self._calls: dict[int, int] = {}  # of a function, by its code
-        self.test_is(os.environ.get("PYTEST_CURRENT_TEST", ""))
-
-    def test_is(self, test: str) -> None:
-        """From now on lines belong to `test`, which is named as pytest does, with its phase in brackets."""
-        self._seen, self._calls = set(), {}
         os.write(self._file, f"= {test}\n".encode())
 
     def start(self) -> None:
@@ -42,9 +34,6 @@ class Recorder:
         if module is None:
             module = self._modules[path] = _module_of(path)
         if not module:
-            return None
-        called = self._calls[id(frame.f_code)] = self._calls.get(id(frame.f_code), 0) + 1
-        if called > _MOST_CALLS:
             return None
         self._see(module, frame.f_lineno)
         return self._line
@@ -67,7 +56,5 @@ def _module_of(path: str) -> str:
     return path.rpartition("/toolkit/deploytk/")[2] if "/toolkit/deploytk/" in path else ""
 
 
-recorder: Recorder | None = None
 if os.environ.get("MUTANTS_SEEN"):
-    recorder = Recorder(os.environ["MUTANTS_SEEN"])
-    recorder.start()
+    Recorder(os.environ["MUTANTS_SEEN"], os.environ.get("PYTEST_CURRENT_TEST", "")).start()

@@ -1,4 +1,4 @@
-"""A plugin of pytest that tells the recorder which test runs, and writes down how long each took."""
+"""A plugin of pytest that notes which lines each test runs, and how long each took."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import coverage
 import pytest
-from sitecustomize import recorder
+
+_PLACE = Path(os.environ["MUTANTS_WATCH"])
+os.environ["MUTANTS_SEEN"] = str(_PLACE)  # for the processes that tests start: see sitecustomize.py
+_PACKAGE = "/toolkit/deploytk/"
 
 _seconds: defaultdict[str, float] = defaultdict(float)
+_coverage = coverage.Coverage(data_file=None, config_file=False, include=[f"*{_PACKAGE}*"])
+_coverage.start()
 
 
 def _tell(item: pytest.Item, phase: str) -> Iterator[None]:
-    if recorder is not None:
-        recorder.test_is(f"{item.nodeid} ({phase})")
+    _coverage.switch_context(f"{item.nodeid} ({phase})")
     yield
-    if recorder is not None:
-        recorder.test_is("")
+    _coverage.switch_context("")
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -42,4 +46,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    Path(os.environ["MUTANTS_SEEN"], "seconds.json").write_text(json.dumps(_seconds))
+    _coverage.stop()
+    data, rows = _coverage.get_data(), list[str]()
+    for path in data.measured_files():
+        module = path.rpartition(_PACKAGE)[2]
+        for line, tests in data.contexts_by_lineno(path).items():
+            rows += [row for test in tests for row in (f"= {test}", f"{line} {module}")]
+    (_PLACE / "tests").write_text("\n".join(rows))
+    (_PLACE / "seconds.json").write_text(json.dumps(_seconds))
