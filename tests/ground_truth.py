@@ -30,6 +30,7 @@ class Behaviour:
     is_chunked: bool = True
     has_role_event: bool = True
     models: Any = None  # what /v1/models answers instead
+    counts: list[int] | None = None  # of prompts and answers, so far, as /metrics says them; None: there is none
     ready_after: int = 0  # requests for completions before that get status 503
     sent_ns: list[list[int]] = field(default_factory=list)  # per request, when each content event was written
 
@@ -58,6 +59,8 @@ class Server:
         if path == "/v1/models":
             default = {"data": [{"id": MODEL}]}
             return self._plain(writer, 200, default if self.behaviour.models is None else self.behaviour.models)
+        if path == "/metrics" and self.behaviour.counts is not None:
+            return self._metrics(writer, *self.behaviour.counts)
         if path not in ("/v1/chat/completions", "/v1/completions"):
             return self._plain(writer, 404, {"error": {"message": "no such path"}})
         self._count += 1
@@ -66,6 +69,11 @@ class Server:
         if self.behaviour.fails_every and self._count % self.behaviour.fails_every == 0:
             return self._plain(writer, 500, {"error": {"message": self.behaviour.trouble}})
         return await self._stream(path, body, writer)
+
+    def _metrics(self, writer: asyncio.StreamWriter, prompt: int, generation: int) -> bool:
+        text = f"lmdeploy:prompt_tokens_total {prompt}\nlmdeploy:generation_tokens_total {generation}\n".encode()
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
+        return True
 
     def _plain(self, writer: asyncio.StreamWriter, status: int, value: Any) -> bool:
         content = json.dumps(value).encode()
@@ -102,6 +110,9 @@ class Server:
             times.append(time.perf_counter_ns())
             await writer.drain()
         send(event({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
+        if behaviour.counts:
+            behaviour.counts[0] += len(prompt)
+            behaviour.counts[1] += sum(map(len, pieces))
         if behaviour.has_usage:
             count = sum(map(len, pieces)) + behaviour.extra_tokens
             send(event({"choices": [], "usage": {"prompt_tokens": len(prompt), "completion_tokens": count}}))

@@ -8,7 +8,7 @@ import pytest
 from test_smoke_report import record
 
 from deploytk.smoke.correctness import check_counts
-from deploytk.smoke.counters import Counters
+from deploytk.smoke.counters import Counters, read_counters
 from deploytk.smoke.record import Record
 from deploytk.smoke.statistics import mean_interval
 
@@ -57,3 +57,31 @@ def test_an_interval_lies_around_the_mean() -> None:
     # Of 10 and 12: mean 11, standard deviation sqrt(2), over the root of two repetitions 1; t is 12.706.
     assert mean_interval((10.0, 12.0)) == pytest.approx((-1.706, 23.706), abs=0.01)
     assert mean_interval((10.0,)) is None
+
+
+def _page(*pairs: tuple[str, object]) -> str:
+    lines = [f'lmdeploy:{name}_tokens_total{{engine="0"}} {value}' for name, value in pairs]
+    return "\n".join(["# TYPE lmdeploy:prompt_tokens_total counter", *lines, "lmdeploy:running 3", ""])
+
+
+@pytest.mark.parametrize(
+    ("page", "counted"),
+    [
+        (_page(("prompt", 3), ("generation", 4)), Counters(3, 4)),
+        (_page(("prompt", 3), ("generation", 4), ("prompt", 10), ("generation", "1.5e2")), Counters(13, 154)),
+        (_page(("prompt", 0), ("generation", 0)), Counters(0, 0)),
+        (_page(("prompt", 2**53), ("generation", 1)), Counters(2**53, 1)),
+        (_page(("prompt", 2**54), ("generation", 1)), None),
+        (_page(("prompt", 3), ("generation", -1)), None),
+        (_page(("prompt", 3), ("generation", "NaN")), None),
+        (_page(("prompt", 3), ("generation", "many")), None),
+        (_page(("prompt", 3)), None),
+        ("", None),
+    ],
+)
+def test_the_servers_counters_are_sums_over_its_engines_or_none(page: str, counted: Counters | None) -> None:
+    assert read_counters(page) == counted
+
+
+def test_what_was_counted_meanwhile_is_the_difference() -> None:
+    assert Counters(10, 50).since(Counters(3, 20)) == Counters(7, 30)
