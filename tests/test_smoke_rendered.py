@@ -120,7 +120,8 @@ def test_html_has_the_verdict_the_rows_the_budget_and_what_is_uncertain(tmp_path
 
 
 def test_html_says_every_doubt_once(tmp_path: Path) -> None:
-    text = _written(replace(WHOLE, client_cpu_share=0.95), Budget(max_ttft_ms=30), tmp_path / "r.html")
+    # A client that was busy may have seen its 25.5 ms late: whether it is more than 20 ms cannot be told.
+    text = _written(replace(WHOLE, client_cpu_share=0.95), Budget(max_ttft_ms=20), tmp_path / "r.html")
 
     assert "<span class=inconclusive>inconclusive</span>" in text
     assert text.count("<li>") == text.count("<li>the client itself was busy 95% of the time") == 1
