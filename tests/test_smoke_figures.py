@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from test_smoke_report import EVIDENCE, GPU, IDENTITY, VRAM, record
 
-from deploytk.hardware.nvml import GpuMemory, PeakSampler
+from deploytk.hardware.nvml import GpuProcess, Track
 from deploytk.smoke import Budget, Evidence, Workload, judge
 from deploytk.smoke.correctness import Finding
 from deploytk.smoke.counters import Counters
@@ -349,23 +350,22 @@ def test_weights_that_are_not_quantized_are_not_judged() -> None:
     assert (plain.status, plain.detail) == ("not run", "the model is not quantized")
 
 
-def _seen(times_ms: list[int], used_mib: list[int]) -> PeakSampler:
-    sampler = PeakSampler({})
-    sampler.times_ns, sampler.used_bytes = [1000 * MS + at * MS for at in times_ms], [mib * MIB for mib in used_mib]
-    return sampler
+Samples = tuple[Sequence[int], Sequence[int]]  # ms, MiB
 
 
-def _reported(sampler: PeakSampler, *, is_ours: bool = True, processes: int = 0) -> VramReport:
-    before = replace(GPU, used_bytes=500 * MIB, processes=(None,) * processes)  # type: ignore[arg-type]
-    ready: GpuMemory = replace(GPU, used_bytes=5500 * MIB, reserved_bytes=600 * MIB)
-    return report_vram(Watched(before, ready, sampler, is_ours, None), parse_engine_log(""), None, ())
+def _reported(samples: Samples, *, is_ours: bool = True, processes: int = 0) -> VramReport:
+    """Of a GPU with 500 MiB in use and so many processes before, and 5500 MiB in use when all was done."""
+    first = replace(GPU, used_bytes=500 * MIB, processes=tuple(GpuProcess(pid, None) for pid in range(processes)))
+    ready = replace(GPU, used_bytes=5500 * MIB, reserved_bytes=600 * MIB)
+    track = Track(first, [1000 * MS + at * MS for at in samples[0]], [mib * MIB for mib in samples[1]])
+    return report_vram(Watched(ready, track, is_ours, None), parse_engine_log(""), None, ())
 
 
 def test_use_over_time_is_thinned_out_and_keeps_its_peak() -> None:
     used = [500] * 1000
     used[777] = 6000
 
-    sampling = _reported(_seen(list(range(0, 20_000, 20)), used)).sampling
+    sampling = _reported((range(0, 20_000, 20), used)).sampling
 
     assert sampling.samples == 1000
     assert len(sampling.series) == 200  # of every five one
@@ -376,14 +376,14 @@ def test_use_over_time_is_thinned_out_and_keeps_its_peak() -> None:
 
 @pytest.mark.parametrize(("samples", "points"), [(0, 0), (1, 1), (200, 200), (201, 101)])
 def test_no_more_points_are_kept_than_can_be_seen(samples: int, points: int) -> None:
-    sampler = _seen(list(range(samples)), [500] * samples)
-
-    assert len(_reported(sampler).sampling.series) == points  # two samples a point from 201 on
+    assert (
+        len(_reported((range(samples), [500] * samples)).sampling.series) == points
+    )  # two samples a point from 201 on
 
 
 def test_the_peak_is_the_largest_that_was_seen_at_any_time() -> None:
-    assert _reported(_seen([0, 1], [500, 6000])).peak_bytes == 6000 * MIB
-    assert _reported(_seen([0, 1], [500, 501])).peak_bytes == 5500 * MIB  # when it was ready
+    assert _reported(([0, 1], [500, 6000])).peak_bytes == 6000 * MIB
+    assert _reported(([0, 1], [500, 501])).peak_bytes == 5500 * MIB  # when it was ready
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_the_peak_is_the_largest_that_was_seen_at_any_time() -> None:
 def test_whose_memory_it_is_depends_on_who_started_the_server(
     is_ours: bool, processes: int, foreign: int, baseline_mib: int
 ) -> None:
-    report = _reported(_seen([0], [500]), is_ours=is_ours, processes=processes)
+    report = _reported(([0], [500]), is_ours=is_ours, processes=processes)
 
     assert (report.foreign_processes, report.baseline_bytes) == (foreign, baseline_mib * MIB)
     assert report.ready_of_ours == (5500 - baseline_mib) * MIB
