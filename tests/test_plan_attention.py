@@ -51,7 +51,9 @@ def test_sparse_attention_keeps_an_index_too() -> None:
     glm = _latent(latent, 61, 128, "GlmMoeDsaForCausalLM", 7168)
 
     # 512 x 8 bits + 4 scales of 32 + 64 x 16 bits = 656; the index 128 x 8 bits + a scale = 132
-    assert kv_bytes_per_token(v32, "none", "0.18.0", 1, "pytorch") == 61 * (656 + 132)
+    assert kv_bytes_per_token(v32, "none", "0.16.0", 1, "pytorch") == 61 * (656 + 132)
+    # from 0.17.0 on in 16 bits, as GLM-5 does: 576 x 2
+    assert kv_bytes_per_token(v32, "none", "0.18.0", 1, "pytorch") == 61 * (1152 + 132)
     # GLM-5 keeps the vector in 16 bits
     assert kv_bytes_per_token(glm, "none", "0.18.0", 1, "pytorch") == 61 * (576 * 2 + 132)
 

@@ -72,7 +72,7 @@ Bytes of one token and layer, where they are not heads x values as in [vram.md](
 """
 _PADDING = """
 With `--tp` TurboMind pads feed-forward layers to whole groups of weights on every GPU, from 0.14.0 on to 32 columns at
-least. How experts are spread over GPUs (`--ep`, `--dp`) is not planned.
+least. Experts spread over GPUs (expert or data parallelism) are not planned.
 """
 
 
