@@ -14,9 +14,13 @@ from bases import write_base
 from bundles import make_bundle
 from commands import run
 from conftest import MODELS
+from docker_daemon import running_dockerd
 from odd_registry import Odd, odd_registry
 from registries import running_registry
 from test_signing import write_key
+
+from deploytk.base.errors import SignatureError
+from deploytk.cli.signing import require_signed_source
 
 pytest.importorskip("model_signing")
 pytest.importorskip("OpenSSL")
@@ -326,3 +330,23 @@ def test_publish_signs_a_bundle_in_a_real_registry_and_a_push_over_the_tag_is_fo
         code, found = _verify(tag, key)
         assert code == 1
         assert "is not signed by" in found["error"]["what"]
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(600)
+def test_an_image_in_docker_is_served_only_when_it_is_the_one_that_was_signed(
+    bundle: Path, base: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_registry(tmp_path / "registry") as registry, running_dockerd() as daemon:
+        monkeypatch.setenv("DOCKER_HOST", daemon.host)
+        tag, public = f"{registry.host}/me/tiny:1", key.with_suffix(".pub")
+        _build(bundle, base, key, tag, "registry")
+        _build(bundle, base, key, tag, "daemon")  # the same files, the same signature, the same image
+
+        require_signed_source(tag, public)
+
+        other = make_bundle(MODELS / "hf-fp16", tmp_path / "evil").path
+        done = run("build", str(other), "-t", tag, "--base", f"oci:{base}")
+        assert done.code == 0, done.stderr
+        with pytest.raises(SignatureError, match="that is in Docker is not what was signed in its registry"):
+            require_signed_source(tag, public)

@@ -14,6 +14,8 @@ from bundles import make_bundle
 from commands import run
 from conftest import MODELS
 
+from deploytk.base.digests import hash_files
+from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, read_bundle
 
 pytest.importorskip("model_signing")
@@ -174,6 +176,46 @@ def test_what_differs_is_named(signed: Path, key: Path, name: str) -> None:
 
     assert (code, found["verified"], found[how]) == (1, False, paths)
     assert {kind: found[kind] for kind in ("changed", "missing", "extra") if kind != how and found[kind]} == {}
+
+
+def test_a_file_that_seems_unchanged_is_read_again(tmp_path: Path, key: Path) -> None:
+    """Same place on the disk, same size, same time: what was remembered of it is not believed."""
+    model, place = tmp_path / "model", tmp_path / "model" / "weights.bin"
+    model.mkdir()
+    place.write_bytes(b"right")
+    os.utime(place, (1, 1))
+    done = official("sign", "key", str(model), "--private_key", str(key), "--signature", str(model / "model.sig"))
+    assert (done.returncode, _verify(model, key)[0]) == (0, 0)
+    hash_files([place], "remembering", Silent())
+
+    with place.open("r+b") as file:
+        file.write(b"wrong")
+    os.utime(place, (1, 1))
+
+    code, found, _ = _verify(model, key)
+    assert (code, found["changed"]) == (1, ["weights.bin"])
+
+
+def test_what_cannot_be_signed_anew_keeps_its_signature(
+    signed: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = (signed / "model.sig").read_bytes()
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    done = run("publish", str(signed), "--target", "local", "--repo", str(hub), "--sign", "sigstore")
+
+    assert done.code == 1
+    assert (signed / "model.sig").read_bytes() == before
+
+
+def test_a_plan_signs_nothing(bundle: Bundle, key: Path, hub: Path) -> None:
+    words = ["publish", str(bundle.path), "--target", "local", "--repo", str(hub), "--plan"]
+
+    assert run(*words, "--sign", str(key)).code == 0
+    assert run(*words, "--sign", str(key.with_suffix(".none"))).code == 1
+    assert not (bundle.path / "model.sig").exists()
 
 
 def test_a_renamed_file_is_missing_and_extra(signed: Path, key: Path) -> None:

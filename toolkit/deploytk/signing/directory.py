@@ -34,7 +34,6 @@ def sign_bundle(bundle: Bundle, signer: Signer, progress: Progress) -> Bundle:
     progress.note(f"signing as {signer.name}")
     with disk_errors(place, SignatureError), tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
         made = Path(directory, SIGNATURE)
-        place.unlink(missing_ok=True)
         signer.sign_directory(bundle.path, made)
         write_text(place, made.read_text(encoding="utf-8"))
     return read_bundle(bundle.path)
