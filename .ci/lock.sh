@@ -14,7 +14,7 @@ lock() {
 # The action: deploytk with what its targets and both engines need, and what its wheel is built with. torch is installed by
 # itself, as in images/requirements/lock.sh.
 echo "torch ; python_version < '3'" > "$work/no-torch.txt"
-printf '%s\n' "deploytk[cpu,gpu,modelscope,ui] @ file://$root" 'hatchling>=1.27' 'sympy>=1.13.3' 'networkx>=2.5.1' > "$work/action.in"
+printf '%s\n' "deploytk[cpu,gpu,modelscope,scan,sign,ui] @ file://$root" 'hatchling>=1.27' 'sympy>=1.13.3' 'networkx>=2.5.1' > "$work/action.in"
 lock --override "$work/no-torch.txt" --no-emit-package deploytk "$work/action.in" -o action.txt
 
 # The release: the same hatchling gives the same bytes.
@@ -22,5 +22,5 @@ printf '%s\n' 'build>=1.2' 'hatchling>=1.27' > "$work/build.in"
 lock "$work/build.in" -o build.txt
 
 # The image of deploytk itself: what needs no GPU.
-printf '%s\n' "deploytk[modelscope] @ file://$root" > "$work/image.in"
+printf '%s\n' "deploytk[modelscope,scan,sign] @ file://$root" > "$work/image.in"
 lock --no-emit-package deploytk "$work/image.in" -o image.txt

@@ -75,11 +75,11 @@ def test_every_input_reaches_the_command_that_it_is_for(tmp_path: Path) -> None:
         *["--base-model=the base-model", "--license=the license", "--", "the model"],
     ]
     assert _words(tmp_path, "build") == [
-        *["build", "--json", "--tag=the tag", "--output=the image-output", "--locked", "--", bundle]
+        *["build", "--json", "--tag=the tag", "--output=the image-output", "--locked", "--sign=the sign", "--", bundle]
     ]
     assert _words(tmp_path, "publish") == [
         *["publish", "--json", "--target=the target", "--repo=the repo"],
-        *["--app", "--app-hardware=t4 small", "--public", "--", bundle],
+        *["--app", "--app-hardware=t4 small", "--public", "--sign=the sign", "--", bundle],
     ]
     assert _words(tmp_path, "smoke") == [
         *["smoke", "--json", f"--output={report}/report.json", "--engine=the engine", "--budget=the budget"],
@@ -235,6 +235,23 @@ def test_what_is_installed_is_locked_by_hash_and_built_without_the_network(tmp_p
     assert Path(outputs["report"]).is_dir()
 
 
+def test_a_key_is_kept_from_others_signs_and_is_gone_at_the_end(tmp_path: Path) -> None:
+    maker, program = _python(tmp_path), tmp_path / "stand-in"
+    runner = Runner(tmp_path, {"model": "m", "target": "local", "smoke": "false"}, {"DEPLOYTK_SIGN_KEY": "SECRET\nKEY"})
+    runner.values["steps.python.outputs.python-path"] = str(maker)
+    others = tuple(step["name"] for step in runner.action["runs"]["steps"] if step.get("name", "").istitle())
+    runner.run(skipping=(*others, "Smoke test"))
+    key = Path(runner.values["steps.prepare.outputs.key"])
+    assert (key.read_text(), key.stat().st_mode & 0o777) == ("SECRET\nKEY\n", 0o600)
+
+    runner.values["steps.prepare.outputs.deploytk"] = str(program)
+    runner.run(skipping=("Install deploytk",))
+
+    assert f"--sign={key}" in _words(tmp_path, "publish")
+    assert not key.exists()
+    assert "SECRET" not in runner.log + runner.page() + str(runner.outputs())
+
+
 def test_a_version_is_taken_from_the_index(tmp_path: Path) -> None:
     _, calls = _installed(tmp_path, version="0.2.0rc1", smoke="false")
 
@@ -254,7 +271,9 @@ def test_what_is_no_version_is_refused(tmp_path: Path, version: str) -> None:
 def test_the_lock_has_all_that_deploytk_needs() -> None:
     project = _project()
     needed = project["dependencies"] + [
-        one for extra in ("cpu", "gpu", "modelscope", "ui") for one in project["optional-dependencies"][extra]
+        one
+        for extra in ("cpu", "gpu", "modelscope", "scan", "sign", "ui")
+        for one in project["optional-dependencies"][extra]
     ]
     lock = "\n" + (ROOT / ".ci/locks/action.txt").read_text().lower()
 
@@ -279,6 +298,7 @@ def _project() -> dict[str, dict[str, list[str]]]:
 
 
 @pytest.mark.engine
+@pytest.mark.timeout(900)
 def test_the_whole_action_with_a_smoke_test_on_the_cpu(tmp_path: Path) -> None:
     shutil.copytree(MODELS / "hf-awq", tmp_path / "model")
     wishes = {"model": "model", "target": "local", "repo": "hub", "engine": "cpu", "min_tokens_per_s": "0.001"}
