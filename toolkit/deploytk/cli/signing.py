@@ -55,7 +55,7 @@ def require_signed(source: Path, public_key: Path | None) -> None:
     from deploytk.base.errors import SignatureError
     from deploytk.signing import verifier_for, verify_directory
 
-    found = verify_directory(source, verifier_for(public_key, None, None), Session.progress)
+    found = verify_directory(source, verifier_for(public_key), Session.progress)
     if not found.verified:
         named = [*found.changed, *found.missing, *found.extra]
         more = f" and {len(named) - 1} more" if len(named) > 1 else ""
@@ -77,7 +77,7 @@ def require_signed_source(source: str, public_key: Path | None) -> None:
     from deploytk.serve.container import is_same_image
     from deploytk.signing import verifier_for, verify_image
 
-    found = verify_image(source, verifier_for(public_key, None, None))
+    found = verify_image(source, verifier_for(public_key))
     if not found.verified or not is_same_image(source, {str(found.digest), str(found.image_id)}):
         hint = f"docker pull {source}, and deploytk verify {source} --key {public_key}"
         raise SignatureError(f"the {source} that is in Docker is not what was signed in its registry", hint=hint)

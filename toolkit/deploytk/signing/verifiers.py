@@ -23,7 +23,7 @@ class Verifier(Protocol):
         ...
 
 
-def verifier_for(key: Path | None, identity: str | None, issuer: str | None) -> Verifier:
+def verifier_for(key: Path | None = None, identity: str | None = None, issuer: str | None = None) -> Verifier:
     """That of the options; raises UsageError unless it is one key, or one identity with its issuer."""
     require_extra()
     if key is not None and identity is None and issuer is None:
