@@ -364,6 +364,23 @@ def test_a_container_that_ends_shows_what_it_said_and_is_removed(dockerd: Docker
     assert dockerd.docker("ps", "--all", "--quiet") == ""
 
 
+def test_a_container_is_given_the_keys_and_limits_of_our_environment(
+    dockerd: Dockerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = "import os; raise SystemExit(os.environ['DEPLOYTK_API_KEYS'] + os.environ.get('HF_TOKEN', ' and no more'))"
+    context = _context(f'FROM {BASE} AS runtime\nENTRYPOINT ["python3", "-c", "{says}"]\n')
+    with connected() as daemon:
+        daemon.build(Build(context, "runtime", "telling:1", {}, uses_host_network=True), lambda _: None)
+    monkeypatch.setenv("DEPLOYTK_API_KEYS", "the-key")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+    with (
+        pytest.raises(EndpointError, match=r"(?s)the-key and no more"),
+        running_image("telling:1", ServeOptions(ready_within_s=30), Silent()),
+    ):
+        pass
+
+
 def test_an_image_without_its_weights_says_how_to_run_it(dockerd: Dockerd, bundle: Bundle) -> None:
     build_image(bundle, dataclasses.replace(ON_DEBIAN, tag="mounted:1", weights="mount"), Silent())
 

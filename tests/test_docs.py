@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
 import take_pictures
-from commands import NAMES, options_of
+from commands import NAMES, options_of, run
 from test_layers import ORDER
 
 from deploytk.base.settings import BudgetSettings, Mirrors, load_settings
@@ -84,9 +85,49 @@ def test_the_design_names_every_target() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_pages_for_users_say_how_every_command_is_called(name: str) -> None:
-    pages = "".join(page.read_text() for page in PAGES if page.name not in ("design.md", "CONTRIBUTING.md"))
+    """The generated reference aside, which says it of itself."""
+    pages = [
+        page for page in PAGES if page.parent.name in ("docs", "howto", "targets") or page.name.startswith("README")
+    ]
+    text = "".join(page.read_text() for page in pages if page.name != "design.md")
 
-    assert f"deploytk {name}" in pages
+    assert f"deploytk {name}" in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_readme_has_a_row_for_every_command(page: str) -> None:
+    rows = re.findall(r"^\| `deploytk ([^`]*)`", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert {_command_of(row) for row in rows} == {*NAMES}
+
+
+def test_the_json_has_the_keys_that_the_design_names(tmp_path: Path) -> None:
+    model, bundle = str(ROOT / "tests" / "models" / "hf-awq"), str(tmp_path / "bundle")
+    runs = {
+        "inspect": ["inspect", model],
+        # It does not fit, so that alternatives are there, on a card whose bandwidth is known.
+        "plan": ["plan", model, "--gpu", "A10", "--max-batch-size", "100000"],
+        "package": ["package", model, "-o", bundle],
+        "publish": ["publish", bundle, "--target", "local", "--repo", str(tmp_path / "hub")],
+    }
+
+    for name, words in runs.items():
+        said = _keys(json.loads(run(*words, "--json").stdout))
+        assert sorted(_designed_keys(name) - said) == [], name
+
+
+def _designed_keys(name: str) -> set[str]:
+    block = DESIGN.partition("JSON keys that others call")[2].partition("\n## ")[0]
+    of_command = re.search(rf"^    {name} (.*?)(?=^    \w|\Z)", block, re.MULTILINE | re.DOTALL)
+    assert of_command
+    always = of_command[1].partition("; with --plan")[0]
+    return {*re.findall(r"[a-z_]+", re.sub(r"\([^)]*\)|\[path\]", "", always))}
+
+
+def _keys(value: object) -> set[str]:
+    if isinstance(value, list):
+        return {key for one in value for key in _keys(one)}
+    return {*value} | {key for one in value.values() for key in _keys(one)} if isinstance(value, dict) else set()
 
 
 def test_every_command_line_in_the_documentation_is_one() -> None:

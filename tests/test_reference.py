@@ -13,6 +13,7 @@ from commands import NAMES, options_of
 from deploytk.artifact import KvPolicy
 from deploytk.plan.kv import kv_bytes_per_token
 from deploytk.plan.weights_size import weights_bytes
+from deploytk.serve.container import app_settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -57,6 +58,17 @@ def test_what_the_app_says_of_its_variables_is_on_their_page() -> None:
         assert name in of_app
         if default:
             assert re.search(rf"\| {name} \|.*\| {default} \|", of_app), name
+
+
+def test_an_image_is_served_with_the_settings_that_an_app_outside_one_would_read() -> None:
+    page = (DOCS / "reference" / "environment.md").read_text(encoding="utf-8").partition("## The app")[2]
+    of_app = {*re.findall(r"\bDEPLOYTK_[A-Z_]+", page)}
+    of_this_machine = {"DEPLOYTK_ENGINE", "DEPLOYTK_ENGINE_LOG", "DEPLOYTK_FETCH"}  # the image has its own
+
+    given = app_settings({**dict.fromkeys(of_app, "1"), "HF_TOKEN": "hf_secret", "PATH": "/bin"})
+
+    assert given.keys() == of_app - of_this_machine
+    assert app_settings({}) == {}
 
 
 @pytest.mark.parametrize(("kv", "row"), [("none", "fp16"), ("int8", "int8"), ("int4", "int4")])

@@ -1,17 +1,24 @@
-"""The tutorial does what it says: its commands are taken from the page and run by a shell, in their order."""
+"""Tutorial and targets do what they say: their commands are taken from the pages and run by a shell, in their order."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import MODELS
 from git_server import WRITER, GitServer
+from hf_hub import WRITER as HF_WRITER
+from hf_hub import hf_hub
+from modelscope_server import WRITER as MODELSCOPE_WRITER
+from modelscope_server import modelscope_server
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
@@ -45,7 +52,8 @@ def _run(script: str, place: Path, stdin: str) -> subprocess.CompletedProcess[st
         said, _ = shell.communicate(stdin, timeout=540)
     finally:
         # The server that still runs in its terminal.
-        os.killpg(shell.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGTERM)
     return subprocess.CompletedProcess(script, shell.returncode, said)
 
 
@@ -89,3 +97,55 @@ def test_no_command_of_the_tutorial_stands_where_the_test_does_not_look() -> Non
 
     assert {*blocks} == {"bash"}
     assert len(BLOCK.findall(text)) == len(blocks) > 8
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where the model lies that the pages of the targets publish."""
+    place = tmp_path / "home"
+    shutil.copytree(MODELS / "hf-awq", place / "internlm-chat-7b-awq")
+    return place
+
+
+def _published(page: str, place: Path) -> str:
+    """What the first block of a target's page says, without what installs something or sets a token."""
+    text = (DOCS / "targets" / page).read_text(encoding="utf-8")
+    block = re.findall(r"```\n(.*?)```", text, re.DOTALL)[0]
+    lines = [line for line in block.splitlines() if not line.startswith(("export ", "pip "))]
+    done = _run("\n".join(["set -e", *lines]), place, stdin="")
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_the_page_of_the_directory_publishes(place: Path) -> None:
+    said = _published("local.md", place)
+
+    assert "verified" in said
+    assert (place / "hub" / "repos" / "internlm-chat-7b-awq" / "current").exists()
+
+
+def test_the_page_of_hugging_face_publishes(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hf_hub(tmp_path / "hf") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", HF_WRITER)
+        _published("huggingface.md", place)
+
+        assert len(hub.commits("me/internlm-chat-7b-awq")) > 0
+
+
+def test_the_page_of_openxlab_publishes(place: Path, git_hub: GitServer) -> None:
+    git_hub.create("me/internlm-chat-7b-awq")
+
+    assert "verified" in _published("openxlab.md", place)
+
+
+def test_the_page_of_modelscope_publishes(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("modelscope_hub")
+    (tmp_path / "account").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "account"))
+    with modelscope_server() as hub:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+        monkeypatch.setenv("MODELSCOPE_API_TOKEN", MODELSCOPE_WRITER)
+        _published("modelscope.md", place)
+
+        assert "me/internlm-chat-7b-awq" in hub.repositories

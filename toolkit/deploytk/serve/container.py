@@ -19,6 +19,11 @@ from deploytk.serve.asking import own_key
 from deploytk.serve.endpoint import Endpoint, ServeOptions, attach, chosen_port, is_ready
 
 _TAIL_LINES = 15
+_SETTINGS = (
+    *("DEPLOYTK_API_KEYS", "DEPLOYTK_ALLOWED_HOSTS", "DEPLOYTK_MAX_RUNNING", "DEPLOYTK_MAX_WAITING"),
+    *("DEPLOYTK_MAX_BODY_BYTES", "DEPLOYTK_MAX_CONNECTIONS", "DEPLOYTK_REQUEST_S", "DEPLOYTK_BODY_S"),
+    *("DEPLOYTK_WATCHDOG", "DEPLOYTK_DRAIN_S", "DEPLOYTK_READY_S"),
+)
 
 
 def is_image(reference: str) -> bool:
@@ -56,7 +61,7 @@ def running_image(reference: str, options: ServeOptions, progress: Progress) -> 
         # On the host's network the container listens where it was asked to, and nowhere else.
         shares = daemon.shares_network()
         listens = {"HOST": options.host, "PORT": str(port)} if shares else {"PORT": str(container_port)}
-        environment = {**dict(options.environment), **listens}
+        environment = {**app_settings(os.environ), **dict(options.environment), **listens}
         started = time.monotonic()
         run = RunOptions(options.host, port, container_port, environment, has_gpu=has_gpu, gpus=gpus or ())
         container = daemon.run(reference, run)
@@ -91,6 +96,11 @@ def chosen_gpus(environment: Mapping[str, str]) -> tuple[str, ...] | None:
     if "CUDA_VISIBLE_DEVICES" not in environment:
         return None
     return tuple(memory.uuid for memory in read_gpus(environment))
+
+
+def app_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the app in the container is told of our environment: keys and limits, as an app outside one would be."""
+    return {name: environment[name] for name in _SETTINGS if environment.get(name)}
 
 
 def _port(config: Mapping[str, object]) -> int:
