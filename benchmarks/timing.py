@@ -27,11 +27,15 @@ def rounds_of(full: int) -> int:
     return 1 if IS_SHORT else int(next(iter(words()), full))
 
 
+# A checkout is timed as an installed package is: with its byte code, which the warm-up writes where it is not.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 @dataclass(frozen=True)
 class Run:
     wall_s: float
     peak_rss_mib: float  # of the largest process
-    cpu_s: float = 0.0  # of all its processes, in user space and the kernel
+    cpu_s: float = 0.0  # of all its processes, in user space and the kernel: what a busy machine changes least
 
 
 def run_process(command: Sequence[str], timeout_s: float = 600, accepts: Sequence[int] = (0,)) -> Run:

@@ -14,7 +14,7 @@ from legacy_workspace import Model, awq_unpack, convert, random_model
 
 from deploytk.artifact import read_artifact
 from deploytk.base.errors import WeightsError
-from deploytk.weights import Tensor, open_weights, tokenizer_files
+from deploytk.weights import STORED_AS, Tensor, matrices, nibbles, open_weights, tokenizer_files
 
 PAIRS = [
     ("workspace-0.4.2-awq", "hf-awq"),
@@ -25,8 +25,41 @@ PAIRS = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_parts():
+    """Tensors of small models are made in parts too, and read in blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matrices, "STRIPE", 64)
+        patch.setattr(matrices, "_BLOCK_ROWS", 96)
+        patch.setattr(nibbles, "_BLOCK_WORDS", 2**10)
+        yield
+
+
 def contents(tensors: tuple[Tensor, ...]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    return {tensor.name: (tensor.dtype, tensor.shape, tensor.read().tobytes()) for tensor in tensors}
+    """Made in the smallest parts; each tensor made as a whole is the same."""
+    found = {tensor.name: (tensor.dtype, tensor.shape, b"".join(in_parts(tensor))) for tensor in tensors}
+    assert found == {tensor.name: (tensor.dtype, tensor.shape, tensor.read().tobytes()) for tensor in tensors}
+    return found
+
+
+def in_parts(tensor: Tensor) -> list[bytes]:
+    parts = []
+    for first, shape in tensor.parts(about_bytes=1):
+        values = np.empty(shape, STORED_AS[tensor.dtype])
+        tensor.fill(values, first)
+        parts.append(values.tobytes())
+    return parts
+
+
+def test_large_tensors_are_made_in_parts():
+    tensors = {tensor.name: tensor for tensor in open_weights(read_artifact(MODELS / PAIRS[0][0])).tensors()}
+    qweight = tensors["model.layers.0.mlp.gate_proj.qweight"]
+    row_bytes = 4 * qweight.shape[1]
+
+    parts = list(qweight.parts(about_bytes=100 * row_bytes))
+
+    assert parts[:2] == [(0, (96, qweight.shape[1])), (96, (96, qweight.shape[1]))]  # whole tiles of 32 rows: 3 x 32
+    assert sum(rows for _, (rows, _) in parts) == qweight.shape[0]
 
 
 @pytest.mark.parametrize(("workspace", "original"), PAIRS)

@@ -1,4 +1,4 @@
-"""Writes tensors as safetensors files: header first, then every tensor at its place, several at once."""
+"""Writes tensors as safetensors files: header first, then every tensor at its place, in parts, several at once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from deploytk.base.progress import Advance
-from deploytk.weights import STORED_AS, Tensor
+from deploytk.weights import STORED_AS, Source, Tensor, scratch
 
 SHARD_BYTES = 2 * 2**30  # what an interrupted run loses at most, and a hub uploads without splitting it
 
 # numpy lets go of the interpreter while it works, and what is in memory grows with the workers.
 _WORKERS = min(4, os.cpu_count() or 1)
+_PART_BYTES = 2**20  # made and written before it has left the cache of its core
 # Linux takes as large a piece of memory for the page cache as is written at once: 8 MiB take four times the system
 # time of 256 KiB when memory is fragmented.
 _WRITTEN_AT_ONCE = 2**18
@@ -77,52 +79,72 @@ def is_written(shard: Shard, path: Path) -> bool:
     with path.open("rb") as file:
         if file.read(len(shard.header)) != shard.header:
             return False
-        buffers = threading.local()
-        for tensor in shard.tensors:
-            values = _array(buffers, tensor)
-            tensor.fill(values)
-            if file.read(tensor.bytes) != values.data.cast("B"):
+        for part in _parts(shard):
+            if file.read(part.bytes) != part.values().data.cast("B"):
                 return False
     return True
 
 
-def _write_tensors(shard: Shard, descriptor: int, advance: Advance) -> None:
-    """All tensors, a few at a time; the first failure stops those that have not begun."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some rows of a tensor, and where they go."""
 
-    buffers = threading.local()
-    turn = threading.Lock()  # the system writes a file for one at a time; waiting here leaves the core to others
+    tensor: Tensor
+    first: int
+    shape: tuple[int, ...]
+    place: int  # in the file
 
-    def write(tensor: Tensor, place: int) -> None:
-        if tensor.source is None:
-            values = _array(buffers, tensor)
-            tensor.fill(values)
-            with turn:
-                _write_all(descriptor, values.data.cast("B"), place)
-        else:
-            _copy(tensor, descriptor, place)
-        advance(tensor.bytes)
+    @property
+    def bytes(self) -> int:
+        return prod(self.shape) * np.dtype(STORED_AS[self.tensor.dtype]).itemsize
 
+    def values(self) -> npt.NDArray[Any]:
+        """The values, in memory that this thread uses again for the next part."""
+        values = scratch("part", self.shape, STORED_AS[self.tensor.dtype])
+        self.tensor.fill(values, self.first)
+        return values
+
+
+def _parts(shard: Shard) -> Iterator[_Part]:
     place = len(shard.header)
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        waiting: list[Future[None]] = []
-        for tensor in shard.tensors:
-            waiting.append(pool.submit(write, tensor, place))
-            place += tensor.bytes
+    for tensor in shard.tensors:
+        for first, shape in tensor.parts(_PART_BYTES):
+            part = _Part(tensor, first, shape, place)
+            yield part
+            place += part.bytes
+
+
+def _write_tensors(shard: Shard, descriptor: int, advance: Advance) -> None:
+    """All tensors, a few parts at a time; the first failure stops the rest."""
+    parts, taking = _parts(shard), threading.Lock()
+    turn = threading.Lock()  # the system writes a file for one at a time; waiting here leaves the core to others
+    has_failed = threading.Event()
+
+    def take() -> _Part | None:
+        with taking:
+            return None if has_failed.is_set() else next(parts, None)
+
+    def work() -> None:
         try:
-            for future in waiting:
-                future.result()
+            while part := take():
+                if part.tensor.source is None:
+                    values = part.values().data.cast("B")
+                    with turn:
+                        _write_all(descriptor, values, part.place)
+                else:
+                    _copy(part, part.tensor.source, descriptor)
+                advance(part.bytes)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            has_failed.set()
             raise
 
-
-def _array(buffers: threading.local, tensor: Tensor) -> npt.NDArray[Any]:
-    """An array for the values of `tensor` in memory that this worker keeps: new pages cost as much as the work."""
-    if getattr(buffers, "memory", np.empty(0)).nbytes < tensor.bytes:
-        buffers.memory = np.empty(0)  # the old one goes first
-        buffers.memory = np.empty(tensor.bytes, np.uint8)
-    memory: npt.NDArray[Any] = buffers.memory[: tensor.bytes]
-    return memory.view(STORED_AS[tensor.dtype]).reshape(tensor.shape)
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        try:
+            for worker in [pool.submit(work) for _ in range(_WORKERS)]:
+                worker.result()
+        except BaseException:
+            has_failed.set()
+            raise
 
 
 def _write_all(descriptor: int, data: memoryview, place: int) -> None:
@@ -131,18 +153,19 @@ def _write_all(descriptor: int, data: memoryview, place: int) -> None:
         done += os.pwrite(descriptor, data[done : done + _WRITTEN_AT_ONCE], place + done)
 
 
-def _copy(tensor: Tensor, descriptor: int, place: int) -> None:
-    """Copy the bytes of a tensor that is kept as it is, inside the kernel."""
-    if tensor.source is None or not tensor.bytes:
+def _copy(part: _Part, source: Source, descriptor: int) -> None:
+    """Copy the bytes of a part that is kept as it is."""
+    if not part.bytes:
         return
-    with tensor.source.path.open("rb") as file:
+    begin = source.offset + part.first * (part.bytes // part.shape[0] if part.first else 0)
+    with source.path.open("rb") as file:
         done = 0
-        while done < tensor.bytes:
-            left = min(_WRITTEN_AT_ONCE, tensor.bytes - done)
-            data = os.pread(file.fileno(), left, tensor.source.offset + done)
+        while done < part.bytes:
+            left = min(_WRITTEN_AT_ONCE, part.bytes - done)
+            data = os.pread(file.fileno(), left, begin + done)
             if not data:
-                raise EOFError(f"{tensor.source.path} ends before {tensor.name} does")
-            _write_all(descriptor, memoryview(data), place + done)
+                raise EOFError(f"{source.path} ends before {part.tensor.name} does")
+            _write_all(descriptor, memoryview(data), part.place + done)
             done += len(data)
 
 

@@ -12,6 +12,17 @@ know no InternLM. `hf_config` is the config.json that goes with them, `tokenizer
 """
 
 from deploytk.weights.read import hf_config, open_weights, tokenizer_files
-from deploytk.weights.value import STORED_AS, Dtype, ModelWeights, Tensor
+from deploytk.weights.scratch import scratch
+from deploytk.weights.value import STORED_AS, Dtype, ModelWeights, Source, Tensor
 
-__all__ = ["STORED_AS", "Dtype", "ModelWeights", "Tensor", "hf_config", "open_weights", "tokenizer_files"]
+__all__ = [
+    "STORED_AS",
+    "Dtype",
+    "ModelWeights",
+    "Source",
+    "Tensor",
+    "hf_config",
+    "open_weights",
+    "scratch",
+    "tokenizer_files",
+]

@@ -71,11 +71,12 @@ def _mapped(path: Path, name: str, entry: TensorEntry) -> Tensor:
         )
     dtype: Dtype = entry.dtype
 
-    def fill(out: Array) -> None:
+    def fill(out: Array, first: int) -> None:
         if out.size:
-            out[...] = np.memmap(path, STORED_AS[dtype], "r", offset=entry.begin, shape=entry.shape)
+            begin = entry.begin + first * (out.nbytes // len(out) if first else 0)
+            out[...] = np.memmap(path, STORED_AS[dtype], "r", offset=begin, shape=out.shape)
 
-    return Tensor(name, dtype, entry.shape, fill, Source(path, entry.begin))
+    return Tensor(name, dtype, entry.shape, fill, Source(path, entry.begin), step=1 if entry.shape else 0)
 
 
 def _dense(stored: tuple[Tensor, ...]) -> Iterator[Tensor]:
@@ -100,7 +101,7 @@ def _dequantized(module: str, qweight: Tensor, by_name: dict[str, Tensor]) -> Te
             )
     qzeros, scales = cast(list[Tensor], parts)
 
-    def fill(out: Array) -> None:
+    def fill(out: Array, _first: int) -> None:
         dequantize(qweight.read(), qzeros.read(), scales.read(), out)
 
     return Tensor(f"{module}.weight", "F16", (words * 8, rows), fill)

@@ -7,6 +7,7 @@ turbomind/deploy/source_model/internlm2.py, v0.2.6 to v0.9.2). The rest is other
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import gcd, lcm
 
 import numpy as np
 
@@ -32,7 +33,9 @@ def from_llama(tensors: Sequence[Tensor], heads: int, kv_heads: int) -> Iterator
             three = [by_name[tensor.name.replace(query, name)] for name in (query, key, value)]
             yield _merged(three, tensor.name.replace(query, INTERNLM2.qkv), heads // kv_heads, kv_heads)
         elif f".{key}." not in tensor.name and f".{value}." not in tensor.name:
-            yield Tensor(_renamed(tensor.name, _RENAMED), tensor.dtype, tensor.shape, tensor.fill, tensor.source)
+            yield Tensor(
+                _renamed(tensor.name, _RENAMED), tensor.dtype, tensor.shape, tensor.fill, tensor.source, tensor.step
+            )
 
 
 def to_llama(tensors: Sequence[Tensor], heads: int, kv_heads: int) -> Iterator[Tensor]:
@@ -43,7 +46,9 @@ def to_llama(tensors: Sequence[Tensor], heads: int, kv_heads: int) -> Iterator[T
             for part, name in enumerate(LLAMA.attention[:3]):
                 yield _part(tensor, tensor.name.replace(INTERNLM2.qkv, name), part, heads // kv_heads, kv_heads)
         else:
-            yield Tensor(_renamed(tensor.name, backwards), tensor.dtype, tensor.shape, tensor.fill, tensor.source)
+            yield Tensor(
+                _renamed(tensor.name, backwards), tensor.dtype, tensor.shape, tensor.fill, tensor.source, tensor.step
+            )
 
 
 def _renamed(name: str, names: Sequence[tuple[str, str]]) -> str:
@@ -68,18 +73,30 @@ def _merged(three: Sequence[Tensor], name: str, share: int, kv_heads: int) -> Te
     axis = _output_axis(name)
     shape = list(three[0].shape)
     shape[axis] = sum(tensor.shape[axis] for tensor in three)
+    width = shape[axis] // (kv_heads * (share + 2))
 
-    def fill(out: Array) -> None:
+    def fill(out: Array, first: int) -> None:
         groups = np.moveaxis(out, axis, 0)
-        width = groups.shape[0] // (kv_heads * (share + 2))
-        groups = groups.reshape(kv_heads, share + 2, width, *groups.shape[1:])
-        for tensor, place in zip(
-            three, (slice(0, share), slice(share, share + 1), slice(share + 1, None)), strict=True
-        ):
-            values = np.moveaxis(tensor.read(), axis, 0)
-            groups[:, place] = values.reshape(kv_heads, -1, width, *values.shape[1:])
+        groups = groups.reshape(-1, share + 2, width, *groups.shape[1:])
+        for tensor, place, heads in zip(three, _places(share), (share, 1, 1), strict=True):
+            rows = len(out) if axis else len(groups) * heads * width
+            values: Array = np.empty((rows, *tensor.shape[1:]), out.dtype)
+            tensor.fill(values, first if axis else first // (share + 2) * heads)
+            moved = np.moveaxis(values, axis, 0)
+            groups[:, place] = moved.reshape(len(groups), heads, width, *moved.shape[1:])
 
-    return Tensor(name, three[0].dtype, tuple(shape), fill)
+    return Tensor(name, three[0].dtype, tuple(shape), fill, step=_step(three, axis, width, share))
+
+
+def _step(three: Sequence[Tensor], axis: int, width: int, share: int) -> int:
+    """The rows of the merged tensor that go together, when whole groups of heads, or the same rows, make each part."""
+    if not all(tensor.step for tensor in three):
+        return 0
+    if axis:
+        return lcm(*(tensor.step for tensor in three))
+    heads = zip(three, (share, 1, 1), strict=True)
+    groups = lcm(*(tensor.step // gcd(tensor.step, count * width) for tensor, count in heads))
+    return groups * (share + 2) * width
 
 
 def _part(merged: Tensor, name: str, part: int, share: int, kv_heads: int) -> Tensor:
@@ -90,7 +107,7 @@ def _part(merged: Tensor, name: str, part: int, share: int, kv_heads: int) -> Te
     shape[axis] = heads * width
     place = _places(share)[part]
 
-    def fill(out: Array) -> None:
+    def fill(out: Array, _first: int) -> None:
         values = np.moveaxis(merged.read(), axis, 0)
         groups = values.reshape(kv_heads, share + 2, width, *values.shape[1:])[:, place]
         np.moveaxis(out, axis, 0)[...] = groups.reshape(heads * width, *values.shape[1:])

@@ -35,53 +35,54 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deploytk.weights.scratch import scratch
+
 Words = npt.NDArray[np.uint32]
 
 TILE = 32
 AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
 """The column of each nibble in a word of AWQ, the lowest nibble first."""
 
-_BLOCK_WORDS = 2**17  # what is permuted at once has to fit into the cache of a core
+_BLOCK_WORDS = 2**16  # what is permuted at once has to fit into the cache of a core, with a copy and what it becomes
 
 
 def from_plain(stored: Words, out: Words) -> None:
     """`out` [K, N/8] of AWQ from the rows of a config.yaml workspace, [K, N/8]."""
-    for rows in _blocks(stored.shape[0], stored.shape[1]):
-        words = stored[rows].copy()  # (c2 c1 c0)
-        scratch = np.empty_like(words)
-        _swap(words, 0, 1, scratch)  # (c2 c0 c1)
-        _swap(words, 1, 2, scratch)  # (c0 c2 c1)
-        out[rows] = words
+    for rows in _blocks(*stored.shape):
+        words = stored[rows]  # (c2 c1 c0)
+        swapped = scratch("words", words.shape, np.uint32)
+        _swap(words, 0, 1, swapped)  # (c2 c0 c1)
+        _swap(swapped, 1, 2, out[rows])  # (c0 c2 c1)
 
 
 def from_plain_zipped(stored: Words, out: Words, length: int) -> None:
     """The same for columns that are zipped in pieces of `length`, the length of a head."""
-    pieces = (-1, stored.shape[1] * 8 // length, 2, length // 16)  # row, head, half, word of the half
-    for rows in _blocks(stored.shape[0], stored.shape[1]):
+    together = np.uint64 if length % 32 == 0 else np.uint32  # what is moved at once
+    width = length // 16 * 4 // np.dtype(together).itemsize  # of a half
+    for rows in _blocks(*stored.shape):
         # A half's eight columns are in two words: column bits (j2 j1 j0 s), where j2 chooses the word.
-        pairs = stored[rows].reshape(-1, 2)
-        first, second = pairs[:, 0].copy(), pairs[:, 1].copy()  # (j1 j0 s)
-        scratch = np.empty_like(first)
-        _exchange(first, second, 0, scratch)  # (j1 j0 j2), and s chooses the array
-        target = out[rows].reshape(pieces)
-        for half, words in enumerate((first, second)):
-            _swap(words, 1, 2, scratch)  # (j0 j1 j2)
-            _swap(words, 0, 1, scratch)  # (j0 j2 j1)
-            target[:, :, half] = words.reshape(pieces[0], pieces[1], pieces[3])
+        words = scratch("words", (2, len(out[rows]), stored.shape[1] // 2), np.uint32)
+        words[0], words[1] = stored[rows, ::2], stored[rows, 1::2]  # (j1 j0 s)
+        _exchange(words[0], words[1], 0)  # (j1 j0 j2), and s chooses the array
+        _swap(words, 1, 2, words)  # (j0 j1 j2)
+        _swap(words, 0, 1, words)  # (j0 j2 j1)
+        halves, target = words.view(together), out[rows].view(together)
+        for half in (0, 1):
+            for place in range(width):
+                target[:, half * width + place :: 2 * width] = halves[half, :, place::width]
 
 
 def from_tiles(stored: Words, out: Words) -> None:
     """`out` [K, N/8] of AWQ from the tiles of a config.ini workspace, [K/32, N/32, 128]."""
     across = stored.shape[1]
     for tiles in _blocks(stored.shape[0], across * 128):
-        words = _tile_axes(stored[tiles]).copy()  # [9h, 9l, 8 | k, n, 3, 1, 6], (4 2 7)
-        scratch = np.empty_like(words[0])
-        _exchange(words[:, :, 0], words[:, :, 1], 2, scratch)  # [9h, 9l, 4], (8 2 7)
-        _exchange(words[0], words[1], 1, scratch)  # [2, 9l, 4], (8 9h 7)
-        _exchange(words[:, 0], words[:, 1], 0, scratch)  # [2, 7, 4], (8 9h 9l)
+        words = _gathered(stored[tiles], slice(None))  # [9h, 9l, 8 | k, n, 3, 1, 6], (4 2 7)
+        _exchange(words[:, :, 0], words[:, :, 1], 2)  # [9h, 9l, 4], (8 2 7)
+        _exchange(words[0], words[1], 1)  # [2, 9l, 4], (8 9h 7)
+        _exchange(words[:, 0], words[:, 1], 0)  # [2, 7, 4], (8 9h 9l)
         target = out[tiles.start * TILE : tiles.stop * TILE].reshape(-1, 2, 2, 4, 2, across, 2, 2)
         # [2, 7, 4, k, n, 3, 1, 6] -> [k, 1, 2, 3, 4, n, 6, 7], in steps that leave numpy long inner loops, along n
-        moved = words.transpose(3, 6, 0, 5, 2, 4, 7, 1)
+        moved = words.reshape(2, 2, 2, -1, across, 4, 2, 2).transpose(3, 6, 0, 5, 2, 4, 7, 1)
         for six, seven in ((0, 0), (0, 1), (1, 0), (1, 1)):
             target[..., six, seven] = moved[..., six, seven]
 
@@ -90,17 +91,15 @@ def from_tiles_zipped(stored: Words, out: Words, half: int) -> None:
     """One `half` of zipped columns; `out` is [K, pieces, words]: the halves of a piece need not be neighbours."""
     across, pieces = stored.shape[1], out.shape[1]
     for tiles in _blocks(stored.shape[0], across * 64):
-        words = _tile_axes(stored[tiles])[:, :, half].copy()  # [9h, 9l | k, n, 3, 1, 6], (4 2 7)
-        scratch = np.empty_like(words[0])
-        _exchange(words[:, 0], words[:, 1], 2, scratch)  # [9h, 4], (9l 2 7)
-        _exchange(words[0], words[1], 1, scratch)  # [2, 4], (9l 9h 7)
-        _swap(words, 0, 1, np.empty_like(words))  # (9l 7 9h), which is (j0 j2 j1)
-        target = out[tiles.start * TILE : tiles.stop * TILE].reshape(-1, 2, 2, 4, 2, pieces, across // pieces, 2)
-        # [2, 4, k, n, 3, 1, 6] -> [k, 1, 2, 3, 4, n, 6], where n counts tiles in pieces
-        words = words.reshape(*words.shape[:3], pieces, across // pieces, *words.shape[4:])
-        moved = words.transpose(2, 6, 0, 5, 1, 3, 4, 7)
-        for six in (0, 1):
-            target[..., six] = moved[..., six]
+        words = _gathered(stored[tiles], half)  # [9h, 9l | k, n, 3, 1, 6], (4 2 7)
+        _exchange(words[0], words[1], 0)  # [7, 9l], (4 2 9h)
+        _exchange(words[:, 0], words[:, 1], 2)  # [7, 4], (9l 2 9h)
+        _exchange(words[0], words[1], 1)  # [2, 4], (9l 7 9h), which is (j0 j2 j1)
+        # [2, 4, k, n, 3, 1, 6] -> [k, 1, 2, 3, 4, n, 6], where n counts tiles in pieces; both words of 6 move as one
+        moved = words.view(np.uint64).reshape(2, 2, -1, pieces, across // pieces, 4, 2).transpose(2, 6, 0, 5, 1, 3, 4)
+        target = out[tiles.start * TILE : tiles.stop * TILE].view(np.uint64).reshape(moved.shape)
+        for tile in range(moved.shape[-1]) if pieces > 1 else (slice(None),):  # long inner loops again
+            target[..., tile] = moved[..., tile]
 
 
 def pack(values: npt.NDArray[np.uint8]) -> Words:
@@ -128,9 +127,13 @@ def _blocks(rows: int, words_per_row: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def _tile_axes(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[9h, 9l, 8, k, n, 3, 1, 6] of the tiles [k, n, 128]."""
-    return np.transpose(tiles.reshape(*tiles.shape[:2], 2, 2, 2, 4, 2, 2), (2, 3, 4, 0, 1, 5, 6, 7))
+def _gathered(tiles: npt.NDArray[Any], eight: int | slice) -> Words:
+    """A copy [9h, 9l, 8 | k, n, the 16 words of 3, 1 and 6] of the tiles [k, n, 128]: 64 bytes are moved at once."""
+    lines = tiles.reshape(*tiles.shape[:2], 8, 16).view("V64").reshape(*tiles.shape[:2], 2, 2, 2)
+    lines = lines.transpose(2, 3, 4, 0, 1)[:, :, eight]
+    gathered: Words = scratch("words", (*lines.shape, 16), np.uint32)
+    gathered.view("V64")[..., 0] = lines
+    return gathered
 
 
 def _where_clear(bit: int) -> int:
@@ -138,10 +141,10 @@ def _where_clear(bit: int) -> int:
     return sum(15 << 4 * nibble for nibble in range(8) if not nibble >> bit & 1)
 
 
-def _exchange(first: Words, second: Words, bit: int, scratch: Words) -> None:
+def _exchange(first: Words, second: Words, bit: int) -> None:
     """Exchange the bit that chooses between `first` and `second` with a nibble bit, in place."""
     shift, mask = np.uint32(4 << bit), np.uint32(_where_clear(bit))
-    moved = scratch.reshape(-1)[: first.size].reshape(first.shape)
+    moved = scratch("moved", first.shape, np.uint32)
     np.right_shift(first, shift, out=moved)
     np.bitwise_xor(moved, second, out=moved)
     np.bitwise_and(moved, mask, out=moved)
@@ -150,13 +153,13 @@ def _exchange(first: Words, second: Words, bit: int, scratch: Words) -> None:
     np.bitwise_xor(first, moved, out=first)
 
 
-def _swap(words: Words, low: int, high: int, scratch: Words) -> None:
-    """Swap two nibble bits, in place."""
-    shift = np.uint32(4 * ((1 << high) - (1 << low)))
+def _swap(words: Words, low: int, high: int, out: Words) -> None:
+    """`out`, which may be `words`, is `words` with two nibble bits swapped."""
+    distance = 4 * ((1 << high) - (1 << low))
     mask = np.uint32(_where_clear(high) & ~_where_clear(low) & 0xFFFFFFFF)
-    np.right_shift(words, shift, out=scratch)
-    np.bitwise_xor(scratch, words, out=scratch)
-    np.bitwise_and(scratch, mask, out=scratch)
-    np.bitwise_xor(words, scratch, out=words)
-    np.left_shift(scratch, shift, out=scratch)
-    np.bitwise_xor(words, scratch, out=words)
+    moved = scratch("moved", words.shape, np.uint32)
+    np.right_shift(words, np.uint32(distance), out=moved)
+    np.bitwise_xor(moved, words, out=moved)
+    np.bitwise_and(moved, mask, out=moved)  # in what the two places differ
+    np.multiply(moved, np.uint32(1 + (1 << distance)), out=moved)  # at both of them
+    np.bitwise_xor(words, moved, out=out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -38,8 +38,9 @@ class Tensor:
     name: str
     dtype: Dtype
     shape: tuple[int, ...]
-    fill: Callable[[Array], None]  # writes the values into an array of that shape and `STORED_AS[dtype]`
+    fill: Callable[[Array, int], None]  # writes the values of the rows from that one on into an array for them
     source: Source | None = None  # where its bytes lie one after the other, when nothing has to be done to them
+    step: int = 0  # rows that `fill` makes together: what it is asked for starts at a multiple; 0: it makes all at once
 
     @property
     def bytes(self) -> int:
@@ -48,8 +49,18 @@ class Tensor:
     def read(self) -> Array:
         """The values, as `STORED_AS[dtype]`; bfloat16 as the 16 bits of each."""
         values = np.empty(self.shape, STORED_AS[self.dtype])
-        self.fill(values)
+        self.fill(values, 0)
         return values
+
+    def parts(self, about_bytes: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """First row and shape of each part that can be filled by itself, none much larger than `about_bytes`."""
+        rows = self.shape[0] if self.shape else 1
+        if not self.step or self.bytes <= about_bytes:
+            yield 0, self.shape
+            return
+        together = max(self.step, about_bytes // (self.bytes // rows) // self.step * self.step)
+        for first in range(0, rows, together):
+            yield first, (min(together, rows - first), *self.shape[1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from deploytk.artifact import Artifact
 from deploytk.base.errors import WeightsError
 from deploytk.weights import internlm2, matrices
 from deploytk.weights.config import Original, build_config, read_original
-from deploytk.weights.linears import GROUP, Files, Linear, copied, resized
+from deploytk.weights.linears import GROUP, Files, Linear, copied, resized, shared
+from deploytk.weights.mapped import MappedFiles
 from deploytk.weights.names import INTERNLM2, LLAMA, Family
 from deploytk.weights.value import Array, Dtype, ModelWeights, Source, Tensor
 
@@ -60,7 +61,11 @@ class _Workspace:
         name = f"{self.family.embeddings}.weight"
         stored = "tok_embeddings.weight" if self.files.is_ini else "tok_embeddings.0.weight"
         source = Source(self.files.directory / stored, 0) if self.files.is_ini or self.files.ranks == 1 else None
-        yield copied(name, self.files.dtype, (vocab, hidden), lambda: _embeddings_of(self.artifact, self.files), source)
+
+        def fill(out: Array, first: int) -> None:
+            _fill_embeddings(self.artifact, self.files, out.view(np.uint16), first)
+
+        yield Tensor(name, self.files.dtype, (vocab, hidden), fill, source, step=1)
 
     def _output(self) -> Iterator[Tensor]:
         hidden, vocab = self.artifact.hidden_size, self.artifact.vocab_size
@@ -69,10 +74,10 @@ class _Workspace:
         is_whole = self.files.is_ini or (self.files.ranks == 1 and not _is_output_transposed(self.artifact))
         source = Source(self.files.directory / stored, 0) if is_whole else None
 
-        def fill(out: Array) -> None:
-            _fill_output(self.artifact, self.files, out.view(np.uint16))
+        def fill(out: Array, first: int) -> None:
+            _fill_output(self.artifact, self.files, out.view(np.uint16), first)
 
-        yield Tensor(name, self.files.dtype, (vocab, hidden), fill, source)
+        yield Tensor(name, self.files.dtype, (vocab, hidden), fill, source, step=matrices.STRIPE)
 
     def _layer(self, index: int, *, dequantize: bool) -> Iterator[Tensor]:
         artifact, family = self.artifact, self.family
@@ -155,7 +160,8 @@ def open_workspace(artifact: Artifact, family: Family, names: Literal["own", "ll
     _refuse_unreadable(artifact)
     dtype: Dtype = "BF16" if artifact.weight_dtype == "bfloat16" else "F16"
     directory = artifact.root / "triton_models" / "weights"
-    files = Files(directory, artifact.tensor_parallel, artifact.config_format == "ini", dtype)
+    mapped = MappedFiles(most=2 * artifact.tensor_parallel)
+    files = Files(directory, artifact.tensor_parallel, artifact.config_format == "ini", dtype, mapped)
     original = read_original(artifact, lambda: _is_output_embedding(artifact, files))
     # InternLM2 is read as the Llama model that it equals, and merged as its own code wants it.
     is_internlm2 = family is INTERNLM2
@@ -210,14 +216,17 @@ def _refuse_output_bias(artifact: Artifact, files: Files) -> None:
             )
 
 
-def _embeddings_of(artifact: Artifact, files: Files) -> Array:
-    """The embedding, [vocabulary, hidden], as 16 bits each."""
-    hidden, vocab, ranks = artifact.hidden_size, artifact.vocab_size, files.ranks
-    padded = -(-vocab // ranks) * ranks
+def _fill_embeddings(artifact: Artifact, files: Files, out: Array, first: int) -> None:
+    """Put rows of the embedding, [vocabulary, hidden], into `out`, 16 bits each."""
+    hidden, ranks, rows = artifact.hidden_size, files.ranks, slice(first, first + len(out))
+    padded = -(-artifact.vocab_size // ranks) * ranks
     if files.is_ini:
-        return files.open("tok_embeddings.weight", np.uint16, padded, hidden)[:vocab]
-    parts = [files.open(f"tok_embeddings.{rank}.weight", np.uint16, padded, hidden // ranks) for rank in range(ranks)]
-    return parts[0][:vocab] if ranks == 1 else np.concatenate([part[:vocab] for part in parts], axis=1)
+        out[...] = files.open("tok_embeddings.weight", np.uint16, padded, hidden)[rows]
+        return
+    width = hidden // ranks
+    for rank in range(ranks):
+        part = files.open(f"tok_embeddings.{rank}.weight", np.uint16, padded, width)
+        out[:, rank * width : (rank + 1) * width] = part[rows]
 
 
 def _output_part(artifact: Artifact, files: Files, rank: int) -> Array:
@@ -232,16 +241,18 @@ def _output_part(artifact: Artifact, files: Files, rank: int) -> Array:
     return files.open(f"output.{rank}.weight", np.uint16, rows, hidden)
 
 
-def _fill_output(artifact: Artifact, files: Files, out: Array) -> None:
-    """Put the output, [vocabulary, hidden], into `out`, 16 bits each."""
+def _fill_output(artifact: Artifact, files: Files, out: Array, first: int) -> None:
+    """Put rows of the output, [vocabulary, hidden], into `out`, 16 bits each."""
     rows = -(-artifact.vocab_size // files.ranks)
     for rank in range(files.ranks):
-        target = out[rank * rows : (rank + 1) * rows]
-        part = _output_part(artifact, files, rank)[: len(target)]
+        wanted = shared(slice(rank * rows, (rank + 1) * rows), first, len(out))
+        if wanted.is_empty:
+            continue
+        part = _output_part(artifact, files, rank)[wanted.theirs]
         if _is_output_transposed(artifact):
-            matrices.transpose(part.T, target)
+            matrices.transpose(part.T, out[wanted.ours])
         else:
-            target[...] = part
+            out[wanted.ours] = part
 
 
 def _is_output_transposed(artifact: Artifact) -> bool:
@@ -250,15 +261,13 @@ def _is_output_transposed(artifact: Artifact) -> bool:
 
 
 def _is_output_embedding(artifact: Artifact, files: Files) -> bool:
-    """Whether output and embedding are the same; where they are not, the first row tells, and little is read."""
-    embedding = _embeddings_of(artifact, files)
-    if not np.array_equal(_output_part(artifact, files, 0)[0], embedding[0]):
-        return False
-    output: Array = np.empty(embedding.shape, np.uint16)
-    _fill_output(artifact, files, output)
-    return _are_equal(embedding, output)
-
-
-def _are_equal(first: Array, second: Array) -> bool:
-    step = max(1, _COMPARED_BYTES // max(1, first[0].nbytes))
-    return all(np.array_equal(first[i : i + step], second[i : i + step]) for i in range(0, len(first), step))
+    """Whether output and embedding are the same; where they are not, the first rows tell, and little is read."""
+    hidden, vocab = artifact.hidden_size, artifact.vocab_size
+    step = max(1, _COMPARED_BYTES // (2 * hidden) // matrices.STRIPE) * matrices.STRIPE
+    for first, count in ((0, 1), *((first, min(step, vocab - first)) for first in range(0, vocab, step))):
+        embedding, output = np.empty((count, hidden), np.uint16), np.empty((count, hidden), np.uint16)
+        _fill_embeddings(artifact, files, embedding, first)
+        _fill_output(artifact, files, output, first)
+        if not np.array_equal(embedding, output):
+            return False
+    return True
