@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -361,6 +362,7 @@ def test_a_file_that_shrinks_after_it_was_inspected_is_named_with_both_sizes(tmp
 
 def test_pickles_are_never_opened(tmp_path):
     root = Path(shutil.copytree(MODELS / "hf-fp16", tmp_path / "model"))
-    (root / "model.safetensors").rename(root / "pytorch_model.bin")
+    (root / "model.safetensors").unlink()
+    (root / "pytorch_model.bin").write_bytes(pickle.dumps({}))
 
     assert "is a pickle" in refused(root)
