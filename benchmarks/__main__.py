@@ -37,10 +37,6 @@ NEEDS = {
 }
 
 
-# Not in the short form: on a busy machine its stand-in for storage ends links (401) before all is read back.
-FULL_ONLY = ("openxlab_push",)
-
-
 def lacking(name: str) -> list[str]:
     return [need for need in NEEDS[name] if not is_here(need)]
 
@@ -53,7 +49,7 @@ def is_here(need: str) -> bool:
 
 
 def main() -> int:
-    names = words() or [name for name in NEEDS if not (IS_SHORT and name in FULL_ONLY)]
+    names = words() or list(NEEDS)
     ends: dict[str, int] = {}
     for name in names:
         missing = lacking(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles import make_bundle
@@ -43,6 +44,34 @@ def test_objects_that_are_others_are_found_out_again_and_again(git_hub: GitServe
     for _ in range(2):  # the second time nothing is to be sent
         with pytest.raises(ReleaseError, match="with other bytes than were sent"):
             _publish(bundle)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_an_address_that_has_run_out_before_it_is_read_is_asked_for_anew(
+    git_hub: GitServer, bundle: Bundle, status: int
+) -> None:
+    """Reading back takes longer than some servers' addresses hold: 60 s for giftless's."""
+
+    def run_out(item: dict[str, Any]) -> dict[str, Any]:
+        if "GET" not in git_hub.faults:
+            git_hub.faults["GET"] = [status]
+        return item
+
+    git_hub.lies_of_downloads = run_out
+
+    assert _publish(bundle).verified
+    assert git_hub.faults["GET"] == []
+
+
+def test_an_object_that_is_never_handed_out_is_asked_for_twice_only(git_hub: GitServer, bundle: Bundle) -> None:
+    def run_out(item: dict[str, Any]) -> dict[str, Any]:
+        git_hub.faults["GET"] = [401] * 8
+        return item
+
+    git_hub.lies_of_downloads = run_out
+
+    with pytest.raises(ReleaseError, match=r"says that it has .*, and answers 401 for it"):
+        _publish(bundle)
 
 
 @pytest.mark.parametrize("lie", ["size", "error", "no action"])

@@ -38,6 +38,11 @@ class Sent:
     sha256: str
     url: str
     headers: dict[str, str] = field(default_factory=dict, repr=False)  # for the origin of `url` alone
+    anew: Callable[[], Sent] | None = field(default=None, repr=False)  # asks where it is now, if addresses run out
+
+
+class _NotHandedOutError(ReleaseError):
+    """Whatever is said to be at an address, is not: another one may be good."""
 
 
 class Samples:
@@ -72,6 +77,14 @@ class Samples:
             yield client
 
     def _is_right(self, client: httpx.Client, file: Sent) -> bool:
+        try:
+            return self._is_there(client, file)
+        except _NotHandedOutError:
+            if file.anew is None:
+                raise
+            return self._is_there(client, file.anew())
+
+    def _is_there(self, client: httpx.Client, file: Sent) -> bool:
         try:
             return is_same(file.size, file_bytes(file.source), partial(self._fetch, client, file))
         except NoRangesError:
@@ -124,7 +137,7 @@ class Samples:
                     url = _joined(url, response.headers["Location"])
                     continue
                 if response.status_code not in (200, 206, *BUSY):
-                    raise ReleaseError(
+                    raise _NotHandedOutError(
                         f"{self._home.netloc} says that it has {file.path}, and answers {response.status_code} for it",
                         hint="run again; if it stays so, the hub loses data: tell its administrator",
                     )

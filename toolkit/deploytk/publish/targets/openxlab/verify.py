@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from deploytk.base.errors import ReleaseError
@@ -58,7 +59,10 @@ def _fetch_anew(git: Git, branch: str, commit: str) -> None:
 
 
 def _handed_out(git: Git, entries: Sequence[Entry]) -> list[Sent]:
-    """Where each LFS object is handed out; raises ReleaseError when one is not there, or with another size."""
+    """Where each LFS object is handed out; raises ReleaseError when one is not there, or with another size.
+
+    What a server says of where an object is may hold for a minute only; reading all samples back can take longer.
+    """
     large = {entry.oid: entry for entry in entries if entry.oid}
     found = []
     for asked, answered in batches(git, "download", list(large.values())):
@@ -80,4 +84,10 @@ def _sent(git: Git, entry: Entry, item: dict[str, Any]) -> Sent:
         pair = base64.b64encode(":".join(git.login).encode()).decode()
         headers["Authorization"] = f"Basic {pair}"
     assert entry.source is not None  # noqa: S101 (LFS objects are files)
-    return Sent(entry.path, entry.source, entry.size, str(entry.oid), action.url, headers)
+    anew = partial(_handed_out_now, git, entry)
+    return Sent(entry.path, entry.source, entry.size, str(entry.oid), action.url, headers, anew)
+
+
+def _handed_out_now(git: Git, entry: Entry) -> Sent:
+    [sent] = _handed_out(git, [entry])
+    return sent
