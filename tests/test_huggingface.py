@@ -21,7 +21,7 @@ from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import Release
 from deploytk.publish.release import publish_bundle
 from deploytk.publish.target import find_target
-from deploytk.publish.targets.huggingface import HuggingFace
+from deploytk.publish.targets.huggingface import HuggingFace, client
 from deploytk.publish.targets.huggingface.target import check_front_matter
 
 REPO = "me/tiny"
@@ -183,6 +183,20 @@ def test_a_fault_heals_and_there_is_still_one_commit(hub: Hub, bundle: Bundle, k
     assert len(hub.commits(REPO)) == 2
     assert len(hub.stored) == 1
     assert release.revision == hub.commits(REPO)[-1]["oid"]
+
+
+def test_a_commit_that_takes_its_time_is_asked_for_once(
+    hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub writes 3,000 small files for minutes; who gives up before it answers asks for the same again."""
+    monkeypatch.setattr(client, "_STALLED_S", 2.0)
+    monkeypatch.setattr(client, "_COMMITTED_S", 60.0)
+    hub.on["commit"] = lambda: time.sleep(4)
+
+    _publish(bundle)
+
+    assert _kinds(hub).count("commit") == 1
+    assert len(hub.commits(REPO)) == 2
 
 
 def test_retry_after_is_honoured(hub: Hub, bundle: Bundle) -> None:

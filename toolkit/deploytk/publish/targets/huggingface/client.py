@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -29,6 +30,9 @@ PATIENCE_S = 120.0
 """How long a hub that does not answer is asked again."""
 
 _STALLED_S = 120.0  # nothing sent or received; the client itself would wait for ever
+_COMMITTED_S = (
+    0.3  # more of that, for each file of a commit: hubs answer when all are in git, slow ones take 0.1 s each
+)
 _LONGEST_PAUSE_S = 8.0
 _MUCH_BYTES = 16 * 2**20  # more than waits in the buffers of a connection that is dead
 
@@ -194,7 +198,7 @@ class Client:
         """One commit on top of `head`; raises MovedError when it is no longer the newest or nobody knows."""
         title, _, body = message.partition("\n")
         try:
-            with warnings.catch_warnings():
+            with _answer_within(_STALLED_S + _COMMITTED_S * len(changes)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what the hub advises about the card
                 done = self.api.create_commit(
                     repo,
@@ -270,6 +274,18 @@ class Client:
 class _Api(HfApi):
     def _validate_yaml(self, *_arguments: Any, **_options: Any) -> None:
         """Nothing: `check_card` has asked before the upload; create_commit would ask again after it."""
+
+
+@contextmanager
+def _answer_within(seconds: float) -> Iterator[None]:
+    """An answer may take so long. Given up earlier, a commit lands all the same, and is asked for a second time."""
+    session = huggingface_hub.get_session()
+    before = session.timeout
+    session.timeout = (_STALLED_S, seconds, _STALLED_S, _STALLED_S)  # to connect, read, write, get a connection
+    try:
+        yield
+    finally:
+        session.timeout = before
 
 
 def _quiet() -> None:
