@@ -6,7 +6,8 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +41,7 @@ _OURS = (
     "fetch_model.py",
 )
 _WHY_NOT = "a bundle has its own by these names"
+_FLUSHED_AT_ONCE = 8
 
 
 def render_bundle(
@@ -84,8 +86,7 @@ def render_bundle(
             copied = 0 if options.is_passing else _link_model(sources, staging, progress)
             for path, source in sources.items() if options.is_passing else ():
                 _point_to(source, staging / path)
-            for path, content in (generated | {MANIFEST: manifest}).items():
-                _write(staging / path, content)
+            _write_all(staging, generated | {MANIFEST: manifest})
             _check_unchanged(before)
             _settle(staging)
     if options.license is None:
@@ -219,6 +220,13 @@ def _check_unchanged(before: dict[Path, tuple[int, int, int]]) -> None:
         if _mark(path) != mark:
             hint = "wait until it is written, then run again"
             raise BundleError(f"{path} changed while it was packaged", hint=hint)
+
+
+def _write_all(staging: Path, contents: Mapping[str, bytes]) -> None:
+    """Several at once: a disk flushes them together, in the time of one."""
+    with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as threads:
+        for written in [threads.submit(_write, staging / path, content) for path, content in contents.items()]:
+            written.result()
 
 
 def _write(path: Path, content: bytes) -> None:
