@@ -15,6 +15,7 @@ from bases import write_base
 from bundles import make_bundle
 from commands import run
 from conftest import MODELS
+from hf_hub import WRITER, hf_hub
 from test_signing import official, write_key
 
 pytest.importorskip("model_signing")
@@ -182,3 +183,21 @@ def test_a_repository_that_nobody_signed_is_none(hub: _Hub, key: Path) -> None:
 
     assert done.code == 1
     assert "hf:me/tiny@main has no signature" in done.stderr
+
+
+def test_what_is_published_and_signed_on_a_hub_verifies_there(
+    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle").path
+    with hf_hub(tmp_path / "hub") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        words = ["publish", str(bundle), "--target", "huggingface", "--repo", "me/tiny", "--sign", str(key)]
+        done = run(*words)
+        assert done.code == 0, done.stderr
+
+        done = run("verify", "hf:me/tiny", "--key", str(key.with_suffix(".pub")), "--json")
+
+        assert done.code == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout)["verified"] is True
