@@ -15,8 +15,8 @@ import pytest
 from meta_models import write_tensors
 
 from deploytk.artifact import read_artifact
-from deploytk.base.errors import ArtifactError, PlanError
-from deploytk.plan import PlanRequest, plan_serving
+from deploytk.base.errors import ArtifactError, PlanError, TrustError
+from deploytk.plan import PlanRequest, plan_serving, require_trusted_plan
 from deploytk.plan.kv import kv_bytes_per_token, state_bytes, window_tokens
 from deploytk.plan.memory import Memory
 from deploytk.plan.weights_size import weights_bytes
@@ -429,3 +429,34 @@ def test_experts_of_few_groups_grow_by_a_third_when_they_are_split_by_four(tmp_p
     linear = 128 * 3 * 768 * 2048 * (0.5 + 4 / 128)
     vocabulary = 2 * 128256 * 2048 * 2
     assert weights_bytes(artifact, "0.18.0", 4) == pytest.approx((linear * 8 / 6 + vocabulary) / 4, rel=1e-6)
+
+
+# What stops whoever loads a model, and not whoever plans.
+
+
+def test_a_plan_loads_nothing_and_is_made_of_a_model_whose_files_are_refused(tmp_path: Path) -> None:
+    config = LLAMA | {"num_hidden_layers": 2, "hidden_size": 512, "intermediate_size": 1024, "vocab_size": 1000}
+    _model(tmp_path, config, [])
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04" + bytes(5_000_000))
+    artifact = read_artifact(tmp_path)
+
+    plan = plan_serving(artifact, PlanRequest())
+
+    assert plan.lmdeploy == "0.18.0"
+    assert [problem.option for problem in artifact.errors] == ["--allow-pickle"]
+    with pytest.raises(ArtifactError, match=r"pytorch_model\.bin"):
+        artifact.require_usable()
+
+
+def test_a_plan_for_an_lmdeploy_that_asks_nobody_says_so_and_is_no_leave_to_start_it(tmp_path: Path) -> None:
+    named = {"auto_map": {"AutoConfig": "configuration_dbrx.DbrxConfig"}, "architectures": ["DbrxForCausalLM"]}
+    artifact = read_artifact(_model(tmp_path, LLAMA | named, [("model.embed_tokens.weight", "BF16", (128256, 4096))]))
+
+    plan = plan_serving(artifact, PlanRequest())
+
+    assert plan.lmdeploy == "0.7.3"
+    assert any("LMDeploy 0.7.3 runs the code that config.json names (auto_map): unasked" in note for note in plan.notes)
+    with pytest.raises(TrustError, match="runs unasked"):
+        require_trusted_plan(artifact, plan, is_trusted=False)
+    require_trusted_plan(artifact, plan, is_trusted=True)
