@@ -98,7 +98,7 @@ def _measured(root: Path, rounds: int) -> dict[str, object]:
     return {
         "median_s": {name: timing.median_s(of) for name, of in runs.items()},
         "largest_s": max(run.wall_s for run in runs["inspect"]),
-        "median_cpu_s": timing.median_cpu_s(runs["inspect"]),
+        "median_cpu_s": {name: timing.median_cpu_s(of) for name, of in runs.items()},
         "peak_rss_mib": max(run.peak_rss_mib for run in runs["inspect"]),
     }
 
@@ -119,7 +119,7 @@ def _of_shapes(rounds: int) -> dict[str, dict[str, object]]:
 
 def main() -> None:
     directories = [Path(word) for word in timing.words()]
-    rounds = 1 if timing.IS_SHORT else 5
+    rounds = 1 if timing.IS_SHORT else 3
     models = _of_directory(directories[0], rounds) if directories else _of_shapes(rounds)
     timing.report(
         claim="each below 1 s and 100 MiB",
