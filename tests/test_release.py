@@ -39,7 +39,7 @@ def test_the_notes_are_what_the_changelog_says_of_the_tag() -> None:
         ("v0.2.0", "0.2.0", CHANGELOG.replace(" - 2026-11-27", ""), "and a date"),
         ("v0.2.0", "0.2.0", CHANGELOG.replace("### Added\n\n- A thing.\n", ""), "says nothing of 0.2.0"),
         ("v0.2.0", "0.2.0", "", "'missing'"),
-        ("v0x2.0", "0x2.0", CHANGELOG.replace("0.2.0", "0.2.0x"), "has to be '0x2.0'"),
+        ("v0.2.0", "0.2.0", CHANGELOG.replace("0.2.0", "0x2.0"), "is '0x2.0 - 2026-11-27', it has to be '0.2.0'"),
     ],
 )
 def test_a_tag_that_may_not_be_released_is_refused(tag: str, version: str, changelog: str, words: str) -> None:
