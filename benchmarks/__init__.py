@@ -10,4 +10,4 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-sys.path.insert(0, str(ROOT / "tests"))  # its servers and small models
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]  # servers and small models, as the tests have them

@@ -45,6 +45,8 @@ server.bind = "127.0.0.1"
 server.port = {port}
 server.errorlog = "{root}/lighttpd.log"
 server.upload-dirs = ("{root}")
+# giftless knows no ranges; lighttpd would cut them out of what it hands on, and ends the connection before they come.
+server.range-requests = "disable"
 auth.backend = "plain"
 auth.backend.plain.userfile = "{root}/users"
 $HTTP["url"] !~ "/objects/storage/" {{
