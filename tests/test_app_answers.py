@@ -107,11 +107,16 @@ class House:
         raise AssertionError(f"{wanted} is not what {counted} says")
 
     async def is_free(self) -> None:
-        """Nobody is there, and who comes is served."""
+        """Nobody is there, who comes is served, and there is one place as before."""
         self.gateway.limits = LIMITS
         self.engine.may_answer.set()
         await self.until(running=0, waiting=0)
         assert (await self.ask().end()).status == 200
+        self.engine.may_answer.clear()
+        both = [self.ask(), self.ask()]
+        await self.until(running=1, waiting=1)
+        self.engine.may_answer.set()
+        assert [(await one.end()).status for one in both] == [200, 200]
 
 
 @contextlib.asynccontextmanager

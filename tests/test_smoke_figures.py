@@ -350,26 +350,26 @@ def test_weights_that_are_not_quantized_are_not_judged() -> None:
     assert (plain.status, plain.detail) == ("not run", "the model is not quantized")
 
 
-Samples = tuple[Sequence[int], Sequence[int]]  # ms, MiB
+Samples = tuple[Sequence[int], Sequence[float]]  # ms, MiB
 
 
 def _reported(samples: Samples, *, is_ours: bool = True, processes: int = 0) -> VramReport:
     """Of a GPU with 500 MiB in use and so many processes before, and 5500 MiB in use when all was done."""
     first = replace(GPU, used_bytes=500 * MIB, processes=tuple(GpuProcess(pid, None) for pid in range(processes)))
     ready = replace(GPU, used_bytes=5500 * MIB, reserved_bytes=600 * MIB)
-    track = Track(first, [1000 * MS + at * MS for at in samples[0]], [mib * MIB for mib in samples[1]])
+    track = Track(first, [1000 * MS + at * MS for at in samples[0]], [int(mib * MIB) for mib in samples[1]])
     return report_vram(Watched(ready, track, is_ours, None), parse_engine_log(""), None, ())
 
 
 def test_use_over_time_is_thinned_out_and_keeps_its_peak() -> None:
-    used = [500] * 1000
-    used[777] = 6000
+    used = [500.0] * 1000
+    used[777] = 6000.4
 
     sampling = _reported((range(0, 20_000, 20), used)).sampling
 
     assert sampling.samples == 1000
     assert len(sampling.series) == 200  # of every five one
-    assert (15.54, 6000.0) in sampling.series  # 777 x 20 ms
+    assert (15.54, 6000.4) in sampling.series  # 777 x 20 ms
     assert sampling.series[0] == (0.0, 500.0)
     assert sampling.max_gap_ms == 20
 

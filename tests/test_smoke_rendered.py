@@ -231,7 +231,8 @@ def test_memory_over_time_starts_left_ends_right_and_peaks_at_the_top(tmp_path: 
     assert set(texts) == {"6,000", "0", "0 s", "4 s"}
     assert texts["6,000"][0] + 8 * len("6,000") < x0  # beside the line, not in it
     assert texts["6,000"][1] == pytest.approx(y1, abs=12)
-    assert x2 - x0 > 0.8 * _width(picture)
+    assert 0.8 * _width(picture) < x2 - x0 < x2 < _width(picture)
+    assert all(0 < y < zero for _, y in points[1:])
     assert zero - y1 > 0.7 * _height(picture)
     assert texts["0 s"][1] > zero + 12  # below the line
     _lies_within(picture)
