@@ -59,13 +59,26 @@ def plant(root: Path, form: str, marker: Path, names: Sequence[str] = NAMES) -> 
         place.write_text(code)
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """One with every name in every form; of several Python takes the package, then the library."""
-    root = Path(shutil.copytree(MODELS / "hf-awq", tmp_path / "model"))
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with every name in every form, for all tests of this file; of several Python takes the package."""
+    place = tmp_path_factory.mktemp("everything")
+    shutil.copytree(MODELS / "hf-awq", place / "model")
     for form in FORMS:
-        plant(root, form, tmp_path / "marker")
-    return root
+        plant(place / "model", form, place / "marker")
+    return place
+
+
+@pytest.fixture
+def model(everything: Path, tmp_path: Path) -> Path:
+    """That model; what it runs would be in `marker` of the test as well."""
+    (tmp_path / "marker").symlink_to(everything / "marker")
+    return everything / "model"
+
+
+@pytest.fixture(scope="module")
+def api_bundle(everything: Path) -> Path:
+    return make_bundle(everything / "model", everything / "bundle", BundleOptions(name="tiny", app="api")).path
 
 
 @pytest.fixture
@@ -209,9 +222,11 @@ def test_preflight_runs_nothing_of_the_model(model: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("where", ["bundle", "elsewhere"])
-def test_the_published_app_runs_nothing_of_the_model(model: Path, tmp_path: Path, engine: Path, where: str) -> None:
+def test_the_published_app_runs_nothing_of_the_model(
+    model: Path, api_bundle: Path, tmp_path: Path, engine: Path, where: str
+) -> None:
     """Started as hubs do, with its own Python and every module that it imports."""
-    bundle = make_bundle(model, tmp_path / "bundle", BundleOptions(name="tiny", app="api")).path
+    bundle = api_bundle
     environment = {"PATH": f"{engine}:{os.environ['PATH']}"}
 
     with running_app(bundle, tmp_path / "log", environment, cwd=bundle if where == "bundle" else model) as app:
@@ -252,10 +267,10 @@ def _pythons() -> Iterator[str]:
     yield from found.values()
 
 
-@pytest.mark.parametrize("python", list(_pythons()), ids=lambda path: Path(path).name)
-@pytest.mark.parametrize("form", FORMS)
-def test_the_start_file_leaves_the_path_on_every_python(python: str, form: str, tmp_path: Path) -> None:
-    """The app itself is left out: it needs uvicorn, which is not there for every Python of this machine."""
+@pytest.fixture(scope="module", params=FORMS)
+def start_only(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with every name in one form, and an app that only starts: the real one needs uvicorn."""
+    tmp_path, form = tmp_path_factory.mktemp("start"), request.param
     bundle = tmp_path / "bundle"
     (bundle / "deploytk_app").mkdir(parents=True)
     shutil.copy(SHIPPED_APP / "start.py", bundle / "app.py")
@@ -269,24 +284,30 @@ def test_the_start_file_leaves_the_path_on_every_python(python: str, form: str, 
     (bundle / "deploytk_app" / "server.py").write_text(server)
     # Neither a library nor a cache in the room is taken for a module of it.
     (bundle / "deploytk_app" / f"relay{EXTENSION}").write_bytes(b"no library")
-    link = tmp_path / "link"
-    link.symlink_to(bundle)
+    (tmp_path / "link").symlink_to(bundle)
+    return tmp_path
+
+
+@pytest.mark.parametrize("python", list(_pythons()), ids=lambda path: Path(path).name)
+def test_the_start_file_leaves_the_path_on_every_python(python: str, start_only: Path) -> None:
+    bundle, link = start_only / "bundle", start_only / "link"
 
     for argv, cwd in (
         (["app.py"], bundle),
         ([str(bundle / "app.py")], bundle),
-        ([str(link / "app.py")], tmp_path),
-        (["bundle/app.py"], tmp_path),
+        ([str(link / "app.py")], start_only),
+        (["bundle/app.py"], start_only),
         (["-I", "app.py"], bundle),
     ):
         done = subprocess.run([python, *argv], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
         assert done.stdout.endswith(" []\n"), done.stderr
-        assert started(tmp_path) == []
+        assert started(start_only) == []
 
 
 def test_docker_build_takes_nothing_of_the_model(model: Path, tmp_path: Path) -> None:
     """Neither in the context that deploytk makes, nor by a name that the Dockerfile of a bundle has."""
+    model = Path(shutil.copytree(model, tmp_path / "model"))
     for path in ("wheels/evil.whl", "ca-certificate.crt", "lmdeploy-lock.txt", "source/deploytk/__init__.py"):
         (model / path).parent.mkdir(parents=True, exist_ok=True)
         (model / path).write_bytes(b"evil")
