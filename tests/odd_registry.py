@@ -50,6 +50,7 @@ class Odd(ThreadingHTTPServer):
         self.forgets_chunks = False
         self.lists_referrers = False  # by the API of OCI 1.1
         self.page_size = 100  # entries of such a list
+        self.knows_ranges = True
         self.range_adds = 0  # bytes that it claims to have beyond those that it has
         self.asked_adds = 0  # ... when it is asked how far an upload came
         self.is_shaky = False  # it answers 503 to every second chunk
@@ -131,6 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         wanted = self.headers.get("Range")
         self.server.ranges.append(wanted)
+        wanted = wanted if self.server.knows_ranges else None
         start, _, last = (wanted or "bytes=0-").removeprefix("bytes=").partition("-")
         rest = blob[int(start) : int(last) + 1 if last else None]
         if self.server.cuts and rest[self.server.cuts[0] :]:

@@ -245,3 +245,20 @@ def test_a_layout_with_blobs_cut_off_or_begun_too_long_is_made_right(plan: Image
 
     assert (first.read_bytes(), second.read_bytes()) == whole
     assert written == sum(map(len, whole))
+
+
+@pytest.mark.parametrize(("lie", "is_right"), [(None, True), ("the end damaged", False), ("cut off", False)])
+def test_what_a_registry_hands_out_as_a_whole_only_is_read_as_a_whole(
+    plan: ImagePlan, odd: Odd, monkeypatch: pytest.MonkeyPatch, lie: str | None, is_right: bool
+) -> None:
+    """The sample in the middle is too far in to be waited for: then the digest of all of it counts."""
+    monkeypatch.setattr("deploytk.image.registry.verify._MOST_SKIPPED_BYTES", 0)
+    odd.knows_ranges = False
+    if lie:
+        odd.shows["blob"] = lambda blob: _OTHER[lie](blob) if len(blob) > LARGE else blob
+
+    if is_right:
+        assert _push(plan, odd) > LARGE
+        return
+    with pytest.raises(ImageError, match="has other bytes under"):
+        _push(plan, odd)

@@ -182,14 +182,19 @@ def test_smoke_runs_nothing_of_the_model_and_neither_does_what_the_engine_starts
 
 BENCH = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from deploytk.base.import_path import leave_working_directory
 leave_working_directory()
 from deploytk.bench import make_matrix
 from deploytk.bench.engines import running_engine
 from deploytk.bench.matrix import expand
+from deploytk.hardware.catalogue import find_gpu
+from deploytk.plan import PlanRequest
 
-(deployment, *_), _ = expand([Path(".")], make_matrix({"engines": ("turbomind",), "kv": ("none",)}), "NVIDIA H200")
+matrix = make_matrix({"engines": ("turbomind",), "kv": ("none",)})
+here = (replace(find_gpu("H200"), is_here=True),)
+(deployment, *_), _ = expand([Path(".")], matrix, PlanRequest(here=here))
 with running_engine(deployment, 1, Path(sys.argv[1]), 60) as endpoint:
     print(endpoint.model)
 """
