@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bundles import make_bundle
 from conftest import MODELS
 from git_server import GitServer
 from lies import LIES
+from lying_server import Asked, lying, plain
 
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError
 from deploytk.base.progress import Silent
@@ -171,3 +173,23 @@ def test_an_object_that_was_sent_but_the_answer_lost_is_sent_once(git_hub: GitSe
     _publish(bundle)
 
     assert len(git_hub.stored) == len(set(git_hub.stored))
+
+
+def test_objects_that_are_handed_out_elsewhere_are_asked_for_without_the_token(
+    git_hub: GitServer, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(bundle)
+    monkeypatch.setenv("DEPLOYTK_CACHE_DIR", str(tmp_path / "another"))  # what was read back is not remembered
+    told: list[bytes] = []
+
+    def listen(asked: Asked, send: Callable[[bytes], None]) -> None:
+        told.append(asked.head.lower())
+        send(plain(b"x"))
+
+    with lying(listen) as storage:
+        git_hub.objects_at, git_hub.echoes_login = storage, False
+        with pytest.raises(ReleaseError, match="with other bytes than were sent"):
+            _publish(bundle)
+
+    assert any(head.startswith(b"get ") for head in told)
+    assert not any(b"authorization" in head or b"cookie" in head for head in told)
