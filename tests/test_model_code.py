@@ -217,12 +217,12 @@ def test_engines_of_bench_run_nothing_of_the_directory_that_it_is_started_in(
     assert started(tmp_path) == []
 
 
-def test_preflight_runs_nothing_of_the_model(model: Path, tmp_path: Path) -> None:
+def test_preflight_runs_nothing_of_the_model(model: Path, tmp_path: Path, hub_port: None) -> None:
     bundle = make_bundle(model, tmp_path / "bundle", BundleOptions(name="tiny"))
 
     done = deploytk(tmp_path, model, "preflight", str(bundle.path), "--json")
 
-    assert json.loads(done.stdout)["first_answer_s"] is not None, done.stderr
+    assert json.loads(done.stdout).get("first_answer_s") is not None, done.stdout + done.stderr
     assert started(tmp_path) == []
 
 

@@ -107,7 +107,8 @@ def counted(report: str, output: str) -> dict[str, Count]:
 
 
 def _file(case: ElementTree.Element) -> str:
-    return case.get("classname", "").split(".")[-1]
+    # A file that is skipped as a whole has its name where others have that of a test.
+    return (case.get("classname") or case.get("name", "")).split(".")[-1]
 
 
 def _of(case: ElementTree.Element) -> Count:
