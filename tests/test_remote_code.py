@@ -121,22 +121,25 @@ def test_from_0_13_on_lmdeploy_asks_first(version: str, asks: bool) -> None:
     assert lmdeploy.asks_before_remote_code(version) == asks
 
 
-ON_A_MODEL = (
-    "plan MODEL",
+STARTING_A_MODEL = (
     "serve MODEL --engine turbomind --port 0 --app api",
     "smoke MODEL --engine turbomind",
     "bench MODEL --engines turbomind -o OUT",
     "bench MODEL --engines cpu,pytorch -o OUT",
-    "package MODEL -o OUT",
-    "build MODEL -t a:1",
-    "publish MODEL --target local --repo OUT",
-    "publish MODEL --target local --repo OUT --plan",
 )
-ON_A_BUNDLE = (
+STARTING_A_BUNDLE = (
     "serve BUNDLE --engine turbomind --port 0",
     "smoke BUNDLE --engine turbomind",
     "preflight BUNDLE",
-    "build BUNDLE -t a:1",
+)
+# These run nothing of a model; its author is often the one who types them.
+HANDING_ON_A_MODEL = (
+    "package MODEL -o OUT",
+    "build MODEL -t a:1 --license mit",
+    "publish MODEL --target local --repo OUT --license mit",
+    "publish MODEL --target local --repo OUT --license mit --plan",
+)
+HANDING_ON_A_BUNDLE = (
     "publish BUNDLE --target local --repo OUT",
     "publish BUNDLE --target local --repo OUT --plan",
 )
@@ -154,7 +157,7 @@ def _refused(done: Done, why: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("line", ON_A_MODEL)
+@pytest.mark.parametrize("line", STARTING_A_MODEL)
 def test_a_model_whose_lmdeploy_runs_code_unasked_is_refused(
     old: Path, tmp_path: Path, line: str, lmdeploy_here: Callable[[str], Path]
 ) -> None:
@@ -166,7 +169,7 @@ def test_a_model_whose_lmdeploy_runs_code_unasked_is_refused(
     assert not asked.exists()
 
 
-@pytest.mark.parametrize("line", ON_A_MODEL[1:5])
+@pytest.mark.parametrize("line", STARTING_A_MODEL)
 @pytest.mark.parametrize("version", ["lmdeploy 0.12.3", ""])
 def test_a_model_for_a_new_lmdeploy_is_refused_where_an_old_or_unknown_one_is_installed(
     new: Path, tmp_path: Path, line: str, version: str, lmdeploy_here: Callable[[str], Path]
@@ -176,7 +179,9 @@ def test_a_model_for_a_new_lmdeploy_is_refused_where_an_old_or_unknown_one_is_in
     _refused(run(*_words(line, new, tmp_path)), "runs unasked the code that config.json of")
 
 
-@pytest.mark.parametrize("line", [line for line in ON_A_MODEL if "cpu" not in line])
+@pytest.mark.parametrize(
+    "line", ["plan MODEL", *HANDING_ON_A_MODEL, *(line for line in STARTING_A_MODEL if "cpu" not in line)]
+)
 def test_trusted_it_goes_on(old: Path, tmp_path: Path, line: str, lmdeploy_here: Callable[[str], Path]) -> None:
     """Each goes as far as it can without a GPU, Docker or a licence."""
     lmdeploy_here("lmdeploy 0.4.2")
@@ -193,7 +198,7 @@ def _trusted_bundle(model: Path, out: Path) -> Bundle:
     return make_bundle(model, out, request=PlanRequest(trust_remote_code=True))
 
 
-@pytest.mark.parametrize("line", ON_A_BUNDLE)
+@pytest.mark.parametrize("line", STARTING_A_BUNDLE)
 @pytest.mark.parametrize("kind", ["old", "new"])
 def test_that_somebody_trusted_a_model_is_not_taken_over_with_the_bundle(
     request: pytest.FixtureRequest, tmp_path: Path, line: str, kind: str, lmdeploy_here: Callable[[str], Path]
@@ -208,6 +213,40 @@ def test_that_somebody_trusted_a_model_is_not_taken_over_with_the_bundle(
 
     assert not (tmp_path / "out").exists()
     assert not asked.exists()
+
+
+@pytest.mark.parametrize("line", [line for line in HANDING_ON_A_MODEL if not line.startswith("build")])
+def test_what_runs_no_code_says_that_others_will(
+    old: Path, tmp_path: Path, line: str, lmdeploy_here: Callable[[str], Path]
+) -> None:
+    asked = lmdeploy_here("lmdeploy 0.4.2")
+
+    done = run(*_words(line, old, tmp_path))
+
+    assert done.code == 0, done.stderr
+    assert f"LMDeploy 0.4.2 runs unasked the code that {WORKSPACE_TOKENIZER} of" in done.stderr
+    assert "it runs wherever this is served" in done.stderr
+    assert not asked.exists()
+
+
+@pytest.mark.parametrize("line", HANDING_ON_A_BUNDLE)
+@pytest.mark.parametrize("kind", ["old", "new"])
+def test_what_hands_on_a_bundle_says_what_it_will_run(
+    request: pytest.FixtureRequest, tmp_path: Path, line: str, kind: str
+) -> None:
+    bundle = _trusted_bundle(request.getfixturevalue(kind), tmp_path / "bundle")
+
+    done = run(*_words(line, bundle.path, tmp_path))
+
+    assert done.code == 0, done.stderr
+    assert "it runs wherever this is served" in done.stderr
+
+
+def test_a_plan_is_an_answer_and_says_that_the_code_runs_unasked(old: Path) -> None:
+    done = run("plan", str(old))
+
+    assert done.code == 0, done.stderr
+    assert "names (auto_map): unasked" in " ".join(done.stdout.split())
 
 
 def test_a_trusted_bundle_is_published_and_read_back(new: Path, tmp_path: Path) -> None:
@@ -244,7 +283,10 @@ def test_code_that_came_into_a_bundle_later_is_seen(model_copy: ModelCopy, tmp_p
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        *((line, "names no code") for line in (ON_A_MODEL[0], *ON_A_MODEL[5:8], *ON_A_BUNDLE[2:5])),
+        *(
+            (line, "names no code")
+            for line in ("plan MODEL", *HANDING_ON_A_MODEL[:3], STARTING_A_BUNDLE[2], HANDING_ON_A_BUNDLE[0])
+        ),
         ("bench MODEL --engines cpu -o OUT", "no model here names code"),
         ("serve MODEL --engine cpu", "the CPU engine runs no code"),
         ("plan MODEL --engine cpu", "the CPU engine runs no code"),

@@ -1,6 +1,6 @@
 """Stage 3: Artifact + ServingPlan -> Bundle."""
 
-from deploytk.bundle.app_files import SHIPPED_APP, require_own_app, require_trusted_code
+from deploytk.bundle.app_files import SHIPPED_APP, code_of, require_own_app, require_trusted_code
 from deploytk.bundle.golden import bundle_place, golden_in, read_golden
 from deploytk.bundle.manifest import bundle_digest
 from deploytk.bundle.measured import measured_in, read_measured
@@ -36,6 +36,7 @@ __all__ = [
     "Measured",
     "bundle_digest",
     "bundle_place",
+    "code_of",
     "export_templates",
     "golden_in",
     "is_bundle",

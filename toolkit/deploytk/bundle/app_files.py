@@ -9,7 +9,7 @@ from deploytk import app
 from deploytk.artifact import names_code
 from deploytk.base.errors import BundleError
 from deploytk.bundle.value import ROOM, START, AppKind, Bundle
-from deploytk.plan import require_trust
+from deploytk.plan import code_that_runs, require_trust
 
 SHIPPED_APP = Path(app.__file__).parent
 
@@ -43,6 +43,12 @@ def require_trusted_code(bundle: Bundle, *, is_trusted: bool) -> None:
     plan = bundle.manifest.plan
     named = names_code(bundle.path)
     require_trust(named, plan.lmdeploy, str(bundle.path), is_trusted=is_trusted, asks=plan.trusts_remote_code)
+
+
+def code_of(bundle: Bundle) -> str:
+    """Which code of the model runs where `bundle` is served, in a sentence; "" for none."""
+    plan = bundle.manifest.plan
+    return code_that_runs(names_code(bundle.path), plan.lmdeploy, str(bundle.path), asks=plan.trusts_remote_code)
 
 
 def _content(path: Path) -> bytes | None:

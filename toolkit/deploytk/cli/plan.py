@@ -20,7 +20,7 @@ def plan(
     """Decide how a model is served and what VRAM that takes, before anything is deployed."""
     from deploytk.artifact import read_artifact
     from deploytk.artifact.remote import RemoteModel, outline_of
-    from deploytk.plan import plan_serving, require_trusted_plan
+    from deploytk.plan import plan_serving
 
     planning = planning.on_cpu() if engine == "cpu" else planning
     remote = RemoteModel.of(str(model), Session.settings.mirrors.models) if not model.exists() else None
@@ -31,7 +31,6 @@ def plan(
     if not artifact.remote_code:
         unused("trust_remote_code", because=f"{artifact.root} names no code (auto_map)")
     made = plan_serving(artifact, planning.request_here(engine, trusts_code=trust_remote_code))
-    require_trusted_plan(artifact, made, is_trusted=trust_remote_code)
     show(made, "show_plan")
     if made.fits is False:
         raise typer.Exit(3)

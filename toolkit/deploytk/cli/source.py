@@ -71,12 +71,13 @@ def package_model(
 ) -> Bundle:
     from deploytk.artifact import read_artifact
     from deploytk.bundle import render_bundle
-    from deploytk.plan import plan_serving, require_trusted_plan
+    from deploytk.plan import code_that_runs, plan_serving
 
     artifact = read_artifact(model, allows_pickles=allows_pickles)
     named = dataclasses.replace(request, model_name=options.name)
     plan = plan_serving(artifact, named)
-    require_trusted_plan(artifact, plan, is_trusted=request.trust_remote_code)
+    if not request.trust_remote_code:
+        _say_code(code_that_runs(artifact.remote_code, plan.lmdeploy, str(artifact.root)))
     return render_bundle(artifact, plan, options, output, Session.progress)
 
 
@@ -90,11 +91,11 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
     """
     from deploytk.bundle import (
         bundle_place,
+        code_of,
         is_bundle,
         read_bundle,
         require_own_app,
         require_taken_contents,
-        require_trusted_code,
     )
 
     if is_bundle(source):
@@ -106,7 +107,8 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
         if not packaging.allow_pickle:
             require_taken_contents(bundle)
         refuse_trust_in_no_code(source, bundle.manifest.plan.engine)
-        require_trusted_code(bundle, is_trusted=packaging.trust_remote_code)
+        if not packaging.trust_remote_code:
+            _say_code(code_of(bundle))
         return bundle
     refuse_trust(source)
     refuse_trust_in_no_code(source, request.serving_engine)
@@ -114,6 +116,12 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
     options = packaging.options(source, app)
     place = bundle_place(source, options.name)
     return package_model(source, request, options, place, allows_pickles=packaging.allow_pickle)
+
+
+def _say_code(why: str) -> None:
+    """Nothing is run to package, build or publish a model: whoever serves it is asked by `serve` and its like."""
+    if why:
+        Session.progress.note(f"{why}: read it first, it runs wherever this is served")
 
 
 def refuse_packaging(what: str, *more: str) -> None:

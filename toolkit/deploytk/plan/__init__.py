@@ -1,7 +1,7 @@
 """Stage 2: Artifact + wishes -> ServingPlan."""
 
 from deploytk.plan.measured import MeasuredOverhead, shape_of
-from deploytk.plan.remote_code import require_trust, require_trust_here, require_trusted_plan
+from deploytk.plan.remote_code import code_that_runs, require_trust, require_trust_here, require_trusted_plan
 from deploytk.plan.serving import extrapolation, plan_serving, step_tokens
 from deploytk.plan.speed import DecodeBound
 from deploytk.plan.value import MODEL_AT, PORT, Alternative, PlanRequest, ServingEngine, ServingPlan
@@ -15,6 +15,7 @@ __all__ = [
     "PlanRequest",
     "ServingEngine",
     "ServingPlan",
+    "code_that_runs",
     "extrapolation",
     "plan_serving",
     "require_trust",

@@ -20,16 +20,24 @@ def require_trust(
     `named` are the files that name code; `asks` says that the server is started with --trust-remote-code. The CPU
     engine, whose version is None, runs none.
     """
-    if is_trusted or not named or version is None:
-        return
+    why = code_that_runs(named, version, what, asks=asks)
+    if why and not is_trusted:
+        raise TrustError(why, hint=f"read that code, then say {FLAG}, or take a model without code")
+
+
+def code_that_runs(named: Sequence[str], version: str | None, what: str, *, asks: bool = False) -> str:
+    """Which code of the model LMDeploy `version` would run, in a sentence; "" for none."""
+    if not named or version is None:
+        return ""
     if asks:
-        raise _untrusted(f"{what} is to be served with {FLAG}, and {named[0]} names code")
-    if not lmdeploy.asks_before_remote_code(version):
-        raise _untrusted(f"LMDeploy {version} runs unasked the code that {named[0]} of {what} names (auto_map)")
+        return f"{what} is to be served with {FLAG}, and {named[0]} names code"
+    if lmdeploy.asks_before_remote_code(version):
+        return ""
+    return f"LMDeploy {version} runs unasked the code that {named[0]} of {what} names (auto_map)"
 
 
 def require_trusted_plan(artifact: Artifact, plan: ServingPlan, *, is_trusted: bool) -> None:
-    """The same for what is planned: a plan says what it would be, whoever prints or packages its command asks this."""
+    """The same for what is planned: a plan says what it would be, whoever starts it asks this."""
     require_trust(artifact.remote_code, plan.lmdeploy, str(artifact.root), is_trusted=is_trusted)
 
 
@@ -37,7 +45,3 @@ def require_trust_here(named: Sequence[str], what: str, *, is_trusted: bool) -> 
     """The same for the LMDeploy that is installed here, which is not always the one of a plan."""
     if named and not is_trusted:
         require_trust(named, lmdeploy.installed_version() or "of unknown version", what, is_trusted=False)
-
-
-def _untrusted(message: str) -> TrustError:
-    return TrustError(message, hint=f"read that code, then say {FLAG}, or take a model without code")
