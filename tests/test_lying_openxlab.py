@@ -20,7 +20,8 @@ from deploytk.bundle import Bundle
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import Release
 from deploytk.publish.release import publish_bundle
-from deploytk.publish.targets.openxlab import OpenXLab
+from deploytk.publish.targets.openxlab import OpenXLab, verify
+from deploytk.publish.targets.openxlab.git import Git
 
 REPO = "me/tiny"
 
@@ -125,6 +126,24 @@ def test_a_branch_that_stays_at_the_commit_before_is_found_out(
 
     with pytest.raises(DeployError, match=f"shows main at {first}"):
         _publish(make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "other"))
+
+
+def test_a_branch_that_hands_out_another_commit_than_it_lists_is_found_out(
+    git_hub: GitServer, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = verify.default_branch
+
+    def list_and_move(git: Git) -> tuple[str, str | None]:
+        found = listed(git)
+        author = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.com")
+        commit = _git(git_hub, *author, "commit-tree", "main^{tree}", "-m", "another with the same files")
+        _git(git_hub, "update-ref", "refs/heads/main", commit)
+        return found
+
+    monkeypatch.setattr(verify, "default_branch", list_and_move)
+
+    with pytest.raises(ReleaseError, match=r"hands out [0-9a-f]{40} as main, not"):
+        _publish(bundle)
 
 
 def test_another_branch_becoming_the_default_is_found_out(git_hub: GitServer, bundle: Bundle) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from bundles import make_bundle
@@ -18,7 +20,7 @@ from deploytk.bundle import Bundle
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import Release
 from deploytk.publish.release import publish_bundle
-from deploytk.publish.targets.openxlab import OpenXLab
+from deploytk.publish.targets.openxlab import OpenXLab, sdk_child
 from deploytk.publish.targets.openxlab.git import Git
 from deploytk.publish.targets.openxlab.lfs_upload import read_action
 from deploytk.publish.targets.openxlab.place import Account, check_server
@@ -197,3 +199,24 @@ def test_the_askpass_of_the_environment_is_not_asked(
     _publish(bundle)
 
     assert not asked.exists()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "GET"])
+@pytest.mark.parametrize("url", ["https://elsewhere.example/x", "http://hub.example/x", "https://hub.example:8443/x"])
+def test_openxlabs_own_package_takes_keys_to_no_server_that_they_are_not_for(method: str, url: str) -> None:
+    class Session:
+        sent: ClassVar[list[str]] = []
+
+        def send(self, request: Any, **_: Any) -> Any:
+            self.sent.append(request.url)
+            return SimpleNamespace(status_code=200)
+
+    requests = SimpleNamespace(Session=Session)
+    sdk_child._guard(requests, [("https", "hub.example", 443)], "https://oss.example")
+    headers = {"Authorization": "mine"}
+
+    Session().send(SimpleNamespace(method=method, url="https://hub.example/x", headers=headers))
+    with pytest.raises(sdk_child.AwayError, match="none of the servers"):
+        Session().send(SimpleNamespace(method=method, url=url, headers=headers))
+
+    assert Session.sent == ["https://hub.example/x"]
