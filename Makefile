@@ -11,7 +11,7 @@ demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 
 test: $(VENV)/.test ## The tests that need nothing but Python, the hostile ones (counted) among them
 	$(BIN)/python -m pytest -n auto --without-hostile
-	$(BIN)/python tools/hostile.py
+	$(BIN)/python tests/hostile.py
 	$(BIN)/python -m pytest -m engine
 
 test-all: test $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
@@ -19,7 +19,7 @@ test-all: test $(VENV)/.services ## ... and those with real services: Chromium, 
 	$(BIN)/python -m pytest -m docker
 
 hostile: $(VENV)/.test ## Every hostile suite (models, clients, servers, hubs), counted: three minutes on two cores
-	$(BIN)/python tools/hostile.py
+	$(BIN)/python tests/hostile.py
 
 audit: $(VENV)/.audit ## Known vulnerabilities of all that is locked, unsafe workflows; fails where no service can be asked
 	$(BIN)/python tools/audit.py

@@ -112,7 +112,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--without-hostile", action="store_true", help="Leave out what tools/hostile.py runs.")
+    parser.addoption("--without-hostile", action="store_true", help="Leave out what tests/hostile.py runs.")
     parser.addoption("--rewrite-golden", action="store_true", help="Rewrite the golden files from what is rendered.")
 
 

@@ -100,7 +100,7 @@ def known(**more: str) -> dict[str, str]:
 
 
 Count = Callable[[str, object], None]
-"""`record_property("inputs", n)`: how many a test has sent, for tools/hostile.py."""
+"""`record_property("inputs", n)`: how many a test has sent, for tests/hostile.py."""
 
 
 # Who has no key

@@ -89,7 +89,7 @@ def test_a_cell_of_a_bench_that_cannot_be_written_is_elsewhere(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     with pytest.raises(DeployError, match="it is in") as caught:
-        keep_cell(EVIDENCE, small_disk / "cell.jsonl")
+        keep_cell(EVIDENCE, Budget(), small_disk / "cell.jsonl")
 
     assert caught.value.exit_code == 1
     (kept,) = tmp_path.glob("*/cell.jsonl")

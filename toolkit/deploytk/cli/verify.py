@@ -31,11 +31,18 @@ def verify(
     """Say what is signed, by whom, and which file differs: 0 it is what was signed, 1 it is not."""
     from deploytk.signing import verifier_for
 
+    _require_there(source)
     verifier = verifier_for(signed.key, signed.identity, signed.issuer)
     found = _verify(source, verifier, signature)
     show(found, "show_verification")
     if not found.verified:
         raise typer.Exit(1)
+
+
+def _require_there(source: str) -> None:
+    """Raises UsageError for the path of a directory that is not there, before anything else is asked for."""
+    if source.startswith((".", "/")) and not Path(source).exists():
+        raise UsageError(f"{source} does not exist", hint="name a directory, an image, or hf:OWNER/NAME")
 
 
 def _verify(source: str, verifier: Verifier, signature: Path | None) -> Verification:
@@ -49,6 +56,4 @@ def _verify(source: str, verifier: Verifier, signature: Path | None) -> Verifica
     remote = RemoteModel.of(source, Session.settings.mirrors.models)
     if remote:
         return verify_remote(remote, verifier, Session.progress)
-    if source.startswith((".", "/")):
-        raise UsageError(f"{source} does not exist", hint="name a directory, an image, or hf:OWNER/NAME")
     return verify_image(source, verifier)

@@ -1,4 +1,4 @@
-"""Runs every hostile suite and counts: python tools/hostile.py
+"""Runs every hostile suite and counts: python tests/hostile.py
 
 A case is a test with one of its inputs. A test that sends many says how many (`record_property("inputs", ...)`), and
 what Hypothesis makes up is counted as well. Whatever is wrong fails the test that looks for it and is `broken`; of
@@ -99,7 +99,7 @@ def counted(report: str, output: str) -> dict[str, Count]:
     """What pytest's report in JUnit's form and Hypothesis' statistics say of every suite."""
     suites = {file: name for name, files in SUITES.items() for file in files}
     counts = dict.fromkeys(SUITES, Count())
-    for case in ElementTree.fromstring(report).iter("testcase"):  # noqa: S314 (our own)
+    for case in ElementTree.fromstring(report).iter("testcase"):
         counts[suites[_file(case)]] += _of(case)
     for file, made in _made_up(output).items():
         counts[suites[file]] += Count(inputs=made)
