@@ -14,7 +14,9 @@ from deploytk.base.yaml import load_yaml
 from deploytk.hardware.catalogue import MIB, find_gpu
 from deploytk.lmdeploy import overhead
 from deploytk.plan import PlanRequest, plan_serving
+from deploytk.plan.caveats import _of_this_machine
 from deploytk.plan.memory import Memory, PoolUnit, pool_unit, session_blocks
+from deploytk.plan.overhead import OverheadTerms
 from deploytk.plan.weights_size import weights_bytes
 
 # Of four heads on eight GPUs: 4 x 128 columns of keys and of values more, 4096 rows, 32 layers; an eighth on each.
@@ -154,3 +156,20 @@ def test_a_version_that_nobody_has_measured_is_planned_as_the_nearest_one(monkey
 @pytest.mark.parametrize("version", lmdeploy.VERSIONS)
 def test_every_version_has_an_overhead(version: str) -> None:
     assert 16 in {row["bits"] for row in lmdeploy.overhead_rows(version)}
+
+
+def test_what_is_there_before_the_pool_leaves_out_what_comes_after_it() -> None:
+    terms = OverheadTerms(context_bytes=7, gaps_bytes=5, warm_up_bytes=3, activations_bytes=2)
+
+    assert (terms.total_bytes, terms.before_pool_bytes) == (17, 12)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "which"),
+    [
+        (1, "planned for the H100 here (2 are shown)"),
+        (2, "the one with least to spare of the 2 H100 here (2 are shown)"),
+    ],
+)
+def test_the_gpu_of_this_machine_is_named_as_one_of_those_that_share(ranks: int, which: str) -> None:
+    assert which in _of_this_machine(find_gpu("H100"), ranks, 2)

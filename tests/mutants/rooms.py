@@ -37,7 +37,8 @@ class Room:
 ROOMS: Mapping[str, Room] = {
     "plan": Room(
         ("plan", "lmdeploy/flags.py", "lmdeploy/features.py"),
-        ("test_plan*.py", "test_lmdeploy.py", "test_advisories.py"),
+        ("test_plan*.py", "test_lmdeploy.py", "test_advisories.py", "test_public_models.py", "test_gpu.py",
+         "test_vram_cells.py", "test_smoke_gpu.py"),
     ),
     "weights": Room(("weights",), ("test_weights.py", "test_modernize.py", "test_workspace_settings.py")),
     "publish": Room(
