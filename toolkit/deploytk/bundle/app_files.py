@@ -9,7 +9,7 @@ from deploytk import app
 from deploytk.artifact import names_code
 from deploytk.base.errors import BundleError
 from deploytk.bundle.value import ROOM, START, AppKind, Bundle
-from deploytk.plan import code_that_runs, require_trust
+from deploytk.plan import code_that_runs, refuse_code
 
 SHIPPED_APP = Path(app.__file__).parent
 
@@ -40,9 +40,7 @@ def require_own_app(bundle: Bundle, template: Path | None) -> None:
 
 def require_trusted_code(bundle: Bundle, *, is_trusted: bool) -> None:
     """Raises TrustError when serving `bundle` as it is planned would run code of its model that nobody trusts."""
-    plan = bundle.manifest.plan
-    named = names_code(bundle.path)
-    require_trust(named, plan.lmdeploy, str(bundle.path), is_trusted=is_trusted, asks=plan.trusts_remote_code)
+    refuse_code(code_of(bundle), is_trusted=is_trusted)
 
 
 def code_of(bundle: Bundle) -> str:

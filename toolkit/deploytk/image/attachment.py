@@ -101,6 +101,15 @@ def fallback_tag(digest: str) -> str:
     return digest.replace(":", "-")
 
 
+def parsed(content: bytes) -> object:
+    """What a server or a layout holds as JSON; None for what is none."""
+    try:
+        value: object = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
 def described(manifest: object, subject_digest: str) -> tuple[str, str, tuple[tuple[str, str], ...]] | None:
     """Type, digest of the blob and annotations of a manifest that attaches one blob to it; None for any other."""
     try:

@@ -19,6 +19,7 @@ from deploytk.image.attachment import (
     described,
     descriptor_of,
     manifest_of,
+    parsed,
 )
 from deploytk.image.config import content_digest
 from deploytk.image.oci import blob_place, chosen_entry, entries_of, read_json
@@ -49,7 +50,7 @@ def attached_in_layout(directory: Path, name: str | None) -> Attached:
         digest = str(entry.get("digest"))
         if "artifactType" not in entry:
             continue
-        parts = described(_parsed(_blob(directory, digest)), subject.digest)
+        parts = described(parsed(_blob(directory, digest)), subject.digest)
         if parts:
             kind, blob, notes = parts
             found.append(Attachment(kind, _blob(directory, blob), notes, digest))
@@ -69,11 +70,3 @@ def _blob(directory: Path, digest: str) -> bytes:
     if content_digest(content) != digest:
         raise ImageError(f"{directory} is damaged: {digest[:19]} has another digest", hint=_DAMAGED)
     return content
-
-
-def _parsed(content: bytes) -> object:
-    try:
-        value: object = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    return value

@@ -1,7 +1,13 @@
 """Stage 2: Artifact + wishes -> ServingPlan."""
 
 from deploytk.plan.measured import MeasuredOverhead, shape_of
-from deploytk.plan.remote_code import code_that_runs, require_trust, require_trust_here, require_trusted_plan
+from deploytk.plan.remote_code import (
+    code_that_runs,
+    refuse_code,
+    require_trust,
+    require_trust_here,
+    require_trusted_plan,
+)
 from deploytk.plan.serving import extrapolation, plan_serving, step_tokens
 from deploytk.plan.speed import DecodeBound
 from deploytk.plan.value import MODEL_AT, PORT, Alternative, PlanRequest, ServingEngine, ServingPlan
@@ -18,6 +24,7 @@ __all__ = [
     "code_that_runs",
     "extrapolation",
     "plan_serving",
+    "refuse_code",
     "require_trust",
     "require_trust_here",
     "require_trusted_plan",

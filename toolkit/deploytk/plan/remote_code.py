@@ -12,21 +12,23 @@ from deploytk.plan.value import ServingPlan
 FLAG = "--trust-remote-code"
 
 
-def require_trust(
-    named: Sequence[str], version: str | None, what: str, *, is_trusted: bool, asks: bool = False
-) -> None:
-    """Raises TrustError when LMDeploy `version` would run code of the model `what` that nobody trusts.
+def require_trust(named: Sequence[str], version: str | None, what: str, *, is_trusted: bool) -> None:
+    """Raises TrustError when LMDeploy `version` would run code of the model `what` that nobody trusts."""
+    refuse_code(code_that_runs(named, version, what), is_trusted=is_trusted)
 
-    `named` are the files that name code; `asks` says that the server is started with --trust-remote-code. The CPU
-    engine, whose version is None, runs none.
-    """
-    why = code_that_runs(named, version, what, asks=asks)
+
+def refuse_code(why: str, *, is_trusted: bool) -> None:
+    """Raises TrustError for what `code_that_runs` says, unless somebody trusts it."""
     if why and not is_trusted:
         raise TrustError(why, hint=f"read that code, then say {FLAG}, or take a model without code")
 
 
 def code_that_runs(named: Sequence[str], version: str | None, what: str, *, asks: bool = False) -> str:
-    """Which code of the model LMDeploy `version` would run, in a sentence; "" for none."""
+    """Which code of the model `what` LMDeploy `version` would run, in a sentence; "" for none.
+
+    `named` are the files that name code; `asks` says that the server is started with --trust-remote-code. The CPU
+    engine, whose version is None, runs none.
+    """
     if not named or version is None:
         return ""
     if asks:

@@ -21,6 +21,7 @@ from deploytk.image.attachment import (
     descriptor_of,
     fallback_tag,
     manifest_of,
+    parsed,
 )
 from deploytk.image.config import MANIFEST_TYPE, content_digest
 from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES
@@ -55,7 +56,7 @@ def attached_in_registry(name: str) -> Attached:
         found = []
         for entry in _entries(connection, subject.digest)[:MOST]:
             digest = str(entry.get("digest"))
-            manifest = _parsed(_manifest(connection, digest))
+            manifest = parsed(_manifest(connection, digest))
             parts = described(manifest, subject.digest)
             if parts:
                 kind, blob, notes = parts
@@ -71,7 +72,7 @@ def _subject(connection: Connection, name: str) -> Subject:
     found = Subject(answer.content, answer.headers.get("Content-Type", MANIFEST_TYPE))
     if name.startswith("sha256:") and found.digest != name:
         raise ImageError(f"{connection.reference.host} has another manifest under {name[:19]}", hint=_DAMAGED)
-    if not isinstance(_parsed(found.manifest), dict):
+    if not isinstance(parsed(found.manifest), dict):
         raise ImageError(f"{connection.reference} is no image", hint="name a container image")
     return found
 
@@ -133,17 +134,9 @@ def _manifest(connection: Connection, digest: str) -> bytes:
 
 
 def _listed(content: bytes) -> list[dict[str, Any]]:
-    found = _parsed(content)
+    found = parsed(content)
     entries = found.get("manifests") if isinstance(found, dict) else None
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-
-
-def _parsed(content: bytes) -> object:
-    try:
-        value: object = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    return value
 
 
 def _push(connection: Connection, content: bytes, media_type: str) -> None:
