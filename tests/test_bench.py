@@ -23,6 +23,7 @@ from deploytk.bench import (
     Result,
     Row,
     best_report,
+    engines,
     make_matrix,
     parse_slo,
     read_matrix,
@@ -127,6 +128,9 @@ def test_the_whole_matrix_can_be_shared_among_gpus(tmp_path: Path, monkeypatch: 
     assert found.plan is not None
     assert (found.plan.tensor_parallel, found.plan.cache_max_entry_count) == (2, 0.25)
     assert found.name == "hf-fp16.turbomind.kv-none.tp2.pool0.25"
+    assert engines._environment(found)["NCCL_WIN_ENABLE"] == "0"
+    monkeypatch.setenv("NCCL_WIN_ENABLE", "1")
+    assert engines._environment(found)["NCCL_WIN_ENABLE"] == "1"  # the user's word counts
     assert "does not share a model among GPUs" in skipped[0].reason
 
 

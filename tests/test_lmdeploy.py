@@ -169,6 +169,7 @@ Feature = Callable[[str], object]
         (lmdeploy.reads_context_fmha, "0.0.14", "0.1.0", (True, False)),
         (lmdeploy.legacy_base, "0.9.2.post1", "0.10.0", ("nvidia/cuda:12.4.1-base-ubuntu22.04", None)),
         (lmdeploy.goes_with_gradio_6, "0.9.2.post1", "0.10.0", (False, True)),
+        (lmdeploy.registers_windows, "0.9.2.post1", "0.10.0", (False, True)),
         (lmdeploy.has_wheel_for_python_3_9, "0.10.2", "0.11.0", (True, False)),
         (lmdeploy.smallest_capability_for_fp8, "0.10.0", "0.10.1", (9.0, 7.0)),
         (lmdeploy.smallest_capability_for_fp8, "0.15.0", "0.16.0", (7.0, 9.0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,20 @@ def test_a_workspace_keeps_its_tensor_parallelism() -> None:
     assert plan_serving(artifact, PlanRequest()).tensor_parallel == 2
     with pytest.raises(PlanError, match=r"split for 2 GPU\(s\), 1 asked for"):
         plan_serving(artifact, PlanRequest(tensor_parallel=1))
+
+
+def test_gpus_that_share_a_model_are_kept_from_nccls_windows() -> None:
+    artifact = internlm_7b()
+
+    shared = plan_serving(artifact, PlanRequest(tensor_parallel=2))
+
+    assert shared.environment == (("NCCL_WIN_ENABLE", "0"),)
+    assert shared.command_line.startswith("NCCL_WIN_ENABLE=0 lmdeploy serve api_server ")
+    assert any("NCCL_WIN_ENABLE=0" in note for note in shared.notes)
+    alone = plan_serving(artifact, PlanRequest(tensor_parallel=1))
+    assert (alone.environment, alone.command_line) == ((), shlex.join(alone.argv))
+    by_pytorch = plan_serving(artifact, PlanRequest(tensor_parallel=2, serving_engine="pytorch"))
+    assert by_pytorch.environment == ()  # it has communicators of its own
 
 
 def test_a_broken_model_is_refused() -> None:

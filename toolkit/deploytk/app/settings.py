@@ -27,6 +27,7 @@ class EngineSettings:
     log: Path | None  # None: stderr
     ready_within_s: float = 1800.0
     fetch: tuple[str, ...] = ()  # the command that brings files which are not here
+    environment: tuple[tuple[str, str], ...] = ()  # for the engine, where ours says nothing else
 
     @classmethod
     def of(cls, bundle: Path, manifest: dict[str, Any]) -> EngineSettings:
@@ -51,7 +52,9 @@ class EngineSettings:
         own = Path(__file__).with_name("fetch_model.py")
         brings = (sys.executable, "-I", str(own)) if own.is_file() else ()
         fetch = tuple(shlex.split(os.environ.get("DEPLOYTK_FETCH") or "")) or brings
-        return cls(name, tuple(argv), bundle, files, Path(log).resolve() if log else None, ready_s, fetch)
+        needed = tuple((name, value) for name, value in plan.get("environment", ()))
+        log_path = Path(log).resolve() if log else None
+        return cls(name, tuple(argv), bundle, files, log_path, ready_s, fetch, needed)
 
     def find_problem(self) -> str:
         """Why the engine cannot run at all, '' when nothing speaks against it."""

@@ -29,11 +29,17 @@ def running_engine(deployment: Deployment, batch: int, log: Path, limit_s: float
     # Not where the user is: Python before 3.11 would import what lies there.
     with (
         tempfile.TemporaryDirectory(prefix="deploytk-") as empty,
-        running(argv, cwd=Path(empty), environment=python_environment(**dict(LOG_LEVEL)), log=log) as process,
+        running(argv, cwd=Path(empty), environment=_environment(deployment), log=log) as process,
     ):
         wait_until(lambda: _is_ready(url), process, log, limit_s, deployment.name)
         found = attach(url)
         yield Endpoint(url, found.model, deployment.engine, log, process.pid, None)
+
+
+def _environment(deployment: Deployment) -> dict[str, str]:
+    """Ours, and what the plan needs where ours says nothing else."""
+    needed = dict(deployment.plan.environment) if deployment.plan else {}
+    return {**needed, **python_environment(**dict(LOG_LEVEL))}
 
 
 def _command(deployment: Deployment, batch: int) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,7 @@ def _environment(template: Path | None) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"markdown": _markdown, "shell": shlex.join}
+    environment.filters |= {"markdown": _markdown}
     return environment
 
 

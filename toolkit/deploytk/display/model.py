@@ -8,7 +8,7 @@ from rich.text import Text
 
 from deploytk.base.json import plain, to_json
 from deploytk.base.terminal import console
-from deploytk.display.rows import amount, mib, plain_line, shell, show_notes, show_rows
+from deploytk.display.rows import amount, mib, plain_line, show_notes, show_rows
 
 if TYPE_CHECKING:
     from deploytk.artifact import Artifact
@@ -92,7 +92,7 @@ def show_plan(plan: ServingPlan) -> None:
         _show_alternatives(plan)
         return
     console().print("\nStart it with:", style="dim")
-    plain_line(shell(plan.argv))
+    plain_line(plan.command_line)
 
 
 def _gpu_rows(plan: ServingPlan) -> list[tuple[str, str]]:

@@ -87,12 +87,6 @@ def plain_line(text: str) -> None:
     console().print(Text(text), soft_wrap=True)
 
 
-def shell(argv: Iterable[str]) -> str:
-    from shlex import join
-
-    return join(argv)
-
-
 def amount(name: str, item: Any) -> str:
     if isinstance(item, Path):
         return str(item)

@@ -89,3 +89,8 @@ def smallest_capability_for_fp8(version: str) -> float:
     """What TurboMind's kernels for fp8 weights need: those for GPUs before Hopper came in 0.10.1, and 0.16.0 broke them
     (LMDeploy #3960, #4871)."""
     return 9.0 if not _is_from(version, "0.10.1") or version == "0.16.0" else 7.0
+
+
+def registers_windows(version: str) -> bool:
+    """What its GPUs send each other lies in symmetric windows where NCCL has them: v0.10.0 src/turbomind/comm/nccl."""
+    return _is_from(version, "0.10.0")

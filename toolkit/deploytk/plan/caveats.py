@@ -37,6 +37,8 @@ def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> 
                 f"use_logn_attn in config.ini has no flag: LMDeploy {version} answers without it, which differs "
                 f"from what was converted beyond {limit} tokens"
             )
+    if plan.needed_environment():
+        yield "NCCL_WIN_ENABLE=0, as without it GPUs that share a model gave wrong tokens and hung (NCCL 2.28.9)"
     if plan.session_len > artifact.session_len:
         yield f"the model was made for {artifact.session_len} tokens: answers beyond them may be poor"
     if plan.kv_policy != "none" and artifact.head_dim != 128:

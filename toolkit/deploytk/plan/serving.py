@@ -105,7 +105,8 @@ def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     trusts_code = request.trust_remote_code and bool(artifact.remote_code)
     argv, config_ini = plan.command(artifact, trusts_remote_code=trusts_code)
     notes = (*about_memory(artifact, plan, memory, len(request.here)), *about_model(artifact, plan, request))
-    return dataclasses.replace(plan, argv=argv, config_ini=config_ini, notes=notes)
+    environment = plan.needed_environment()
+    return dataclasses.replace(plan, argv=argv, config_ini=config_ini, environment=environment, notes=notes)
 
 
 def _engine(artifact: Artifact, request: PlanRequest) -> tuple[str, lmdeploy.LmdeployEngine]:

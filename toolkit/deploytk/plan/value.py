@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ MODEL_AT = 3
 PORT = 23333
 """LMDeploy's own default."""
 
+NO_WINDOWS = ("NCCL_WIN_ENABLE", "0")
 Command = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 """A command line, and what goes into config.ini instead where a version has no flag for it."""
 
@@ -78,12 +80,18 @@ class ServingPlan:
     largest_batch: int | None  # at session_len, on that GPU
     notes: tuple[str, ...]  # what a user should know, one sentence each
     alternatives: tuple[Alternative, ...]  # what would fit; () where the plan itself does, or nobody knows
+    environment: tuple[tuple[str, str], ...] = ()  # for the engine, where its user says nothing else
     decode_bound: DecodeBound | None = None  # None where the GPU's bandwidth or what is read is not known
 
     def at(self, model: str) -> ServingPlan:
         """The same plan for the same model at another path."""
         argv = (*self.argv[:MODEL_AT], model, *self.argv[MODEL_AT + 1 :])
         return dataclasses.replace(self, argv=argv)
+
+    @property
+    def command_line(self) -> str:
+        """What a shell takes: environment and command."""
+        return " ".join([*(f"{name}={value}" for name, value in self.environment), shlex.join(self.argv)])
 
     @property
     def trusts_remote_code(self) -> bool:
@@ -127,6 +135,15 @@ class ServingPlan:
         parts = [part for flag in flags.items() for part in flag]
         return (*start, *parts, *(("--trust-remote-code",) if trusts else ())), ()
 
+    def needed_environment(self) -> tuple[tuple[str, str], ...]:
+        """What the engine must be started with to be right.
+
+        Several ranks of TurboMind disagree when NCCL 2.27 or later reduces in the windows that LMDeploy registers:
+        wrong tokens, then one rank waits for ever (measured with LMDeploy 0.18.0 and NCCL 2.28.9 on two H100).
+        """
+        is_hit = self.engine == "turbomind" and self.tensor_parallel > 1
+        return (NO_WINDOWS,) if is_hit and lmdeploy.registers_windows(str(self.lmdeploy)) else ()
+
     def _settings(self) -> list[tuple[str, str]]:
         share = f"{self.cache_max_entry_count:.12f}".rstrip("0").rstrip(".")  # never 6.4e-05
         return [
@@ -150,6 +167,8 @@ class ServingPlan:
             raise ValueError("plan.argv is not the command that the plan itself means")
         if plan.config_ini != config_ini:
             raise ValueError("plan.config_ini is not what the plan itself means")
+        if plan.environment != plan.needed_environment():
+            raise ValueError("plan.environment is not what the plan itself means")
         return plan
 
     def _require_sense(self) -> None:
