@@ -44,7 +44,8 @@ def terms(cell: dict[str, Any], size: dict[str, int]) -> list[float]:
     is_w4 = cell["weights"] == "awq"
     unpacked = [2 * largest / MIB, size["layers"] * largest / 2 / MIB, 2 * size["vocab"] * size["hidden"] / MIB]
     before = [1.0, float(ranks > 1), *(unpacked if is_w4 else [0.0] * 3)]
-    after = [1.0, 2 * tokens * inner / MIB, tokens * size["hidden"] * (1 + 1 / ranks) / MIB]
+    exchange = [float(ranks > 1), float(ranks > 1 and not cell["nccl_windows"])]
+    after = [1.0, *exchange, 2 * tokens * inner / MIB, tokens * size["hidden"] * (1 + 1 / ranks) / MIB]
     return before + after
 
 

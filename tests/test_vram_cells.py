@@ -52,13 +52,15 @@ def predicted(cell: dict[str, Any]) -> Vram:
     served_by = (cell["lmdeploy"], "turbomind")
     memory = Memory.of(artifact_of(cell), served_by, cell["tp"], cell["kv"], find_gpu(cell["gpu"]))  # type: ignore[arg-type]
     step = min(cell["prefill"], cell["session_len"]) + cell["batch"]
+    if cell.get("nccl_windows"):  # as no plan lets them exchange: without NCCL's own buffers
+        memory = dataclasses.replace(memory, overhead=dataclasses.replace(memory.overhead, exchange_bytes=50 * MIB))
     memory = dataclasses.replace(memory, step_tokens=step)
     return memory.predict(memory.pool_bytes(cell["share"], cell["session_len"], cell["batch"]))
 
 
 def name_of(cell: dict[str, Any]) -> str:
     keys = ("gpu", "lmdeploy", "shape", "weights", "session_len", "batch", "kv", "tp", "prefill")
-    return "-".join(str(cell[key]) for key in keys)
+    return "-".join(str(cell[key]) for key in keys) + ("-windows" if cell.get("nccl_windows") else "")
 
 
 @pytest.mark.parametrize("cell", MEASURED["cells"], ids=name_of)

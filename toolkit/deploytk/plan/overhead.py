@@ -25,6 +25,7 @@ class OverheadTerms:
     unpacking_bytes: int = 0
     gaps_bytes: int = 0
     vocabulary_bytes: int = 0
+    exchange_bytes: int = 0
     warm_up_bytes: int = 0
     activations_bytes: int = 0
 
@@ -35,7 +36,7 @@ class OverheadTerms:
     @property
     def before_pool_bytes(self) -> int:
         """Of those that are there when the KV pool is sized."""
-        return self.total_bytes - self.warm_up_bytes - self.activations_bytes
+        return self.total_bytes - self.exchange_bytes - self.warm_up_bytes - self.activations_bytes
 
     def scaled(self, factor: float) -> OverheadTerms:
         return OverheadTerms(**{field.name: int(getattr(self, field.name) * factor) for field in fields(self)})
@@ -57,6 +58,7 @@ class Overhead:
     """The overhead of one model in one LMDeploy version, for any number of tokens in one step."""
 
     before_pool: OverheadTerms  # what is there when the KV pool is sized
+    exchange_bytes: int
     warm_up_bytes: int
     token_bytes: float  # activations of one token of a step
     loading_bytes: int  # above the weights while they load, at most
@@ -67,9 +69,8 @@ class Overhead:
     def terms(self, tokens: int) -> OverheadTerms:
         """Once the server answers that has had steps of `tokens` tokens."""
         known = {field.name: getattr(self.before_pool, field.name) for field in fields(OverheadTerms)}
-        return OverheadTerms(
-            **known | {"warm_up_bytes": self.warm_up_bytes, "activations_bytes": int(tokens * self.token_bytes)}
-        )
+        known |= {"exchange_bytes": self.exchange_bytes, "warm_up_bytes": self.warm_up_bytes}
+        return OverheadTerms(**known | {"activations_bytes": int(tokens * self.token_bytes)})
 
     def is_measured_on(self, gpu: Gpu) -> bool:
         return self.is_own or any(gpu.name.startswith(name) for name in self.ground.gpus)
@@ -82,6 +83,7 @@ class Overhead:
         return replace(
             self,
             before_pool=before,
+            exchange_bytes=int(self.exchange_bytes * later),
             warm_up_bytes=int(self.warm_up_bytes * later),
             token_bytes=self.token_bytes * later,
             loading_bytes=self.loading_bytes + max(0, before.total_bytes - self.before_pool.total_bytes),
@@ -97,7 +99,8 @@ def find_overhead(version: str, artifact: Artifact, ranks: int) -> Overhead:
     largest = 2 * artifact.hidden_size * inner  # numbers of gate and up of one layer, on one GPU
     vocabulary = 2 * artifact.vocab_size * artifact.hidden_size
     bits = min(row["bits"], 16)
-    copies = row.get("loading", 0) - (1 if artifact.tied_embeddings and row.get("loading", 0) == 2 else 0)
+    is_shared = artifact.tied_embeddings and row.get("loading", 0) == 2 and ranks == 1  # what is parted is copied
+    copies = row.get("loading", 0) - (1 if is_shared else 0)
     before_pool = OverheadTerms(
         context_bytes=row["context"] * MIB,
         ranks_bytes=row.get("ranks", 0) * MIB if ranks > 1 else 0,
@@ -109,6 +112,7 @@ def find_overhead(version: str, artifact: Artifact, ranks: int) -> Overhead:
     packed = artifact.tensors.linear_bytes / ranks if bits < 16 else 0
     return Overhead(
         before_pool=before_pool,
+        exchange_bytes=row.get("exchange", 0) * MIB if ranks > 1 else 0,
         warm_up_bytes=row["warm_up"] * MIB,
         token_bytes=2 * (row.get("inner", 0) * inner + row.get("hidden", 0) * artifact.hidden_size * parted),
         loading_bytes=before_pool.context_bytes
