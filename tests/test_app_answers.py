@@ -28,7 +28,7 @@ class Engine:
     def __init__(self) -> None:
         self.state, self.detail, self.model, self.restarts = "ready", "", "m", 0
         self.ready_after_s = 2.5
-        self.settings = SimpleNamespace(name="turbomind")
+        self.settings = SimpleNamespace(name="turbomind", features=())
         self.traffic = Traffic()
         self.port = 0
         self.asked = 0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deploytk.app.door import Door
+from deploytk.app.features import NAMES
 from deploytk.app.limits import Limits
 from deploytk.app.relay import RefusedError, parse_head, wrapped_error
 from deploytk.app.requests import check_request
@@ -25,7 +26,7 @@ def refusal(path: str = CHAT, **fields: Any) -> tuple[int, str] | None:
 
 def raw_refusal(body: bytes, path: str = CHAT) -> tuple[int, str] | None:
     try:
-        check_request(path, body, "m")
+        check_request(path, body, "m", "turbomind", NAMES)
     except RefusedError as error:
         return error.status, error.message
     return None
@@ -87,7 +88,13 @@ def test_what_clients_send_is_taken(fields: dict[str, Any]) -> None:
 
 def test_a_prompt_is_looked_at_where_it_is_asked_with() -> None:
     assert refusal("/v1/completions", messages=None) is None
-    assert refusal("/v1/completions", prompt="") == (400, "prompt: must be a text that is not empty")
+    assert refusal("/v1/completions", prompt="") == (
+        400,
+        "prompt: must be a text that is not empty, or a list of at most 64",
+    )
+    assert refusal("/v1/completions", prompt=["x"] * 64) is None
+    for prompt in ([], ["x"] * 65, ["x", ""], [1], [[1]]):
+        assert (refusal("/v1/completions", prompt=prompt) or (0,))[0] == 400
     assert refusal(prompt="") is None
     assert refusal(model="other") == (404, "the model 'other' does not exist; there is 'm'")
 
@@ -200,4 +207,8 @@ def test_errors_of_engines_come_in_one_shape(body: bytes, message: str, code: st
 
     assert wrapped_error(499, body) == expected
     assert wrapped_error(500, body)["error"]["type"] == "server_error"
-    assert wrapped_error(400, b'{"error": {"message": "own"}}') == {"error": {"message": "own"}}
+    own = b'{"error": {"message": "own", "code": "c", "param": "p"}}'
+    assert wrapped_error(400, own) == {"error": {"message": "own", "type": kind, "param": "p", "code": "c"}}
+    # LMDeploy's `code` is the status.
+    flat = b'{"message": "m", "type": "t", "code": 400, "param": null, "object": "error"}'
+    assert wrapped_error(400, flat) == {"error": {"message": "m", "type": kind, "param": None, "code": "t"}}

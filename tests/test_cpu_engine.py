@@ -141,14 +141,53 @@ def test_a_prompt_beyond_the_session_is_refused(client: OpenAI) -> None:
         b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}',
         b'{"messages": [{"role": "user", "content": "x"}], "temperature": "hot"}',
         b'{"messages": [{"role": "user", "content": "x"}], "n": 5}',
+        b'{"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}}',
+        b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]}',
+        b'{"messages": [{"role": "user", "content": "x"}], "repetition_penalty": 0}',
     ],
 )
 def test_wrong_requests_get_an_openai_error(client: OpenAI, body: bytes) -> None:
     url = f"{client.base_url}chat/completions"
     answer = httpx.post(url, content=body, headers={"Content-Type": "application/json"}, trust_env=False)
 
+    error = answer.json()["error"]
     assert answer.status_code == 400
-    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert error["type"] == "invalid_request_error"
+    # The field to blame, where the body is one that has fields.
+    assert (error["param"] or "") in error["message"]
+    assert bool(error["param"]) == (body not in (b"{", b"[]"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "nowhere", 404), ("GET", "chat/completions", 405), ("POST", "models", 405), ("GET", "models/other", 404)],
+)
+def test_every_path_refuses_in_the_shape_of_openai(client: OpenAI, method: str, path: str, status: int) -> None:
+    answer = httpx.request(method, f"{client.base_url}{path}", trust_env=False)
+
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_the_model_can_be_retrieved_and_has_an_age(client: OpenAI) -> None:
+    model = client.models.retrieve("tiny")
+
+    assert model == client.models.list().data[0]
+    assert abs(model.created - time.time()) < 3600
+
+
+def test_a_list_of_prompts_is_answered_one_by_one_streamed_and_whole(client: OpenAI) -> None:
+    prompts = [_raw(dialog["prompt"]) for dialog in DIALOGS[:3]]
+    asked: dict[str, Any] = {"model": "tiny", "prompt": prompts, "temperature": 0, "max_tokens": 100}
+
+    whole = client.completions.create(**asked)
+    streamed = ["", "", ""]
+    for chunk in client.completions.create(**asked, stream=True):
+        streamed[chunk.choices[0].index] += chunk.choices[0].text
+
+    assert [choice.text for choice in whole.choices] == streamed == [dialog["answer"] for dialog in DIALOGS[:3]]
+    alone = [client.completions.create(**{**asked, "prompt": prompt}).usage for prompt in prompts]
+    assert whole.usage.total_tokens == sum(usage.total_tokens for usage in alone)
 
 
 def test_a_client_that_goes_away_frees_the_engine(client: OpenAI) -> None:

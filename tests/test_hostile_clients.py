@@ -110,7 +110,8 @@ ENUMERATE = """
 import json, types
 from deploytk.app.page import make_page
 from deploytk.app.limits import Limits
-engine = types.SimpleNamespace(state="ready", model="", settings=types.SimpleNamespace(name="cpu"), detail="")
+settings = types.SimpleNamespace(name="cpu", features=())
+engine = types.SimpleNamespace(state="ready", model="", settings=settings, detail="")
 manifest = {"plan": {"session_len": 64}, "app": {"title": "", "examples": []}}
 waiting, found = list(make_page(manifest, types.SimpleNamespace(engine=engine, limits=Limits()))._page.routes), []
 while waiting:

@@ -24,7 +24,7 @@ OF_CHILDREN = (  # what deploytk tells the processes that it starts, and nobody 
 )
 
 
-@pytest.mark.parametrize("name", ["commands.md", "gpus.md", "overhead.md"])
+@pytest.mark.parametrize("name", ["commands.md", "gpus.md", "overhead.md", "api.md"])
 def test_the_generated_pages_are_current(name: str) -> None:
     page = (DOCS / "reference" / name).read_text(encoding="utf-8")
 

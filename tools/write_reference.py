@@ -3,6 +3,7 @@
     commands.md    every command and option, from the command line itself
     gpus.md        hardware/gpus.yaml
     overhead.md    lmdeploy/overhead.yaml; what its keys mean stands in the head of that file
+    api.md         what the API of which engine has: app/features.py and lmdeploy/api.py
 
 What others serve is docs/models.md, written by tools/read_lmdeploy. A test holds that these pages are current.
 """
@@ -19,6 +20,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from deploytk import lmdeploy
+from deploytk.app.features import CHAT, CPU, FEATURES, TEXT
+from deploytk.artifact import ToolFormat
 from deploytk.base.yaml import load_yaml
 from deploytk.cli import app
 from deploytk.cli import publish as publish_command
@@ -34,7 +38,12 @@ _VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 def pages() -> dict[str, str]:
     """Every page that is written, by the name of its file."""
-    return {"commands.md": commands_page(), "gpus.md": gpus_page(), "overhead.md": overhead_page()}
+    return {
+        "commands.md": commands_page(),
+        "gpus.md": gpus_page(),
+        "overhead.md": overhead_page(),
+        "api.md": api_page(),
+    }
 
 
 def commands_page() -> str:
@@ -76,6 +85,59 @@ def gpus_page() -> str:
             "",
         )
     )
+
+
+def api_page() -> str:
+    rows = [
+        (
+            feature.words,
+            " ".join(f"`{name}`" for name in feature.fields) or "`prompt`",
+            "chats" if feature.paths == (CHAT,) else "completions" if feature.paths == (TEXT,) else "both",
+            "yes" if feature.name in CPU else "no",
+            *(_since(feature.name, engine) for engine in ("turbomind", "pytorch")),
+        )
+        for feature in FEATURES
+    ]
+    return "\n".join(
+        (
+            "# What a request may ask for\n",
+            "Written by `make reference` from `app/features.py` and `lmdeploy/api.py`, which was read from LMDeploy's",
+            "sources. Text, `stream`, `stop`, `temperature`, `top_p`, `top_k`, `repetition_penalty`, `max_tokens` and",
+            "`max_completion_tokens` work everywhere, `stream_options` from LMDeploy 0.6.0 on. What an engine does not",
+            "have is refused with 400 and the name of the field in `param`: LMDeploy by itself takes many of them and",
+            "forgets them.\n",
+            *_table(("feature", "fields", "of", "CPU engine", "TurboMind", "PyTorch engine"), rows),
+            "\n## Tools\n",
+            "LMDeploy reads the calls of tools out of the text by a parser, `lmdeploy serve api_server",
+            "--tool-call-parser NAME`. `plan` names the one",
+            "that the model's chat template asks for; a model whose template has no tools, or writes them as no parser",
+            "of its LMDeploy reads them, is refused them. gpt-oss needs no flag.\n",
+            *_table(("how the template writes calls", "parser", "LMDeploy"), list(_parsers())),
+            "",
+        )
+    )
+
+
+def _since(feature: str, engine: lmdeploy.LmdeployEngine) -> str:
+    if feature in ("tools", "images"):
+        return "where the template has a parser" if feature == "tools" else "models of images"
+    if feature == "lmdeploy_fields":
+        return "passed on"
+    having = [version for version in lmdeploy.VERSIONS if feature in lmdeploy.api_features(version, engine)]
+    if not having:
+        return "no"
+    if having[-1] != lmdeploy.NEWEST:
+        return f"{having[0]} to {having[-1]}"
+    return "yes" if having[0] == lmdeploy.VERSIONS[0] else f"from {having[0]}"
+
+
+def _parsers() -> Iterator[tuple[str, str, str]]:
+    for written in get_args(ToolFormat):
+        names = [(one, lmdeploy.tool_call_parser(one, written, "")) for one in lmdeploy.VERSIONS]
+        for parser, group in itertools.groupby(names, key=lambda pair: pair[1]):
+            versions = [version for version, _ in group]
+            if parser:
+                yield written, f"`{parser}`", f"{versions[0]} to {versions[-1]}"
 
 
 def _bandwidth(row: dict[str, Any]) -> str:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .limits import Limits
+from .relay import error_body
 
 LARGEST_HEAD_BYTES = 32 * 1024
 GRACE_S = 5.0  # for the answer that says what was too slow
 DISCARDED_BYTES = 64 * 2**20  # of a body that is refused, before the connection is cut
-FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+FULL = json.dumps(error_body(503, "busy", "too many connections are open")).encode()
+FULL_HEAD = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(FULL)
+)
 
 
 class GuardedProtocol(H11Protocol):
@@ -119,18 +125,26 @@ class GuardedProtocol(H11Protocol):
         if idle:
             min(idle, key=lambda other: other._since_s).transport.abort()  # type: ignore[union-attr]
         else:
-            self.transport.write(FULL)
+            self.transport.write(FULL_HEAD + FULL)
             self.transport.close()
 
     def _is_idle(self) -> bool:
         has_answered = self.cycle is None or self.cycle.response_complete
         return not self.transport.is_closing() and (has_answered or self.conn.their_state is h11.SEND_BODY)
 
-    # What uvicorn would end with a traceback
+    # What uvicorn would answer in plain text, or end with a traceback
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
+            body = json.dumps(error_body(400, "bad_request", msg)).encode()
+            head = [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+            ]
+            for event in (h11.Response(status_code=400, headers=head), h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
+            self.transport.close()
         else:
             self.transport.abort()
         if self.cycle is not None and not self.cycle.response_complete:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from .gateway import IS_KNOWN, Gateway, Scope
@@ -34,7 +35,22 @@ class Door:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            await self._answer_whatever_happens(scope, receive, send)
+
+    async def _answer_whatever_happens(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A fault of ours gets an answer too, in the shape of all errors; the server logs it."""
+        is_answered = False
+
+        async def noted_send(message: dict[str, Any]) -> None:
+            nonlocal is_answered
+            is_answered = True
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, noted_send)
+        finally:
+            if not is_answered and isinstance(sys.exc_info()[1], Exception):
+                await send_refusal(send, RefusedError(500, "server_error", "the app failed at this request"))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""

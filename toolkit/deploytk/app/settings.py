@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .features import CPU
+
 MODEL_AT = 3  # where the model's path is in the command line
 # Where engines run, and the bundle from there. Python imports from the working directory in every process that an
 # engine starts with `-c` or `-m`: so it is one that holds no module. The way to the bundle is without names because
@@ -25,6 +27,7 @@ class EngineSettings:
     bundle: Path
     files: dict[str, int]  # path -> bytes of the model's files
     log: Path | None  # None: stderr
+    features: tuple[str, ...] = ()  # what it has beyond plain text: see features.py
     ready_within_s: float = 1800.0
     fetch: tuple[str, ...] = ()  # the command that brings files which are not here
     environment: tuple[tuple[str, str], ...] = ()  # for the engine, where ours says nothing else
@@ -54,7 +57,8 @@ class EngineSettings:
         fetch = tuple(shlex.split(os.environ.get("DEPLOYTK_FETCH") or "")) or brings
         needed = tuple((name, value) for name, value in plan.get("environment", ()))
         log_path = Path(log).resolve() if log else None
-        return cls(name, tuple(argv), bundle, files, log_path, ready_s, fetch, needed)
+        features = CPU if name == "cpu" else tuple(plan["features"])
+        return cls(name, tuple(argv), bundle, files, log_path, features, ready_s, fetch, needed)
 
     def find_problem(self) -> str:
         """Why the engine cannot run at all, '' when nothing speaks against it."""

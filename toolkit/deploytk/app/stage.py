@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Coroutine  # noqa: UP035 (Python 3.8 in old images)
 
-from .relay import Receive, RefusedError, Send, send_whole
+from .relay import Receive, RefusedError, Send, error_body, send_json, send_whole
 
 LOADING = Path(__file__).parent / "data" / "loading.html"
 LONGEST_PAGE_S = 24 * 3600.0  # what a browser keeps open to hear of news ends then
@@ -75,7 +75,8 @@ class Stage:
             await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-        call = asyncio.ensure_future(self._page(scope, receive, note))
+        asks = scope["method"] in ("GET", "HEAD")
+        call = asyncio.ensure_future(self._page(scope, receive, _in_our_shape(note) if asks else note))
         self._calls.add(call)
         try:
             await self._watch(call, begun)
@@ -104,3 +105,19 @@ class Stage:
             await asyncio.wait({call}, timeout=LONGEST_PAGE_S)
         elif not call.done():
             raise RefusedError(504, "timeout", f"no answer within {self._answer_within_s:.0f} s")
+
+
+def _in_our_shape(send: Send) -> Send:
+    """Errors of the page's server like those of every other path; what its own script posts stays as that reads it."""
+    refused = 0
+
+    async def translate(message: dict[str, Any]) -> None:
+        nonlocal refused
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            refused = message["status"]
+        elif not refused:
+            await send(message)
+        elif not message.get("more_body", False):
+            await send_json(send, refused, error_body(refused, "page_error", "the page has no answer to that"))
+
+    return translate

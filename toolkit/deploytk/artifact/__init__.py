@@ -1,6 +1,7 @@
 """Stage 1: model directory -> Artifact."""
 
 from deploytk.artifact.attention import Attention, CompressedAttention, LatentAttention
+from deploytk.artifact.chat_templates import ToolFormat, read_templates
 from deploytk.artifact.contents import refuse_contents
 from deploytk.artifact.read import read_artifact
 from deploytk.artifact.remote_code import names_code
@@ -19,9 +20,11 @@ __all__ = [
     "Problem",
     "Rope",
     "TensorSums",
+    "ToolFormat",
     "WeightFormat",
     "names_code",
     "read_artifact",
+    "read_templates",
     "refuse_contents",
     "security_problems",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploytk import lmdeploy
+from deploytk.artifact.chat_templates import tool_format
 from deploytk.artifact.configuration import Configuration, read_configuration
 from deploytk.artifact.dense import dense_parameters, dense_sums
 from deploytk.artifact.facts import model_facts, with_tensors
@@ -77,6 +78,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
         remote_code=names_code(root),
         files=_belonging(entries, shards),
         problems=(*shards.problems, *tokenizer.problems, *quantization.problems),
+        tool_format=tool_format(root),
     )
     problems = (
         *artifact.problems,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploytk.artifact.attention import Attention
+from deploytk.artifact.chat_templates import ToolFormat
 from deploytk.artifact.tensor_sums import TensorSums
 from deploytk.base.errors import ArtifactError
 from deploytk.lmdeploy import ModelFacts, VersionRange
@@ -84,6 +85,7 @@ class Artifact:
     remote_code: tuple[str, ...]  # files that name code (auto_map): see remote_code.py
     files: tuple[ModelFile, ...]  # what belongs to the model, sorted by path; leftovers are not in it
     problems: tuple[Problem, ...]
+    tool_format: ToolFormat | None = None  # how its chat template has calls of tools written
 
     @property
     def is_quantized(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from deploytk import lmdeploy
 from deploytk.artifact.attention import Attention, LatentAttention, read_latent
+from deploytk.artifact.chat_templates import named_tool_format
 from deploytk.artifact.remote_code import names_code
 from deploytk.artifact.text_formats import Reader, read_ini, read_json, read_yaml
 from deploytk.artifact.tokenizer import read_tokenizer
@@ -135,6 +136,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         remote_code=names_code(root),
         files=files,
         problems=problems,
+        tool_format=named_tool_format(chat_template),
     )
 
 

@@ -29,6 +29,8 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0  # 0: all
+    min_p: float = 0.0  # 0: all
+    repetition_penalty: float = 1.0  # 1: none
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignores_end: bool = False
@@ -140,9 +142,8 @@ class Generator:
             torch.manual_seed(sampling.seed)
         # So near zero the logits overflow; what would be chosen is the likeliest token anyway.
         is_greedy = sampling.temperature < _COLDEST or sampling.top_p < _COLDEST or sampling.top_k == 1
-        chosen = (
-            {} if is_greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-        )
+        names = ("temperature", "top_p", "top_k", *(("min_p",) if sampling.min_p else ()))
+        chosen = {} if is_greedy else {name: getattr(sampling, name) for name in names}
         # Without an end of its own a configuration takes the model's; no token is -1.
         ends = [-1] if sampling.ignores_end else sorted(self._loaded.end_ids)
         padding = self._loaded.tokenizer.pad_token_id or 0
@@ -151,7 +152,8 @@ class Generator:
             do_sample=not is_greedy,
             eos_token_id=ends,
             pad_token_id=padding,
-            **({} if is_greedy else chosen),
+            repetition_penalty=sampling.repetition_penalty,
+            **chosen,
         )
         longest = max(len(job.prompt) for job in jobs)
         device = self._loaded.model.device
@@ -169,7 +171,7 @@ class Generator:
 
 def _are_alike(first: Sampling, second: Sampling) -> bool:
     """Whether two requests can share a batch."""
-    names = ("temperature", "top_p", "top_k", "ignores_end")
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "ignores_end")
     return first.seed is second.seed is None and all(getattr(first, n) == getattr(second, n) for n in names)
 
 

@@ -5,6 +5,7 @@ written down with its source beside it. Nobody else compares versions.
 """
 
 from deploytk.lmdeploy.advisories import Advisory, Need, advisories, advisories_in, advisories_of
+from deploytk.lmdeploy.api import api_features, brings_tool_parser, tool_call_parser
 from deploytk.lmdeploy.chat_templates import chat_template_names
 from deploytk.lmdeploy.compatibility import compatibility, models_page
 from deploytk.lmdeploy.facts import NOT_QUANTIZED, ModelFacts, QuantizationFacts
@@ -72,8 +73,10 @@ __all__ = [
     "advisories_in",
     "advisories_of",
     "allocates_pool_in_slabs",
+    "api_features",
     "asks_before_remote_code",
     "block_tokens",
+    "brings_tool_parser",
     "chat_template_names",
     "compatibility",
     "default_pool",
@@ -104,6 +107,7 @@ __all__ = [
     "splits_vocabulary",
     "stored_kv_policy",
     "support",
+    "tool_call_parser",
     "versions_for_workspace",
     "wants_spare_block",
 ]

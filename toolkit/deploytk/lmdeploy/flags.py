@@ -38,6 +38,7 @@ _FLAGS = {
     "--enable-metrics": _Flag("0.9.2", "0.10.2"),
     "--disable-metrics": _Flag("0.11.0", NEWEST),
     "--generation-config": _Flag("0.15.0", NEWEST),
+    "--tool-call-parser": _Flag("0.7.2", NEWEST),
 }
 
 

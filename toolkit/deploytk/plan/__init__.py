@@ -10,7 +10,7 @@ from deploytk.plan.remote_code import (
 )
 from deploytk.plan.serving import extrapolation, plan_serving, step_tokens
 from deploytk.plan.speed import DecodeBound
-from deploytk.plan.value import MODEL_AT, PORT, Alternative, PlanRequest, ServingEngine, ServingPlan
+from deploytk.plan.value import MODEL_AT, PORT, Alternative, PlanRequest, ServingPlan
 
 __all__ = [
     "MODEL_AT",

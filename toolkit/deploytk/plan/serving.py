@@ -10,6 +10,7 @@ from deploytk.base.errors import PlanError, UsageError
 from deploytk.base.names import slug
 from deploytk.hardware.catalogue import Gpu, find_gpu
 from deploytk.plan.alternatives import find_alternatives
+from deploytk.plan.api import api_features
 from deploytk.plan.caveats import about_memory, about_model
 from deploytk.plan.kv import kv_bytes_per_token
 from deploytk.plan.measured import nearest, shape_of
@@ -100,6 +101,7 @@ def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         largest_batch=memory.largest_batch(session_len),
         notes=(),
         alternatives=(),
+        features=api_features(artifact, version, engine),
         decode_bound=decode_bound(artifact, memory, engine, ranks, session_len),
     )
     trusts_code = request.trust_remote_code and bool(artifact.remote_code)
@@ -277,5 +279,6 @@ def _on_cpu(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         largest_batch=None,
         notes=("the CPU engine is for previews: it answers the same, but slowly",),
         alternatives=(),
+        features=api_features(artifact, None, "cpu"),
     )
     return dataclasses.replace(plan, argv=plan.command(artifact)[0])

@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from dataclasses import dataclass
-from typing import Literal
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
 from deploytk.base.typed import typed
 from deploytk.hardware.catalogue import Gpu
+from deploytk.plan.api import ServingEngine, api_features, tool_call_parser
 from deploytk.plan.measured import MeasuredOverhead
 from deploytk.plan.memory import PREFILL, Vram
 from deploytk.plan.speed import DecodeBound
-
-ServingEngine = Literal["turbomind", "pytorch", "cpu"]
 
 MODEL_AT = 3
 """Where the model's path is in `ServingPlan.argv`."""
@@ -81,6 +79,7 @@ class ServingPlan:
     notes: tuple[str, ...]  # what a user should know, one sentence each
     alternatives: tuple[Alternative, ...]  # what would fit; () where the plan itself does, or nobody knows
     environment: tuple[tuple[str, str], ...] = ()  # for the engine, where its user says nothing else
+    features: tuple[str, ...] = ()  # what its API has beyond plain text: deploytk.app.features; of LMDeploy
     decode_bound: DecodeBound | None = None  # None where the GPU's bandwidth or what is read is not known
 
     def at(self, model: str) -> ServingPlan:
@@ -131,6 +130,9 @@ class ServingPlan:
             flags["--model-format"] = artifact.weight_format
         if self.kv_capacity_tokens < PREFILL and lmdeploy.has_flag(self.lmdeploy, "--max-prefill-token-num"):
             flags["--max-prefill-token-num"] = str(min(self.session_len, self.kv_capacity_tokens))
+        parser = tool_call_parser(artifact, self.lmdeploy)
+        if parser:
+            flags["--tool-call-parser"] = parser
         trusts = trusts_remote_code and lmdeploy.has_flag(self.lmdeploy, "--trust-remote-code")
         parts = [part for flag in flags.items() for part in flag]
         return (*start, *parts, *(("--trust-remote-code",) if trusts else ())), ()
@@ -165,6 +167,8 @@ class ServingPlan:
         argv, config_ini = plan.command(artifact, trusts_remote_code=plan.trusts_remote_code)
         if plan.argv != argv:
             raise ValueError("plan.argv is not the command that the plan itself means")
+        if plan.features != api_features(artifact, plan.lmdeploy, plan.engine):
+            raise ValueError("plan.features is not what its engine has")
         if plan.config_ini != config_ini:
             raise ValueError("plan.config_ini is not what the plan itself means")
         if plan.environment != plan.needed_environment():

@@ -14,52 +14,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deploytk.artifact import read_templates
 from deploytk.base.errors import EndpointError
 from deploytk.base.import_path import python_environment
-from deploytk.base.json import parse_json
 
 _CPU_S = 2
 _WITHIN_S = 20.0
 _MEMORY_BYTES = 2**30
 _LARGEST_PROMPT_BYTES = 2**20  # of one letter; a template adds some hundred bytes
-_LARGEST_FILE_BYTES = 2**24
 _TOO_MUCH, _TOO_LONG = 3, 4
 _CONVERSATION = [{"role": "user", "content": "1"}]
 
 
 def require_ending_template(root: Path) -> None:
     """Raises EndpointError when a chat template of the model does not end, or makes too much of too little."""
-    for template in _templates(root):
+    for template in read_templates(root):
         problem = _try(template)
         if problem:
             raise EndpointError(
                 f"the chat template of {root} {problem}", hint="correct the template: every server would hang in it"
             )
-
-
-def _templates(root: Path) -> list[str]:
-    """The templates that servers look for; those that cannot be read are for the server to refuse."""
-    found: list[object] = []
-    for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
-        content = _content(root / name)
-        if name.endswith(".jinja"):
-            found.append(content.decode("utf-8", "replace"))
-            continue
-        try:
-            value = parse_json(content)
-        except ValueError:
-            continue
-        own = value.get("chat_template") if isinstance(value, dict) else None
-        found += [one.get("template") for one in own if isinstance(one, dict)] if isinstance(own, list) else [own]
-    return [template for template in found if isinstance(template, str) and template]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_LARGEST_FILE_BYTES)
-    except OSError:
-        return b""
 
 
 def _try(template: str) -> str:

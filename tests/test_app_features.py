@@ -1,0 +1,294 @@
+"""What an engine does not have is refused with the name of the field, never ignored; the plan says who has what."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from apps import App, make_app, running_app
+from artifacts import internlm_7b
+
+from deploytk import lmdeploy
+from deploytk.app.door import Door
+from deploytk.app.features import CPU, FEATURES, NAMES, RENAMED, refuse_missing, renamed
+from deploytk.app.identity import Keys
+from deploytk.app.limits import Limits
+from deploytk.app.origins import Hosts
+from deploytk.app.relay import RefusedError
+from deploytk.artifact.chat_templates import tool_format
+from deploytk.base.errors import PlanError
+from deploytk.plan import PlanRequest, plan_serving
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def said(content: Any, role: str = "user", **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "x"}, {"role": role, "content": content, **more}]}
+
+
+# A request that asks for it -> the field that is to blame.
+ASKED = [
+    ("tools", CHAT, {"tools": [TOOL]}, "tools"),
+    ("tools", CHAT, {"tool_choice": "required"}, "tool_choice"),
+    ("tools", CHAT, {"tool_choice": {"type": "function"}}, "tool_choice"),
+    ("tools", CHAT, said(None, "assistant", tool_calls=[{}]), "messages.1.tool_calls"),
+    ("tools", CHAT, said("x", "tool"), "messages.1.role"),
+    ("response_format", CHAT, {"response_format": {"type": "json_object"}}, "response_format"),
+    ("logprobs", CHAT, {"logprobs": True}, "logprobs"),
+    ("logprobs", CHAT, {"top_logprobs": 2}, "top_logprobs"),
+    ("completion_logprobs", TEXT, {"logprobs": 2}, "logprobs"),
+    ("completion_logprobs", TEXT, {"logprobs": 0}, "logprobs"),  # those of the tokens that were chosen
+    ("choices", CHAT, {"n": 2}, "n"),
+    ("completion_choices", TEXT, {"n": 2}, "n"),
+    ("completion_choices", TEXT, {"best_of": 2}, "best_of"),
+    ("prompts", TEXT, {"prompt": ["a"]}, "prompt"),
+    ("streamed_prompts", TEXT, {"prompt": ["a", "b"], "stream": True}, "prompt"),
+    ("echo", TEXT, {"echo": True}, "echo"),
+    ("suffix", TEXT, {"suffix": "x"}, "suffix"),
+    ("images", CHAT, said([{"type": "text", "text": "x"}, {"type": "image_url"}]), "messages.1.content.1.type"),
+    ("speech", CHAT, said([{"type": "input_audio"}]), "messages.1.content.0.type"),
+    ("speech", CHAT, {"modalities": ["text", "audio"]}, "modalities"),
+    ("speech", CHAT, {"audio": {"voice": "x"}}, "audio"),
+    ("reasoning_effort", CHAT, {"reasoning_effort": "high"}, "reasoning_effort"),
+    ("seed", TEXT, {"seed": 0}, "seed"),
+    ("min_p", CHAT, {"min_p": 0.1}, "min_p"),
+    ("logit_bias", CHAT, {"logit_bias": {"1": 5}}, "logit_bias"),
+    ("penalties", CHAT, {"presence_penalty": 0.5}, "presence_penalty"),
+    ("penalties", TEXT, {"frequency_penalty": -0.5}, "frequency_penalty"),
+    ("lmdeploy_fields", TEXT, {"min_new_tokens": 3}, "min_new_tokens"),
+    ("lmdeploy_fields", CHAT, {"skip_special_tokens": False}, "skip_special_tokens"),
+    ("functions", CHAT, {"functions": [{"name": "f"}]}, "functions"),
+    ("prediction", CHAT, {"prediction": {"type": "content"}}, "prediction"),
+    ("web_search", CHAT, {"web_search_options": {}}, "web_search_options"),
+    ("verbosity", CHAT, {"verbosity": "low"}, "verbosity"),
+]  # fmt: skip
+
+
+def refused(path: str, fields: dict[str, Any], has: tuple[str, ...], engine: str = "turbomind") -> str | None:
+    try:
+        refuse_missing(path, fields, has, engine)
+    except RefusedError as error:
+        return f"{error.status} {error.code} {error.param}" if error.param in error.message else error.message
+    return None
+
+
+@pytest.mark.parametrize(("feature", "path", "fields", "param"), ASKED)
+def test_what_an_engine_has_not_is_refused_by_the_name_of_the_field(
+    feature: str, path: str, fields: dict[str, Any], param: str
+) -> None:
+    others = tuple(name for name in NAMES if name != feature)
+
+    assert refused(path, fields, others) == f"400 unsupported_parameter {param}"
+    assert refused(path, fields, NAMES) is None
+
+
+def test_every_feature_is_asked_for_here() -> None:
+    assert {feature for feature, *_ in ASKED} == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (CHAT, {name: None for feature in FEATURES for name in feature.fields}),
+        (CHAT, {"tools": [], "tool_choice": "auto", "n": 1, "logprobs": False, "response_format": {"type": "text"}}),
+        (CHAT, {"tool_choice": "none", "parallel_tool_calls": True, "modalities": ["text"], "logit_bias": {}}),
+        (CHAT, {"presence_penalty": 0.0, "frequency_penalty": 0, "user": "u", "metadata": {}, "store": False}),
+        (CHAT, {"echo": True, "suffix": "x", "best_of": 2, "prompt": ["a", "b"]}),  # no fields of a chat
+        (TEXT, {"tools": [TOOL], "messages": [{"role": "tool"}]}),  # none of a completion
+        (TEXT, {"n": 1, "best_of": 1, "echo": False, "suffix": "", "logprobs": None, "stream": True, "prompt": "a"}),
+        (CHAT, said([{"type": "text", "text": "x"}])),
+    ],
+)
+def test_fields_that_ask_for_nothing_are_taken(path: str, fields: dict[str, Any]) -> None:
+    assert refused(path, fields, (), "cpu") is None
+
+
+def test_a_field_goes_by_the_name_that_the_engine_knows() -> None:
+    asked = {"max_completion_tokens": 5, "max_tokens": 9, "n": 1}
+
+    assert renamed(asked, ("max_completion_tokens",)) == asked
+    assert renamed(asked, ()) == {"max_tokens": 5, "n": 1}
+    assert renamed({"max_tokens": 9, "max_completion_tokens": None}, ())["max_tokens"] == 9
+
+
+# Which engine has what
+
+
+def plan_of(version: str, **more: Any) -> Any:
+    pinned = dataclasses.replace(internlm_7b(architecture="LlamaForCausalLM"), **more)
+    support = dataclasses.replace(pinned.lmdeploy, pin=version, engine="turbomind")
+    return plan_serving(dataclasses.replace(pinned, lmdeploy=support), PlanRequest())
+
+
+@pytest.mark.parametrize(
+    ("version", "engine", "has", "has_not"),
+    [
+        ("0.2.6", "turbomind", "prompts", "logprobs choices response_format"),
+        ("0.4.0", "turbomind", "logprobs completion_logprobs", "choices response_format logit_bias"),
+        ("0.7.3", "pytorch", "response_format logit_bias", "logprobs completion_logprobs choices"),
+        ("0.10.1", "turbomind", "logprobs", "response_format reasoning_effort"),
+        ("0.12.3", "turbomind", "completion_logprobs response_format reasoning_effort", "choices"),
+        ("0.13.0", "turbomind", "logprobs", "completion_logprobs choices"),
+        ("0.15.0", "turbomind", "logprobs", "choices"),
+        ("0.18.0", "turbomind", "logprobs choices response_format prompts", "echo suffix completion_choices penalties"),
+        ("0.18.0", "pytorch", "logit_bias choices response_format", "logprobs streamed_prompts"),
+    ],
+)
+def test_each_lmdeploy_has_what_its_sources_have(version: str, engine: str, has: str, has_not: str) -> None:
+    found = set(lmdeploy.api_features(version, engine))  # type: ignore[arg-type]
+
+    assert found <= {*NAMES, *RENAMED}
+    assert found >= set(has.split())
+    assert not found & set(has_not.split())
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ('<tool_call>\\n{\\"name\\": <function-name>, \\"arguments\\": <args>}\\n</tool_call>', "qwen2d5"),
+        ('{"name": "f", "arguments": {}}</tool_call><tool_call> <think>', "qwen3"),
+        ("<tool_call>\n<function=f>\n<parameter=p>\n", "qwen3coder"),
+        ("<tool_call>{name}<arg_key>k</arg_key><arg_value>v</arg_value>", "glm47"),
+        ("<|action_start|><|plugin|>", "internlm"),
+        ('<|python_tag|> {"name": f, "parameters": d}', "llama3"),
+        ("<|tool_calls_section_begin|>", "kimi_k2"),
+        ("[TOOL_CALLS]", None),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", None),
+    ],
+)
+def test_a_template_tells_how_calls_are_written(template: str, expected: str | None, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    in_json = tool_format(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text(template)
+
+    assert (in_json, tool_format(tmp_path)) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    ("version", "tool_format", "parser"),
+    [
+        ("0.18.0", "qwen3", "qwen3"), ("0.18.0", "qwen2d5", "qwen2d5"), ("0.9.0", "qwen2d5", "qwen"),
+        ("0.7.1", "qwen2d5", None), ("0.12.1", "qwen3coder", None), ("0.12.2", "qwen3coder", "qwen3coder"),
+        ("0.17.0", "kimi_k2", None), ("0.18.0", None, None),
+    ],
+)  # fmt: skip
+def test_tools_work_where_a_parser_is_planned(version: str, tool_format: Any, parser: str | None) -> None:
+    plan = plan_of(version, tool_format=tool_format)
+
+    flag = plan.argv[plan.argv.index("--tool-call-parser") + 1] if "--tool-call-parser" in plan.argv else None
+    assert (flag, "tools" in plan.features) == (parser, parser is not None)
+
+
+def test_a_model_of_images_takes_them_and_the_cpu_engine_has_what_it_has() -> None:
+    assert "images" not in plan_of("0.18.0").features
+    assert "images" in plan_of("0.18.0", config={"vision_config": {}}).features
+    assert plan_serving(internlm_7b(), PlanRequest(serving_engine="cpu")).features == CPU
+    with pytest.raises(PlanError):
+        plan_of("0.18.0", heads=33, tensor_parallel=2)
+
+
+# Through the app
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    place = tmp_path_factory.mktemp("features")
+    with running_app(make_app(place), place / "app.log") as app:
+        app.wait("ready")
+        yield app
+
+
+def test_the_app_refuses_by_the_features_of_its_plan(app: App) -> None:
+    refused = app.chat(tools=[TOOL])
+    taken = app.chat(n=2, logprobs=True, response_format={"type": "json_object"})
+
+    assert (refused.status_code, taken.status_code) == (400, 200)
+    assert refused.json()["error"] == {
+        "message": "tools: the TurboMind engine of this model has no tools (function calls)",
+        "type": "invalid_request_error",
+        "param": "tools",
+        "code": "unsupported_parameter",
+    }
+
+
+def test_a_model_is_retrieved_by_its_name(app: App) -> None:
+    found, other = app.get("/v1/models/tiny"), app.get("/v1/models/own%2Fer")
+
+    assert found.json() == app.get("/v1/models").json()["data"][0]
+    assert (other.status_code, other.json()["error"]["param"]) == (404, "model")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/nowhere", b"", 404, "not_found"),
+        ("GET", "/v1/nowhere", b"", 404, "not_found"),
+        ("GET", CHAT, b"", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", b"", 405, "method_not_allowed"),
+        ("POST", "/v1/models/tiny", b"", 405, "method_not_allowed"),
+        ("POST", "/health", b"", 405, "method_not_allowed"),
+        ("POST", CHAT, b"x" * (2**22 + 1), 413, "too_large"),
+        ("POST", CHAT, b"{}", 400, "invalid_request_error"),
+    ],
+)
+def test_every_refusal_has_the_shape_of_openai(
+    app: App, method: str, path: str, body: bytes, status: int, code: str
+) -> None:
+    headers = {"content-type": "application/json"}
+    answer = httpx.request(method, app.url + path, content=body, headers=headers, trust_env=False)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert set(error) == {"message", "type", "param", "code"}
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+def test_what_is_no_http_is_told_so_in_the_same_shape(app: App) -> None:
+    raw = app_raw(app, b"GET / HTTP/1.1\r\nHost: localhost\r\nbad header\r\n\r\n")
+
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["error"]["code"] == "bad_request"
+
+
+def app_raw(app: App, data: bytes) -> bytes:
+    host, _, port = app.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(data)
+        parts = list(iter(lambda: connection.recv(65536), b""))
+    return b"".join(parts)
+
+
+def test_a_fault_of_the_app_is_an_answer_too() -> None:
+    class Broken:
+        is_ending = has_page = False
+
+        def shows_loading(self, _: str) -> bool:
+            return False
+
+        async def __call__(self, *_: object) -> None:
+            raise RuntimeError("a fault")
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    door = Door(Broken(), Keys(()), Hosts("", ()), Limits())  # type: ignore[arg-type]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+    with pytest.raises(RuntimeError):
+        asyncio.run(door(scope, receive, send))
+
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["error"]["type"] == "server_error"
