@@ -45,7 +45,7 @@ def _smoke(report: str = "report.json", *arguments: str) -> tuple[int, Any]:
 def _as_planned(machine: Machine, plan: Any, more_before_mib: float = 0, more_after_mib: float = 0) -> None:
     """The server takes what the plan says, and so much more."""
     terms = plan["vram"]["overhead"]
-    after = (terms["warm_up_bytes"] + terms["activations_bytes"]) / MIB
+    after = (terms["exchange_bytes"] + terms["warm_up_bytes"] + terms["activations_bytes"]) / MIB
     before = (plan["vram"]["weights_bytes"] + plan["vram"]["overhead_bytes"]) / MIB - after
     machine.takes(before + more_before_mib, after + more_after_mib)
 
