@@ -69,6 +69,7 @@ def test_a_source_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
         "smoke": ["--wait", "1s"],
     }
     needed |= {"build": ["-t", "a:1"], "publish": ["--target", "local"], "bench": ["-o", str(tmp_path / "r")]}
+    needed |= {"scale": ["--on", "ray", "-o", str(tmp_path / "s")]}
     words = [*name.split(), "-q", str(tmp_path / "file" / "nowhere"), *needed.get(name, [])]
     (tmp_path / "file").touch()
 

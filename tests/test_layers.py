@@ -17,7 +17,7 @@ PACKAGE = Path(deploytk.__file__).parent
 # A room imports only those before it, and itself.
 ORDER = """
     __init__ app base lmdeploy artifact hardware plan weights modernize bundle image signing publish cpu_engine serve
-    smoke bench preflight workflow doctor demo display cli __main__
+    smoke bench preflight scale workflow doctor demo display cli __main__
 """.split()
 
 OWNERS = {
@@ -35,6 +35,8 @@ OWNERS = {
     "torch": {"cpu_engine"},
     "transformers": {"cpu_engine"},
     "matplotlib": {"bench"},
+    "ray": {"scale/ray"},
+    "kubernetes": {"scale/kubernetes"},
 }
 
 

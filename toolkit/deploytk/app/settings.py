@@ -31,6 +31,7 @@ class EngineSettings:
     ready_within_s: float = 1800.0
     fetch: tuple[str, ...] = ()  # the command that brings files which are not here
     environment: tuple[tuple[str, str], ...] = ()  # for the engine, where ours says nothing else
+    is_supervised: bool = False  # who started the app starts it anew: it ends with its engine
 
     @classmethod
     def of(cls, bundle: Path, manifest: dict[str, Any]) -> EngineSettings:
@@ -58,7 +59,8 @@ class EngineSettings:
         needed = tuple((name, value) for name, value in plan.get("environment", ()))
         log_path = Path(log).resolve() if log else None
         features = CPU if name == "cpu" else tuple(plan["features"])
-        return cls(name, tuple(argv), bundle, files, log_path, features, ready_s, fetch, needed)
+        ends = os.environ.get("DEPLOYTK_ENDS_WITH_ENGINE") == "1"
+        return cls(name, tuple(argv), bundle, files, log_path, features, ready_s, fetch, needed, ends)
 
     def find_problem(self) -> str:
         """Why the engine cannot run at all, '' when nothing speaks against it."""

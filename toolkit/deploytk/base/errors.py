@@ -12,6 +12,7 @@
     |-- ReleaseError        1   a target refused or lost the upload
     |-- SignatureError      1   something is not signed, or not by whom it should be, or cannot be signed
     |-- EndpointError       1   a server did not start, stopped, or answers wrong
+    |-- ScaleError          1   a cluster refused a deployment, or it did not come up there
     `-- TryAgainError      75   nothing is wrong, but not now (locked, no capacity)
 
 The number is the exit code of the command. A budget that is exceeded (3) and a measurement that cannot be
@@ -74,6 +75,10 @@ class SignatureError(DeployError):
 
 
 class EndpointError(DeployError):
+    pass
+
+
+class ScaleError(DeployError):
     pass
 
 

@@ -10,6 +10,9 @@ LONGEST = 96  # characters, as hubs take names
 _MARK_CHARACTERS = 8
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
+LONGEST_LABEL = 63  # of a DNS label, RFC 1035
+_LABEL = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
 
 def slug(text: str) -> str:
     """`text` in letters, digits, dots, dashes and underscores of ASCII: Qwen2.5-7B stays, accents go.
@@ -26,6 +29,25 @@ def slug(text: str) -> str:
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_MARK_CHARACTERS]
     kept = kept[: LONGEST - _MARK_CHARACTERS - 1].strip("-._")
     return f"{kept or 'model'}-{mark}"
+
+
+def dns_label(text: str, room: int = 0) -> str:
+    """`text` as a DNS label (RFC 1035): Qwen2.5-7B is qwen2-5-7b, with `room` characters left for an ending.
+
+    Where something is cut off, or letters of other scripts are lost, a mark of the whole text follows.
+    """
+    longest = LONGEST_LABEL - room
+    plain = re.sub(r"[^a-z0-9]+", "-", slug(text).lower()).strip("-")
+    started = plain if plain[:1].isalpha() else f"m-{plain}".rstrip("-")
+    if len(started) <= longest:
+        return started
+    mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_MARK_CHARACTERS]
+    return f"{started[: longest - _MARK_CHARACTERS - 1].rstrip('-')}-{mark}"
+
+
+def is_dns_label(text: str) -> bool:
+    """Whether it can name a Service of Kubernetes, the strictest of all."""
+    return _LABEL.fullmatch(text) is not None
 
 
 def is_title(text: str) -> bool:

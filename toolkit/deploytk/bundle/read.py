@@ -68,23 +68,33 @@ def described_bundle(path: Path) -> Bundle:
 def _read_manifest(path: Path) -> Manifest:
     place = path / MANIFEST
     try:
-        found = parse_json(_content(place), has_unique_keys=True)
+        content = _content(place)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(
             f"{path} is no bundle: it has no {MANIFEST}", hint="make one with `deploytk package`"
         ) from error
     except (OSError, ValueError) as error:
         raise BundleError(f"{place} cannot be read: {one_line(str(error))}", hint=_AGAIN) from error
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """The manifest that these bytes are, of the bundle at `where`; BundleError for what deploytk would not write."""
+    damaged = f"{where}/{MANIFEST} cannot be read"
+    try:
+        found = parse_json(content, has_unique_keys=True)
+    except ValueError as error:
+        raise BundleError(f"{damaged}: {one_line(str(error))}", hint=_AGAIN) from error
     number = found.get("format") if isinstance(found, dict) else None
     if type(number) is int and 0 < number != FORMAT:
         hint = "use the deploytk that wrote it, or package the model again"
-        raise BundleError(f"{path} has format {number}, {FORMAT} expected", hint=hint)
+        raise BundleError(f"{where} has format {number}, {FORMAT} expected", hint=hint)
     try:
         if number != FORMAT or isinstance(number, bool):
             raise ValueError("it is not a bundle's manifest")
         return manifest_in(found)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{place} cannot be read: {one_line(str(error))}", hint=_AGAIN) from error
+        raise BundleError(f"{damaged}: {one_line(str(error))}", hint=_AGAIN) from error
 
 
 def _content(place: Path) -> bytes:

@@ -107,8 +107,8 @@ def _is_from_file(context: Any, option: Any) -> bool:
 
 
 def _as_ours(message: str) -> str:
-    """Errors begin small and end without a full stop."""
-    words = message.replace("Value error, ", "").rstrip(".")
+    """Errors begin small, end without a full stop and are one line."""
+    words = " ".join(message.replace("Value error, ", "").split()).rstrip(".")
     return f"{words[:1].lower()}{words[1:]}"
 
 

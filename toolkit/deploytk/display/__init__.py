@@ -13,6 +13,7 @@ from deploytk.display.model import (
     show_plan,
 )
 from deploytk.display.release import show_preflight, show_release, show_release_plan
+from deploytk.display.scale import show_scaled
 from deploytk.display.signing import show_verification
 from deploytk.display.workflow import show_summary
 
@@ -34,6 +35,7 @@ __all__ = [
     "show_release",
     "show_release_plan",
     "show_report",
+    "show_scaled",
     "show_summary",
     "show_verification",
 ]

@@ -117,7 +117,11 @@ def created() -> str:
 
 def start_period_s(bundle: Bundle, weights: WeightsMode) -> int:
     """How long a container may take until it is ready, in whole minutes: what loading the weights takes at worst."""
-    weights_bytes = sum(file.size for file in bundle.files if file.kind == "weights")
+    return start_budget_s(sum(file.size for file in bundle.files if file.kind == "weights"), weights)
+
+
+def start_budget_s(weights_bytes: int, weights: WeightsMode) -> int:
+    """The same for that many bytes of weights."""
     return 60 * math.ceil((_START_S + weights_bytes / _READ_BYTES_PER_S[weights]) / 60)
 
 

@@ -21,7 +21,7 @@ from deploytk.base.files import disk_errors, locked
 from deploytk.base.net import describe
 from deploytk.base.retry import BUSY
 from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, read_file
-from deploytk.image.reference import Reference, parse_reference
+from deploytk.image.reference import Reference, digest_or_tag
 from deploytk.image.registry.connection import Connection, asked_s
 from deploytk.image.registry.logins import find_login
 from deploytk.image.value import Base, Read
@@ -47,8 +47,8 @@ class _Blob:
 
 
 def read_registry(name: str) -> Base:
-    """The image HOST/NAME:TAG (for linux/amd64); raises ImageError when it cannot be had."""
-    reference = parse_reference(name)
+    """The image HOST/NAME:TAG or HOST/NAME@DIGEST (for linux/amd64); raises ImageError when it cannot be had."""
+    reference = digest_or_tag(name)
     with _connect(reference) as connection:
         accept = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
         answer = connection.ask("GET", f"{connection.root}/manifests/{reference.tag}", (200,), headers=accept)

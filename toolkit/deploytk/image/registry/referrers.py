@@ -64,6 +64,13 @@ def attached_in_registry(name: str) -> Attached:
     return Attached(subject, tuple(found))
 
 
+def digest_in_registry(name: str) -> str:
+    """Of the manifest that HOST/NAME:TAG names now."""
+    reference = digest_or_tag(name)
+    with Connection(reference, find_login(reference.host, is_destination=False)) as connection:
+        return _subject(connection, reference.tag).digest
+
+
 def _subject(connection: Connection, name: str) -> Subject:
     answer = connection.ask("GET", f"{connection.root}/manifests/{name}", (200, 404), headers=_ACCEPTED)
     if answer.status_code == 404:

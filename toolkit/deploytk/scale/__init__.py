@@ -1,0 +1,19 @@
+"""Beside the stages: Bundle or Image -> several replicas, on a cluster or on a platform that runs images."""
+
+from deploytk.scale.platforms import PLATFORMS, Platform
+from deploytk.scale.prepare import prepared
+from deploytk.scale.wishes import Replicas, Wishes, kubernetes_name, node_list, share_of
+from deploytk.scale.write import Scaled, write_files
+
+__all__ = [
+    "PLATFORMS",
+    "Platform",
+    "Replicas",
+    "Scaled",
+    "Wishes",
+    "kubernetes_name",
+    "node_list",
+    "prepared",
+    "share_of",
+    "write_files",
+]
