@@ -58,6 +58,7 @@ def internlm_7b(*, is_w4: bool = False, architecture: str = "InternLMForCausalLM
         lmdeploy=lmdeploy.support(facts),
         facts=facts,
         config={},
+        quantized_by=None,
         remote_code=(),
         files=(),
         problems=(),

@@ -66,6 +66,7 @@ def test_a_source_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
     needed = {
         "package": ["-o", str(tmp_path / "b")],
         "modernize": ["-o", str(tmp_path / "m")],
+        "quantize": ["-o", str(tmp_path / "q")],
         "smoke": ["--wait", "1s"],
     }
     needed |= {"build": ["-t", "a:1"], "publish": ["--target", "local"], "bench": ["-o", str(tmp_path / "r")]}

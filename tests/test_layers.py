@@ -16,8 +16,8 @@ PACKAGE = Path(deploytk.__file__).parent
 
 # A room imports only those before it, and itself.
 ORDER = """
-    __init__ app base lmdeploy artifact hardware plan weights modernize bundle image signing publish cpu_engine serve
-    smoke bench preflight scale workflow doctor demo display cli __main__
+    __init__ app base lmdeploy artifact hardware plan weights modernize bundle image signing publish cpu_engine
+    quantize serve smoke bench preflight scale workflow doctor demo display cli __main__
 """.split()
 
 OWNERS = {
@@ -32,8 +32,10 @@ OWNERS = {
     "modelscope_hub": {"publish/targets/modelscope"},
     "typer": {"cli"},
     "rich": {"base", "display"},
-    "torch": {"cpu_engine"},
-    "transformers": {"cpu_engine"},
+    "torch": {"cpu_engine", "quantize/engines", "quantize/measuring"},
+    "transformers": {"cpu_engine", "quantize/engines"},
+    "lmdeploy": {"quantize/engines"},
+    "auto_round": {"quantize/engines"},
     "matplotlib": {"bench"},
     "ray": {"scale/ray"},
     "kubernetes": {"scale/kubernetes"},
@@ -116,7 +118,7 @@ def test_a_target_is_imported_by_its_own_folder_alone() -> None:
 
 # Where the word is none for a target: a layout of model directories, an engine of the bench, a mirror, a program.
 NO_TARGETS = {
-    "huggingface": set("artifact base bench bundle cpu_engine demo doctor modernize plan weights".split()),
+    "huggingface": set("artifact base bench bundle cpu_engine demo doctor modernize plan quantize weights".split()),
     "modelscope": {"preflight"},
     "openxlab": {"preflight"},
 }
@@ -140,7 +142,11 @@ def test_a_targets_name_appears_in_its_own_folder_alone() -> None:
 
 def test_lmdeploys_versions_are_compared_in_its_own_room() -> None:
     """A version elsewhere is a text to print; what follows from it is a named feature of deploytk.lmdeploy."""
-    other_software = {"__init__", "publish/targets/openxlab/sdk"}  # deploytk's own version, openxlab's
+    other_software = {
+        "__init__",
+        "publish/targets/openxlab/sdk",
+        "quantize/tools",
+    }  # deploytk's own, openxlab's, AutoRound's
     breaches = [
         f"{module}:{node.lineno}"
         for module, tree in _modules()

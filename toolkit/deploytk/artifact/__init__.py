@@ -3,21 +3,39 @@
 from deploytk.artifact.attention import Attention, CompressedAttention, LatentAttention
 from deploytk.artifact.chat_templates import ToolFormat, read_templates
 from deploytk.artifact.contents import refuse_contents
+from deploytk.artifact.quantized_by import FORMAT as RECORD_FORMAT
+from deploytk.artifact.quantized_by import RECORD
 from deploytk.artifact.read import read_artifact
 from deploytk.artifact.remote_code import names_code
 from deploytk.artifact.security import security_problems
 from deploytk.artifact.tensor_sums import TensorSums
-from deploytk.artifact.value import Artifact, KvPolicy, Layout, ModelFile, Problem, Rope, WeightFormat
+from deploytk.artifact.value import (
+    Artifact,
+    CalibrationData,
+    KvPolicy,
+    Layout,
+    ModelFile,
+    Problem,
+    QuantizationCost,
+    QuantizedBy,
+    Rope,
+    WeightFormat,
+)
 
 __all__ = [
+    "RECORD",
+    "RECORD_FORMAT",
     "Artifact",
     "Attention",
+    "CalibrationData",
     "CompressedAttention",
     "KvPolicy",
     "LatentAttention",
     "Layout",
     "ModelFile",
     "Problem",
+    "QuantizationCost",
+    "QuantizedBy",
     "Rope",
     "TensorSums",
     "ToolFormat",

@@ -75,6 +75,7 @@ def read_huggingface(root: Path, entries: Sequence[FileEntry]) -> Artifact:
         lmdeploy=lmdeploy.support(facts),
         facts=facts,
         config=configuration.top,
+        quantized_by=None,
         remote_code=names_code(root),
         files=_belonging(entries, shards),
         problems=(*shards.problems, *tokenizer.problems, *quantization.problems),

@@ -12,6 +12,7 @@ from deploytk.artifact.contents import content_problems
 from deploytk.artifact.huggingface import read_huggingface
 from deploytk.artifact.hygiene import find_problems
 from deploytk.artifact.problems import printable
+from deploytk.artifact.quantized_by import read_quantized_by
 from deploytk.artifact.remote_code import remote_code_problems
 from deploytk.artifact.security import security_problems
 from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
@@ -48,6 +49,7 @@ def _read(root: Path, *, allows_pickles: bool) -> Artifact:
     else:
         refuse_adapter(root)
         raise _no_model(root, entries)
+    quantized_by, record_problems = read_quantized_by(root)
     found = (
         *artifact.problems,
         *find_problems(root, entries, artifact.files),
@@ -56,10 +58,11 @@ def _read(root: Path, *, allows_pickles: bool) -> Artifact:
         *remote_code_problems(root, artifact.remote_code),
         *adapter_problems(root, entries),
         *security_problems(artifact, artifact.lmdeploy.pin),
+        *record_problems,
     )
     problems = [replace(one, message=printable(one.message), hint=printable(one.hint)) for one in found]
     problems.sort(key=lambda problem: _LEVELS.index(problem.level))
-    return replace(artifact, problems=tuple(problems))
+    return replace(artifact, quantized_by=quantized_by, problems=tuple(problems))
 
 
 # What a model of another kind has instead of config.json.

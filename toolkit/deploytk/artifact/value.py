@@ -48,6 +48,52 @@ class Rope:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationData:
+    """The texts that a quantizer looked at; none where it looked at the weights alone."""
+
+    name: str  # "deploytk" for the set that ships with it, a file's name, "none"
+    digest: str | None  # "sha256:..." over the texts, a line each
+    windows: int
+    window_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationCost:
+    """The model before and after, on the same text that it was not calibrated with. Says nothing about long answers."""
+
+    text: str  # "deploytk" for the one that ships with it, a file's name
+    digest: str
+    windows: int
+    window_tokens: int
+    perplexity_before: float
+    perplexity_after: float
+    kl_mean: float  # of the next token's distribution after from the one before, nats
+    top1_agreement: float  # share of places where both find the same token likeliest
+    golden: int  # prompts with known answers
+    golden_before: int  # of them answered right
+    golden_after: int
+
+    @property
+    def perplexity_increase(self) -> float:
+        """In percent."""
+        return 100 * (self.perplexity_after / self.perplexity_before - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedBy:
+    """Who made 4 bits of a model, from what, and what it cost."""
+
+    method: Literal["awq", "autoround"]
+    tool: str  # "lmdeploy", "auto-round"
+    tool_version: str
+    deploytk: str
+    arguments: tuple[str, ...]  # what was asked of the tool: "search-scale", "iters 200"
+    source_dtype: Literal["float16", "bfloat16", "float32"]
+    calibration: CalibrationData
+    cost: QuantizationCost | None  # None: not measured
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A model directory, as found on disk. Nothing in it is guessed: None means that it does not say."""
 
@@ -82,6 +128,7 @@ class Artifact:
     lmdeploy: VersionRange  # what can serve it
     facts: ModelFacts | None  # of a Hugging Face directory: what decides that, for another choice of engines
     config: dict[str, object]  # the parsed config file, for what has no field here
+    quantized_by: QuantizedBy | None  # where `deploytk quantize` has made it
     remote_code: tuple[str, ...]  # files that name code (auto_map): see remote_code.py
     files: tuple[ModelFile, ...]  # what belongs to the model, sorted by path; leftovers are not in it
     problems: tuple[Problem, ...]

@@ -133,6 +133,7 @@ def read_workspace(root: Path, path: Path, entries: Sequence[FileEntry]) -> Arti
         lmdeploy=versions,
         facts=None,
         config=config.values,
+        quantized_by=None,
         remote_code=names_code(root),
         files=files,
         problems=problems,

@@ -7,6 +7,7 @@
     |-- PlanError           1   no serving engine can run this model as asked
     |-- TrustError          1   code of a model would run, and nobody said that it may
     |-- WeightsError        1   weight files cannot be read back
+    |-- QuantizeError       1   a model cannot be quantized, or what a quantizer wrote cannot be served
     |-- BundleError         1   a bundle cannot be written or no longer matches its manifest
     |-- ImageError          1   a container image cannot be built
     |-- ReleaseError        1   a target refused or lost the upload
@@ -55,6 +56,10 @@ class TrustError(DeployError):
 
 
 class WeightsError(DeployError):
+    pass
+
+
+class QuantizeError(DeployError):
     pass
 
 

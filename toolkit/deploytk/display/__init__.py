@@ -12,6 +12,7 @@ from deploytk.display.model import (
     show_json,
     show_plan,
 )
+from deploytk.display.quantized import show_quantized
 from deploytk.display.release import show_preflight, show_release, show_release_plan
 from deploytk.display.scale import show_scaled
 from deploytk.display.signing import show_verification
@@ -32,6 +33,7 @@ __all__ = [
     "show_json",
     "show_plan",
     "show_preflight",
+    "show_quantized",
     "show_release",
     "show_release_plan",
     "show_report",

@@ -11,9 +11,7 @@ import json
 import os
 import re
 import select
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,9 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploytk.base.cache import cache_directory
+from deploytk.base.environments import OwnEnvironment, own_python
 from deploytk.base.errors import ReleaseError, TryAgainError
-from deploytk.base.files import disk_errors, locked
 from deploytk.base.processes import die_with_parent
 from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle
@@ -33,7 +30,6 @@ from deploytk.publish.targets.openxlab.tree import metafile
 VERSION = "0.1.3"
 API_VARIABLE, OSS_VARIABLE = "OPENXLAB_API_ENDPOINT", "OPENXLAB_OSS_ENDPOINT"
 
-_INSTALL_WITHIN_S = 600.0
 _JOB_WITHIN_S = 120.0
 _SLOWEST_BYTES_PER_S = 50_000  # 100 KiB a request, one after the other
 _RESULT = "deploytk-result:"
@@ -45,42 +41,18 @@ class Keys:
     secret: str = field(repr=False)
 
 
+_ENVIRONMENT = OwnEnvironment(
+    package="openxlab",
+    version=VERSION,
+    raises=ReleaseError,
+    hint="publish without --via sdk: by git, which needs no such package",
+    imports="openxlab.model",
+)
+
+
 def sdk_python(progress: Progress) -> Path:
     """The Python of the environment that has openxlab 0.1.3; made on the first call, which needs a package index."""
-    cache = cache_directory()
-    version = ".".join(map(str, sys.version_info[:2]))
-    place = cache / f"openxlab-{VERSION}-python{version}"
-    python, done = place / "bin" / "python", place / ".complete"
-    if done.is_file():
-        return python
-    with disk_errors(place, ReleaseError), locked(cache / ".openxlab-sdk.lock", "the environment of openxlab"):
-        shutil.rmtree(place, ignore_errors=True)
-        progress.note(f"installing openxlab {VERSION} into {place}, once")
-        _install([sys.executable, "-I", "-m", "venv", str(place)])
-        command = [str(python), "-I", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-        _install([*command, f"openxlab=={VERSION}"])
-        _install([str(python), "-I", "-c", "import openxlab.model"])
-        done.touch()
-    return python
-
-
-def _install(command: list[str]) -> None:
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_INSTALL_WITHIN_S, check=False,
-            stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise TryAgainError(
-            f"openxlab {VERSION} was not installed in {_INSTALL_WITHIN_S:.0f} s",
-            hint="run again; a mirror helps: PIP_INDEX_URL",
-        ) from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ReleaseError(
-            f"openxlab {VERSION} cannot be installed: {last[:300]}",
-            hint="publish without --via sdk: by git, which needs no such package",
-        )
+    return own_python(_ENVIRONMENT, progress)
 
 
 class Sdk:
