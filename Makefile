@@ -3,8 +3,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := openai2 openai3 langchain litellm instructor vercel
 
-.PHONY: demo test test-all hostile audit check lint fix golden bench bench-short mutants reference pictures docs wheel clean
+.PHONY: demo test test-all hostile audit check lint fix clients golden bench bench-short mutants reference pictures docs wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -14,9 +15,11 @@ test: $(VENV)/.test ## The tests that need nothing but Python, the hostile ones 
 	$(BIN)/python tests/hostile.py
 	$(BIN)/python -m pytest -m engine
 
-test-all: test $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
+test-all: test clients $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
 	$(BIN)/python -m pytest -m services -n 2
 	$(BIN)/python -m pytest -m docker
+
+clients: $(CLIENTS:%=$(VENV)/clients/%/.ready) ## OpenAI's clients and those of others, each in an environment of its own, for their tests
 
 hostile: $(VENV)/.test ## Every hostile suite (models, clients, servers, hubs), counted: three minutes on two cores
 	$(BIN)/python tests/hostile.py
@@ -73,6 +76,17 @@ $(VENV)/.run: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+$(VENV)/clients/vercel/.ready: tests/clients/package.json tests/clients/package-lock.json
+	mkdir -p $(@D)
+	cp $^ $(@D)
+	cd $(@D) && npm ci --silent --no-audit --no-fund
+	touch $@
+
+$(VENV)/clients/%/.ready: tests/clients/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
 
 $(VENV)/.services: $(VENV)/.test
