@@ -24,6 +24,7 @@ class Gpu:
     bandwidth_gb_s: int | None = None  # of its memory, 10^9 bytes per second, as published
     used_bytes: int = 0  # by others, now; of a GPU of this machine
     is_here: bool = False
+    is_offered: bool = False  # proposed where a model does not fit
 
     @property
     def usable_bytes(self) -> int:
@@ -36,7 +37,7 @@ class Gpu:
 
 
 def find_gpu(text: str) -> Gpu:
-    """The GPU of that name (spaces, dashes and case do not matter), or one of that size: 24G, 24GiB, 24576MiB.
+    """The GPU of that name, also as nvidia-smi prints it, or one of that size: 24G, 24GiB, 24576MiB.
 
     GB is read as GiB: vendors print 24 GB on a card whose driver reports 24 GiB. Raises UsageError for others.
     """
@@ -47,11 +48,9 @@ def find_gpu(text: str) -> Gpu:
     found = known_gpu(text)
     if found:
         return found
-    names = sorted({gpu.name for gpu in known.values()})
     near = {known[key].name for key in difflib.get_close_matches(_plain(text), known, n=3, cutoff=0.5)}
-    raise UsageError(
-        f"no GPU {text!r} is known", hint=f"take {' or '.join(sorted(near) or names)}, or a size such as 24G"
-    )
+    hint = f"take {' or '.join(sorted(near) or _offered())}, as nvidia-smi prints it, or a size such as 24G"
+    raise UsageError(f"no GPU {text!r} is known", hint=hint)
 
 
 def known_gpu(name: str) -> Gpu | None:
@@ -60,19 +59,28 @@ def known_gpu(name: str) -> Gpu | None:
 
 
 def larger_gpus(than: Gpu) -> list[str]:
-    """The names of the known GPUs with more memory, the smallest first."""
-    larger = {gpu.name: gpu.total_bytes for gpu in _known().values() if gpu.total_bytes > than.total_bytes}
-    return sorted(larger, key=lambda name: (larger[name], name))
+    """The names of the offered GPUs with more memory, the smallest first."""
+    known = {gpu.name: gpu.total_bytes for gpu in _known().values()}
+    return [name for name in _offered() if known[name] > than.total_bytes]
+
+
+def _offered() -> list[str]:
+    known = {gpu.name: gpu.total_bytes for gpu in _known().values() if gpu.is_offered}
+    return sorted(known, key=lambda name: (known[name], name))
 
 
 @cache
 def _known() -> dict[str, Gpu]:
     gpus: dict[str, Gpu] = {}
     for name, row in load_yaml(Path(__file__).with_name("gpus.yaml")).items():
-        gpu = Gpu(name, row["total"] * MIB, row.get("reserved", 0) * MIB, row["capability"], row.get("bandwidth"))
+        gpu = Gpu(
+            name, row["total"] * MIB, row.get("reserved", 0) * MIB, row["capability"], row.get("bandwidth"),
+            is_offered=row.get("offered", False),
+        )  # fmt: skip
         gpus |= {_plain(alias): gpu for alias in (name, *row.get("aliases", ()))}
     return gpus
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+|^nvidia", "", name.lower())
+    """Without what does not matter, and without the brands that nvidia-smi puts before a name."""
+    return re.sub(r"[\s_-]+", "", re.sub(r"\b(nvidia|tesla|geforce|graphics device)\b", "", name.lower()))
