@@ -11,8 +11,9 @@ from conftest import MODELS
 
 from deploytk.artifact import read_artifact
 from deploytk.base.progress import Progress, Silent
-from deploytk.bundle import Bundle, BundleOptions, render_bundle
+from deploytk.bundle import Bundle, BundleOptions, read_bundle, render_bundle, shown_on
 from deploytk.plan import PlanRequest, plan_serving
+from deploytk.publish.target import target_class
 
 _COPIES = tempfile.TemporaryDirectory(prefix="deploytk-models-")
 
@@ -43,3 +44,12 @@ def make_bundle(
 def _own_copy(model: Path) -> Path:
     """Bundles are hard links: who changes one changes its model, which other tests read at the same time."""
     return Path(shutil.copytree(model, Path(tempfile.mkdtemp(dir=_COPIES.name)) / model.name))
+
+
+def as_shown_on(bundle: Bundle, target: str, repo: str) -> Bundle:
+    """The bundle with the cards of that hub, beside it: what arrives there, byte for byte."""
+    card = target_class(target).about.card
+    assert card
+    with shown_on(bundle, card(repo)) as shown:
+        out = bundle.path.with_name(f"{bundle.path.name}-{target}")
+        return read_bundle(Path(shutil.copytree(shown.path, out)))

@@ -38,7 +38,7 @@ def _report() -> Report:
         "workload": {"requests": 30, "output_tokens": 128, "concurrency": 8},
         "latency": {"ttft_ms": {"p50": 12.345, "p95": 45.6}, "tpot_ms": {"p50": 7.0}},
         "throughput": {"output_tps": 1234.5, "decode_tps_p50": 142.9},
-        "correctness": [{"status": "pass"}, {"status": "inconclusive"}],
+        "correctness": [{"status": "pass"}, {"status": "warn"}, {"status": "not run"}],
     }
 
 
@@ -55,7 +55,8 @@ def test_the_figures_are_in_the_tables_of_both_languages(tmp_path: Path) -> None
     chinese = (bundle.path / "README_zh.md").read_text()
     assert "| Time to first token, median | 12.3 ms |" in english
     assert "| GPU memory in use when ready | 2,048 MiB |" in english  # 3 GiB, of which 1 was in use before
-    assert "| Checks of the answers passed | 1 of 2 |" in english
+    assert "| Checks of the answers passed | 1 of 1, 1 more not run |" in english  # a warning fails nothing
+    assert "| 通过的回答检查 | 1 / 1，另有 1 项未运行 |" in chinese
     assert "30 requests of at most 128 tokens, 8 at once" in english
     assert "| 全部请求每秒输出 token 数 | 1,234 |" in chinese
     assert "KV 缓存 int8" in chinese

@@ -69,8 +69,8 @@ def test_only_what_changed_is_sent(bundle: Bundle, hub: Path, tmp_path: Path) ->
 
     release = _publish(other, hub)
 
-    # The card names the licence, deploytk.json the card's digest; the Chinese card has no front matter.
-    assert release.uploaded_files == 2
+    # Both cards name the licence, deploytk.json their digests.
+    assert release.uploaded_files == 3
     assert len(list((hub / "repos/tiny/revisions").iterdir())) == 2
 
 

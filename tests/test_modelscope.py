@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
+from bundles import as_shown_on, make_bundle
 from conftest import MODELS
 from modelscope_server import READER, WRITER, ModelScopeServer, Repository, modelscope_server
 
@@ -40,7 +40,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeS
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
+    return as_shown_on(make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle"), "modelscope", REPO)
 
 
 def _publish(bundle: Bundle, *, is_private: bool = True, repo: str | None = REPO) -> Release:
@@ -101,7 +101,7 @@ def test_only_what_changed_is_sent_and_what_is_gone_is_deleted(
     release = _publish(other)
 
     assert hub.puts == puts  # no weights
-    assert release.uploaded_files == 3  # README.md, requirements.txt, deploytk.json
+    assert release.uploaded_files == 4  # README.md, README_en.md, requirements.txt, deploytk.json
     assert {**hub.repositories[REPO].files, ".gitattributes": b""} == {**_files(other), ".gitattributes": b""}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from apps import STUB, App, running_app, wait_for
-from bundles import make_bundle
+from bundles import as_shown_on, make_bundle
 from conftest import MODELS
 from git_server import READER, GitServer
 from stranger import stranger
@@ -35,8 +35,8 @@ REPO = "me/tiny"
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
+def bundle(git_hub: GitServer, tmp_path: Path) -> Bundle:
+    return as_shown_on(make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle"), "openxlab", REPO)
 
 
 def _publish(bundle: Bundle, remote: str | None = None) -> Release:

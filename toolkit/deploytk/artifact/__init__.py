@@ -3,6 +3,7 @@
 from deploytk.artifact.attention import Attention, CompressedAttention, LatentAttention
 from deploytk.artifact.chat_templates import ToolFormat, read_templates
 from deploytk.artifact.contents import refuse_contents
+from deploytk.artifact.facts import stated_quantization
 from deploytk.artifact.quantized_by import FORMAT as RECORD_FORMAT
 from deploytk.artifact.quantized_by import RECORD
 from deploytk.artifact.read import read_artifact
@@ -45,4 +46,5 @@ __all__ = [
     "read_templates",
     "refuse_contents",
     "security_problems",
+    "stated_quantization",
 ]

@@ -1,12 +1,16 @@
 """Stage 3: Artifact + ServingPlan -> Bundle."""
 
 from deploytk.bundle.app_files import SHIPPED_APP, code_of, require_own_app, require_trusted_code
+from deploytk.bundle.edited import settle_edits
 from deploytk.bundle.golden import bundle_place, golden_in, read_golden
+from deploytk.bundle.hub_card import HubCard, shown_on
 from deploytk.bundle.manifest import bundle_digest
 from deploytk.bundle.measured import measured_in, read_measured
-from deploytk.bundle.read import is_bundle, read_bundle, require_taken_contents, verify_bundle
+from deploytk.bundle.own_card import read_notes
+from deploytk.bundle.read import is_bundle, read_bundle, require_taken_contents, verify_bundle, with_signature
 from deploytk.bundle.render import Exported, export_templates, render_bundle
 from deploytk.bundle.value import (
+    CARDS,
     CHART,
     MANIFEST,
     ROOM,
@@ -21,6 +25,7 @@ from deploytk.bundle.value import (
 )
 
 __all__ = [
+    "CARDS",
     "CHART",
     "MANIFEST",
     "ROOM",
@@ -33,6 +38,7 @@ __all__ = [
     "Chart",
     "Exported",
     "Golden",
+    "HubCard",
     "Measured",
     "bundle_digest",
     "bundle_place",
@@ -44,9 +50,13 @@ __all__ = [
     "read_bundle",
     "read_golden",
     "read_measured",
+    "read_notes",
     "render_bundle",
     "require_own_app",
     "require_taken_contents",
     "require_trusted_code",
+    "settle_edits",
+    "shown_on",
     "verify_bundle",
+    "with_signature",
 ]

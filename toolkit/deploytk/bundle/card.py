@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,22 @@ from deploytk import lmdeploy
 from deploytk.artifact import Artifact
 from deploytk.base.errors import BundleError, UsageError
 from deploytk.base.shipped import shipped
-from deploytk.bundle.value import BundleOptions, Measured
+from deploytk.bundle.chinese import in_chinese
+from deploytk.bundle.hub_card import EMPTY_DOWNLOAD
+from deploytk.bundle.prompt_format import prompt_format
+from deploytk.bundle.provenance import provenance_of
+from deploytk.bundle.value import CARDS, BundleOptions, Measured
 from deploytk.hardware.catalogue import MIB
 from deploytk.plan import ServingPlan
 
-_LANGUAGES = {"README.md": "README.md.j2", "README_zh.md": "README_zh.md.j2"}
+# What transformers needs beside itself for weights of a format. Source: transformers 5, quantizers/.
+_FOR_TRANSFORMERS = {
+    "none": ("accelerate",),
+    "awq": ("accelerate", "gptqmodel"),
+    "gptq": ("accelerate", "gptqmodel", "optimum"),
+    "fp8": ("accelerate",),
+    "compressed-tensors": ("accelerate", "compressed-tensors"),
+}
 
 
 def render_card(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -> dict[str, str]:
@@ -32,6 +44,14 @@ def render_card(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -
         "plan": plan,
         "options": options,
         "measured": options.measured,
+        "notes": plan.notes,
+        "notes_zh": in_chinese(plan.notes),
+        "provenance": provenance_of(artifact),
+        "prompt": prompt_format(artifact),
+        "install": _install(plan),
+        "app_fits": _app_fits(plan, options),
+        "transformers": _transformers(artifact),
+        "download": EMPTY_DOWNLOAD,
         "mib": _mib,
         "figure": _figure,
         "docker_arguments": _docker_arguments(plan),
@@ -40,7 +60,11 @@ def render_card(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -
     front_matter = yaml.dump(
         _front_matter(artifact, options), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000
     )
-    cards = {name: _render(environment, template, facts) for name, template in _LANGUAGES.items()}
+    words = options.notes or {}
+    cards = {
+        name: _render(environment, f"{name}.j2", facts | {"words": words.get(name) or words.get(CARDS[0], "")})
+        for name in CARDS
+    }
     return {name: f"---\n{front_matter}---\n\n{text}" if name == "README.md" else text for name, text in cards.items()}
 
 
@@ -59,6 +83,8 @@ _Dumper.add_representer(str, _represent_text)
 def _front_matter(artifact: Artifact, options: BundleOptions) -> dict[str, Any]:
     """As hubs read it. Source: huggingface/hub-docs, modelcard.md."""
     front: dict[str, Any] = {"license": options.license or "unknown"}
+    if options.languages:
+        front["language"] = list(options.languages)
     if options.license == "other":
         front |= {"license_name": "custom", "license_link": _license_file(artifact)}
     if options.base_model:
@@ -89,7 +115,7 @@ def _results(measured: Measured) -> dict[str, Any]:
         ("vram_ready_mib", "GPU memory in use when ready, MiB", _in_mib(measured.vram_ready_bytes)),
         ("vram_peak_mib", "GPU memory in use at most, MiB", _in_mib(measured.vram_peak_bytes)),
     ]
-    where = measured.gpu or "CPU"
+    where = measured.gpu or measured.cpu or "CPU"
     return {
         "task": {"type": "text-generation"},
         "dataset": {"type": "deploytk-smoke", "name": f"deploytk smoke on {where}: {work}"},
@@ -116,6 +142,24 @@ def _code(artifact: Artifact) -> list[str]:
     return [f.path for f in artifact.files if f.path.endswith(".py")] if artifact.layout == "huggingface" else []
 
 
+def _install(plan: ServingPlan) -> tuple[str, ...]:
+    """What brings the engine to a machine that has none."""
+    what = f"lmdeploy=={plan.lmdeploy}" if plan.lmdeploy else "deploytk[cpu]"
+    return ("pip", "install", what)
+
+
+def _app_fits(plan: ServingPlan, options: BundleOptions) -> bool:
+    """Whether app and engine can share an environment; where they cannot, an image has one for each."""
+    return plan.lmdeploy is None or options.app == "api" or lmdeploy.goes_with_gradio_6(plan.lmdeploy)
+
+
+def _transformers(artifact: Artifact) -> tuple[str, ...] | None:
+    """What to install to load the model with transformers; None where that does not read it, or runs its code."""
+    needed = _FOR_TRANSFORMERS.get(artifact.weight_format)
+    is_read = artifact.layout == "huggingface" and artifact.architecture.endswith("ForCausalLM")
+    return ("pip", "install", "transformers", *needed) if needed and is_read and not artifact.remote_code else None
+
+
 def _docker_arguments(plan: ServingPlan) -> tuple[str, ...]:
     """What `docker build` must be told about LMDeploy and the image below it."""
     if plan.lmdeploy is None:
@@ -140,7 +184,7 @@ def _environment(template: Path | None) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"markdown": _markdown}
+    environment.filters |= {"markdown": _markdown, "shell": shlex.join, "fenced": _fenced}
     return environment
 
 
@@ -185,6 +229,13 @@ def _place(error: BaseException, template: str) -> str:
 def _markdown(text: object) -> str:
     """`text` as plain words inside Markdown: nothing in it is markup."""
     return re.sub(r"([\\`*_{}\[\]()#+!|<>~$])", r"\\\1", " ".join(str(text).split()))
+
+
+def _fenced(text: str) -> str:
+    """`text` as it is, in a block that nothing in it ends."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def _mib(count: int) -> str:

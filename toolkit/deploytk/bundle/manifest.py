@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -16,8 +16,9 @@ from deploytk.artifact import Artifact
 from deploytk.base.json import plain
 from deploytk.base.names import is_title, slug
 from deploytk.base.typed import LARGEST, typed
-from deploytk.bundle.own_card import LICENSE, REPOSITORY
+from deploytk.bundle.own_card import LANGUAGE, LICENSE, REPOSITORY
 from deploytk.bundle.value import (
+    EDITABLE,
     FORMAT,
     MANIFEST,
     App,
@@ -60,15 +61,24 @@ def bundle_digest(files: Sequence[BundleFile]) -> str:
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def manifest_of(artifact: Artifact, plan: ServingPlan, options: BundleOptions, files: Sequence[BundleFile]) -> Manifest:
-    """What a bundle says about itself: no time, no machine, so that the same input gives the same bytes."""
+def manifest_of(
+    artifact: Artifact,
+    plan: ServingPlan,
+    options: BundleOptions,
+    files: Sequence[BundleFile],
+    generated: Mapping[str, str],
+) -> Manifest:
+    """What a bundle says about itself: no time, no machine, so that the same input gives the same bytes.
+
+    `generated` are the cards before anybody has edited them.
+    """
     return Manifest(
         deploytk=__version__,
         name=options.name,
         model=dataclasses.replace(artifact, root=Path(), config={}, facts=None, remote_code=(), files=(), problems=()),
         plan=plan.at("."),
         app=_app(options.app, options.title, options.golden),
-        card=Card(options.license, options.base_model),
+        card=Card(options.license, options.base_model, options.languages, dict(options.notes or {}), dict(generated)),
         golden=options.golden,
         files=tuple(files),
     )
@@ -157,6 +167,9 @@ def _require_sense(manifest: Manifest) -> None:
         "model.lmdeploy": versions.min in known and versions.max in known and versions.pin in known,
         "card.license": card.license is None or LICENSE.fullmatch(card.license),
         "card.base_model": card.base_model is None or REPOSITORY.fullmatch(card.base_model),
+        "card.languages": all(LANGUAGE.fullmatch(one) for one in card.languages),
+        "card.notes": card.notes.keys() <= set(EDITABLE),
+        "card.generated": card.generated.keys() <= set(EDITABLE),
         "app.title": is_title(manifest.app.title) and slug(manifest.app.title) == manifest.name,
         "golden": all(one.prompt for one in manifest.golden),
         "files": sum(file.size for file in manifest.files) <= LARGEST,

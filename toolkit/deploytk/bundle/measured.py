@@ -48,6 +48,7 @@ def _measured(report: dict[str, Any]) -> Measured:
     findings = [str(finding["status"]) for finding in report.get("correctness") or []]
     return Measured(
         gpu=_text(gpu["name"]) if gpu else None,
+        cpu=_cpu(identity.get("client")),
         driver=_text(gpu.get("driver")) if gpu else None,
         engine=_text(identity.get("engine")),
         lmdeploy=_text(identity.get("lmdeploy")),
@@ -65,8 +66,16 @@ def _measured(report: dict[str, Any]) -> Measured:
         vram_ready_bytes=_bytes(vram, "ready_bytes"),
         vram_peak_bytes=_bytes(vram, "peak_bytes"),
         checks_passed=findings.count("pass"),
-        checks=len(findings),
+        checks=sum(finding in ("pass", "fail") for finding in findings),
+        checks_not_run=findings.count("not run"),
     )
+
+
+def _cpu(client: Any) -> str | None:
+    """The machine where there is no GPU; None where a report has not got it."""
+    name = _text(client.get("cpu")) if isinstance(client, dict) else None
+    cores = client.get("cores") if isinstance(client, dict) else None
+    return f"{name} ({cores} cores)" if name and isinstance(cores, int) else name
 
 
 def _text(value: object) -> str | None:

@@ -14,9 +14,10 @@ from deploytk.base.json import parse_json
 from deploytk.base.progress import Progress
 from deploytk.base.terminal import one_line
 from deploytk.bundle.manifest import bundle_digest, manifest_in
-from deploytk.bundle.value import FORMAT, MANIFEST, SIGNATURE, Bundle, BundleFile, Manifest
+from deploytk.bundle.value import EDITABLE, FORMAT, MANIFEST, SIGNATURE, Bundle, BundleFile, Manifest
 
 _LARGEST_MANIFEST_BYTES = 64 * 2**20
+LARGEST_CARD_BYTES = 4 * 2**20
 _AGAIN = "package the model again"
 
 
@@ -25,20 +26,52 @@ def is_bundle(path: Path) -> bool:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """The bundle at `path`.
+    """The bundle at `path`, its cards as their owner has edited them.
 
     Raises BundleError for a manifest that deploytk would not have written, and when a file is missing, leads out of the
     bundle or has another size than the manifest says.
     """
-    bundle = described_bundle(path)
     homes = _homes(path)
+    bundle = _with_edits(described_bundle(path), homes)
     for file in bundle.files:
         _check(path, file, homes)
     if bundle.manifest.plan.trusts_remote_code and not names_code(path):
         what = f"{path / MANIFEST} cannot be read: plan.argv is not the command that the plan itself means"
         raise BundleError(what, hint=_AGAIN)
-    signature = _signature(path, homes)
+    return with_signature(bundle)
+
+
+def with_signature(bundle: Bundle) -> Bundle:
+    """The same, with what signs it, where that is there."""
+    signature = _signature(bundle.path, _homes(bundle.path))
     return replace(bundle, files=_with(bundle.files, signature)) if signature else bundle
+
+
+def _with_edits(bundle: Bundle, homes: tuple[str, ...]) -> Bundle:
+    """The same, with the cards that are there instead of those that were written: their words are their owner's."""
+    files = tuple(_as_it_is(bundle.path, file, homes) for file in bundle.files)
+    if files == bundle.files:
+        return bundle
+    size = sum(file.size for file in files)
+    return replace(
+        bundle, files=files, digest=bundle_digest(files), bytes=size, manifest=replace(bundle.manifest, files=files)
+    )
+
+
+def _as_it_is(root: Path, file: BundleFile, homes: tuple[str, ...]) -> BundleFile:
+    path = root / file.path
+    if file.path not in EDITABLE or file.kind != "card" or not path.is_file() or not _real(path).startswith(homes):
+        return file
+    size = path.stat().st_size
+    if size > LARGEST_CARD_BYTES:
+        raise BundleError(f"{path} has {size} bytes, too many for a card", hint="make it shorter than 4 MiB")
+    return replace(file, size=size, sha256=hash_file(path))
+
+
+def edited_cards(bundle: Bundle) -> tuple[str, ...]:
+    """The cards that were edited since the manifest was written."""
+    written = {file.path: file for file in described_bundle(bundle.path).files}
+    return tuple(file.path for file in bundle.files if file.path in EDITABLE and file != written.get(file.path))
 
 
 def _signature(path: Path, homes: tuple[str, ...]) -> BundleFile | None:
@@ -56,6 +89,14 @@ def _signature(path: Path, homes: tuple[str, ...]) -> BundleFile | None:
 
 def _with(files: tuple[BundleFile, ...], more: BundleFile) -> tuple[BundleFile, ...]:
     return tuple(sorted((*(file for file in files if file.path != more.path), more), key=lambda file: file.path))
+
+
+def manifest_at(path: Path) -> Manifest | None:
+    """The manifest of the bundle at `path`; None where there is none that deploytk writes."""
+    try:
+        return _read_manifest(path)
+    except BundleError:
+        return None
 
 
 def described_bundle(path: Path) -> Bundle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Collection, Mapping
@@ -19,11 +20,23 @@ from deploytk.base.names import LONGEST, is_title
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
 from deploytk.bundle.app_files import SHIPPED_APP, app_texts
+from deploytk.bundle.edited import keep_words, say_what_is_gone, with_earlier_words
 from deploytk.bundle.links import link_or_copy
 from deploytk.bundle.manifest import NAME, manifest_of, to_text
-from deploytk.bundle.own_card import LICENSE, REPOSITORY, with_own_facts
+from deploytk.bundle.own_card import LANGUAGE, LICENSE, REPOSITORY, with_own_facts
 from deploytk.bundle.read import described_bundle, is_bundle, read_bundle, strangers_in, verify_bundle
-from deploytk.bundle.value import CHART, MANIFEST, ROOM, SIGNATURE, START, Bundle, BundleFile, BundleOptions, FileKind
+from deploytk.bundle.value import (
+    CARDS,
+    CHART,
+    MANIFEST,
+    ROOM,
+    SIGNATURE,
+    START,
+    Bundle,
+    BundleFile,
+    BundleOptions,
+    FileKind,
+)
 from deploytk.plan import ServingPlan
 
 _CONFIG_INI = "triton_models/weights/config.ini"
@@ -53,13 +66,17 @@ def render_bundle(
     is said. The same bundle there already is verified and kept, another one is replaced; anything else there is
     refused with BundleError. Raises ArtifactError for a broken model, UsageError for a name that cannot be used.
     """
+    from deploytk.bundle.card import render_card
+
     artifact.require_usable()
     _check_options(options)
-    options = with_own_facts(artifact, options, progress)
+    options = with_earlier_words(artifact, with_own_facts(artifact, options, progress), out, progress)
     generated: dict[str, bytes] = {}
+    cards: dict[str, str] = {}
 
     def generate() -> None:
-        texts = _generated_texts(artifact, plan, options)
+        cards.update(render_card(artifact, plan, options))
+        texts = _with_words(artifact, out, cards, progress) | _app_texts(artifact, plan, options)
         generated.update((path, text.encode()) for path, text in texts.items())
         if options.measured and options.measured.chart:
             generated[CHART] = options.measured.chart.png
@@ -79,7 +96,7 @@ def render_bundle(
               for path, content in generated.items()),
         ]  # fmt: skip
         files.sort(key=lambda file: file.path)
-        manifest = to_text(manifest_of(artifact, plan, options, files)).encode()
+        manifest = to_text(manifest_of(artifact, plan, options, files, cards)).encode()
         if _is_there(place, manifest, progress):
             return read_bundle(out)
         with staged_directory(place, resumable=False) as staging:
@@ -94,6 +111,14 @@ def render_bundle(
     return replace(described_bundle(out) if options.is_passing else read_bundle(out), copied_bytes=copied)
 
 
+def _with_words(artifact: Artifact, out: Path, cards: Mapping[str, str], progress: Progress) -> dict[str, str]:
+    """The cards with all that people have written into those that are there."""
+    texts, earlier = keep_words(artifact, out, cards, progress)
+    if earlier:
+        say_what_is_gone(earlier, texts, progress)
+    return texts
+
+
 def _point_to(source: Path, destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     destination.symlink_to(source.resolve())
@@ -103,8 +128,9 @@ def _sources(artifact: Artifact, generated: Collection[str], progress: Progress)
     """Path -> file of everything that comes from the model as it is; what a generated file displaces is said."""
     taken = {*generated, *_OURS} - {_CONFIG_INI}
     displaced = [file.path for file in artifact.files if file.path.partition("/")[0] in taken]
-    if displaced:
-        progress.note(f"the model's own {', '.join(displaced)} not packaged: {_WHY_NOT}")
+    told = [path for path in displaced if path not in CARDS]  # whose words are in the new ones
+    if told:
+        progress.note(f"the model's own {', '.join(told)} not packaged: {_WHY_NOT}")
     left_out = {*displaced, *generated}
     return {file.path: artifact.root / file.path for file in artifact.files if file.path not in left_out}
 
@@ -140,7 +166,7 @@ def _is_there(place: Path, manifest: bytes, progress: Progress) -> bool:
 
 
 def _check_options(options: BundleOptions) -> None:
-    checks = (
+    checks: tuple[tuple[str, str | None, re.Pattern[str], str], ...] = (
         ("--name", options.name, NAME, "letters, digits, dots, dashes and underscores, at most 96, as hubs take them"),
         ("--license", options.license, LICENSE, "as hubs write it: apache-2.0, mit, llama3.1, other"),
         ("--base-model", options.base_model, REPOSITORY, "OWNER/NAME"),
@@ -148,17 +174,16 @@ def _check_options(options: BundleOptions) -> None:
     if options.typed is not None and not is_title(options.typed):
         hint = f"give --name as at most {LONGEST} characters that can be printed, in any script"
         raise UsageError(f"{options.typed!r} cannot be used for --name", hint=hint)
+    for language in options.languages:
+        checks += (("--language", language, LANGUAGE, "codes parted by commas, as hubs write them: zh,en"),)
     for option, value, pattern, expected in checks:
         if value is not None and not pattern.fullmatch(value):
             raise UsageError(f"{value!r} cannot be used for {option}", hint=f"give {option} as {expected}")
 
 
-def _generated_texts(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -> dict[str, str]:
-    """Path -> text of everything that does not come from the model as it is."""
-    from deploytk.bundle.card import render_card
-
-    texts = render_card(artifact, plan, options)
-    texts |= app_texts(options.app, options.template)
+def _app_texts(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -> dict[str, str]:
+    """Path -> text of everything else that does not come from the model as it is."""
+    texts = app_texts(options.app, options.template)
     texts["Dockerfile"] = (shipped("images") / _dockerfile(plan)).read_text(encoding="utf-8")
     if plan.config_ini:
         original = (artifact.root / _CONFIG_INI).read_text(encoding="utf-8-sig")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,14 @@ START = "app.py"
 
 ROOM = "deploytk_app"
 """The directory of the app in a bundle: nothing of a model is ever in it."""
+
+CARDS = ("README.md", "README_zh.md")
+"""The model card in English and in Chinese: generated, and its owner's to edit."""
+
+ENGLISH_BESIDE = "README_en.md"
+"""The English card where a hub's readers are Chinese: README.md is the Chinese one there."""
+
+EDITABLE = (*CARDS, ENGLISH_BESIDE)
 
 FileKind = Literal["weights", "model", "app", "card"]
 AppKind = Literal["gradio", "api"]
@@ -62,6 +71,7 @@ class Measured:
     """What a smoke test measured; None where it has no figure."""
 
     gpu: str | None  # None: on CPU
+    cpu: str | None  # "AMD EPYC 7763 (8 cores)"
     driver: str | None
     engine: str | None
     lmdeploy: str | None
@@ -79,7 +89,8 @@ class Measured:
     vram_ready_bytes: int | None
     vram_peak_bytes: int | None
     checks_passed: int  # of the checks that answers are right
-    checks: int
+    checks: int  # that were run
+    checks_not_run: int = 0
     chart: Chart | None = None
 
 
@@ -96,6 +107,8 @@ class BundleOptions:
     is_passing: bool = False  # its model files are symbolic links: for a bundle that goes when we do
     measured: Measured | None = None  # goes onto the card
     typed: str | None = None  # the name in any script, where it is another
+    notes: Mapping[str, str] | None = None  # card -> its owner's own words; None: those that are there already
+    languages: tuple[str, ...] = ()  # that the model speaks, as hubs write them: "zh", "en"
 
     @property
     def title(self) -> str:
@@ -130,6 +143,9 @@ class App:
 class Card:
     license: str | None
     base_model: str | None
+    languages: tuple[str, ...] = ()
+    notes: dict[str, str] = field(default_factory=dict)  # card -> its owner's words, as they were given
+    generated: dict[str, str] = field(default_factory=dict)  # card -> what deploytk wrote: what differs is its owner's
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +171,9 @@ class Bundle:
     manifest: Manifest
     bytes: int  # sum of the sizes of files
     copied_bytes: int  # what had to be copied because hard links did not work; 0 when read back
+    home: Path | None = field(default=None, repr=False)  # of the bundle that this is the form of for one hub
+
+    def beside(self, ending: str) -> Path:
+        """The place of what is kept about the bundle: beside it, by its name."""
+        path = self.home or self.path
+        return path.with_name(f"{path.name}.{ending}")

@@ -104,7 +104,7 @@ def build(
     require_signed(source, weights.require_signature)
     signer = signer_of(destination.sign)
     planning = planning.on_cpu() if engine == "cpu" else planning
-    bundle = bundle_of(source, planning.request(engine), packaging, app, "app", "engine")
+    bundle = bundle_of(source, planning.request(engine), packaging, app, "app", "engine", is_signed_anew=bool(signer))
     options = _options(destination, runtime, weights.weights)
     if not runtime.base:
         _refuse_what_no_runtime_takes(bundle, options, pairs_of(runtime.build_arg or []))

@@ -152,6 +152,15 @@ class Packaging:
     name: Annotated[str | None, typer.Option(help="Name of the deployment; the directory's by default.")] = None
     base_model: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="What was quantized.")] = None
     license: Annotated[str | None, typer.Option(help="Licence of the weights, as hubs write it: apache-2.0.")] = None
+    language: Annotated[
+        str | None, typer.Option(metavar="zh,en", help="Languages that the model speaks, as hubs write them.")
+    ] = None
+    notes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="Your own words for the card: Markdown; NAME_zh.md too."
+        ),
+    ] = None
     golden: Golden = None
     template: Template = None
     trust_bundle: TrustBundle = False
@@ -159,12 +168,14 @@ class Packaging:
     allow_pickle: AllowPickle = False
 
     def options(self, source: Path, app: AppKind) -> BundleOptions:
-        from deploytk.bundle import BundleOptions, read_golden
+        from deploytk.bundle import BundleOptions, read_golden, read_notes
 
         return replace(
             BundleOptions.titled(self.name) if self.name else BundleOptions.after(source),
             license=self.license,
             base_model=self.base_model,
+            languages=list_of(self.language) or (),
+            notes=read_notes(self.notes) if self.notes else None,
             app=app,
             golden=read_golden(self.golden) if self.golden else (),
             template=self.template,

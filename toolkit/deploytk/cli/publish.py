@@ -74,7 +74,7 @@ def publish(
         _publish_image(source, place, where)
         return
     where = _named(place, where, directory, packaging)
-    bundle = bundle_of(directory, planning.request(), packaging, app_kind)
+    bundle = bundle_of(directory, planning.request(), packaging, app_kind, is_signed_anew=bool(where.sign))
     _publish_bundle(bundle, place, where, planning.gpu)
 
 
@@ -195,6 +195,7 @@ def _publish_image(image: str, place: Any, where: Where) -> None:
 
 
 def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None) -> None:
+    from deploytk.bundle import with_signature
     from deploytk.publish.release import plan_release, publish_bundle
 
     app, signer = place.app, signer_of(where.sign)
@@ -206,10 +207,10 @@ def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None
         refuse(found.obstacles)
         return
     _preflight(bundle, place, gpu)
-    bundle = signed(bundle, signer)
-    release = publish_bundle(bundle, place, where.options(), Session.progress)
+    sign = (lambda shown: signed(shown, signer)) if signer else None
+    release = publish_bundle(bundle, place, where.options(), Session.progress, sign)
     if signer and _takes_images(place):
-        sign_at(release.url, signer, bundle)
+        sign_at(release.url, signer, with_signature(bundle))
     show(release, "show_release", leave_out=("app_files",))
     if app and app.url:
         from deploytk.preflight import await_app

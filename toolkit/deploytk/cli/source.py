@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploytk.plan import PlanRequest
     from deploytk.serve import SourceKind
 
-_CHANGING = ("name", "base_model", "license", "golden", "app_kind")
+_CHANGING = ("name", "base_model", "license", "language", "notes", "golden", "app_kind")
 _AS_IT_IS = {"url": "a running server", "image": "an image", "bundle": "a bundle"}
 
 
@@ -81,10 +81,17 @@ def package_model(
     return render_bundle(artifact, plan, options, output, Session.progress)
 
 
-def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: AppKind, *more: str) -> Bundle:
+def bundle_of(
+    source: Path,
+    request: PlanRequest,
+    packaging: Packaging,
+    app: AppKind,
+    *more: str,
+    is_signed_anew: bool = False,
+) -> Bundle:
     """`source` itself when it is a bundle, else a bundle of it in a place that the next run finds again.
 
-    `more` are options of the command that would change a bundle.
+    `more` are options of the command that would change a bundle. What its owner has written into its cards is taken.
 
     Raises BundleError for a bundle whose app is not deploytk's, unless it is trusted: a model may bring one; and
     ArtifactError for files that are refused by their content, unless they are allowed.
@@ -96,6 +103,7 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
         read_bundle,
         require_own_app,
         require_taken_contents,
+        settle_edits,
     )
 
     if is_bundle(source):
@@ -109,7 +117,7 @@ def bundle_of(source: Path, request: PlanRequest, packaging: Packaging, app: App
         refuse_trust_in_no_code(source, bundle.manifest.plan.engine)
         if not packaging.trust_remote_code:
             _say_code(code_of(bundle))
-        return bundle
+        return settle_edits(bundle, Session.progress, is_signed_anew=is_signed_anew)
     refuse_trust(source)
     refuse_trust_in_no_code(source, request.serving_engine)
     request = dataclasses.replace(request, trust_remote_code=packaging.trust_remote_code)

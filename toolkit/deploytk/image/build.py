@@ -46,7 +46,7 @@ def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Im
 
 
 def _look_for_drift(bundle: Bundle, base: Base, options: BuildOptions, progress: Progress) -> None:
-    lock = _beside(bundle, _LOCK)
+    lock = bundle.beside(_LOCK)
     drift = drift_from(lock, bundle, base)
     if drift and options.is_locked:
         hint = "build with what it says, or without --locked to write it anew"
@@ -79,7 +79,7 @@ def _write_beside(bundle: Bundle, base: Base, options: BuildOptions) -> None:
         "compose.yaml": compose_of(bundle, options),
     }
     for ending, text in files.items():
-        path = _beside(bundle, ending)
+        path = bundle.beside(ending)
         try:
             write_text(path, text)
         except OSError as error:
@@ -88,8 +88,4 @@ def _write_beside(bundle: Bundle, base: Base, options: BuildOptions) -> None:
 
 def sbom_place(bundle: Bundle) -> Path:
     """Where what is in the image of a bundle is written down."""
-    return _beside(bundle, _SBOM)
-
-
-def _beside(bundle: Bundle, ending: str) -> Path:
-    return bundle.path.with_name(f"{bundle.path.name}.{ending}")
+    return bundle.beside(_SBOM)

@@ -38,7 +38,7 @@ class Release:
 
 def record_path(bundle: Bundle) -> Path:
     """The publish record: what went where, newest last."""
-    return bundle.path.with_name(f"{bundle.path.name}.published.json")
+    return bundle.beside("published.json")
 
 
 def fetchable_source(bundle: Bundle) -> WeightsSource | None:
@@ -56,7 +56,7 @@ def recorded_digests(bundle: Bundle, target: str, repo: str, verified_by: Sequen
     try:
         records = json.loads(record_path(bundle).read_text(encoding="utf-8"))["releases"]
         mine = [one for one in records if (one["target"], one["repo"]) == (target, repo)]
-        return {str(one["digest"]) for one in mine if one["verified"] and one["verified_by"] in verified_by}
+        return {str(one["published_digest"]) for one in mine if one["verified"] and one["verified_by"] in verified_by}
     except (OSError, ValueError, LookupError, TypeError):
         return set()
 
@@ -71,13 +71,17 @@ def recorded_app_files(bundle: Bundle, target: str, repo: str) -> dict[str, tupl
         return {}
 
 
-def keep_record(bundle: Bundle, release: Release) -> None:
-    """Add the release to the record; raises OSError when that cannot be written."""
+def keep_record(bundle: Bundle, published: Bundle, release: Release) -> None:
+    """Add the release of `bundle`, in the form that was `published`, to the record.
+
+    Raises OSError when that cannot be written.
+    """
     path = record_path(bundle)
     try:
         records = list(json.loads(path.read_text(encoding="utf-8"))["releases"])
     except (OSError, ValueError, KeyError, TypeError):
         records = []
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    entry = {"time": now, "digest": bundle.digest, **cast(Mapping[str, object], plain(release))}
+    digests = {"digest": bundle.digest, "published_digest": published.digest}
+    entry = {"time": now, **digests, **cast(Mapping[str, object], plain(release))}
     write_text(path, json.dumps({"releases": [*records, entry]}, ensure_ascii=False, indent=1) + "\n")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from deploytk.base.progress import Progress
-from deploytk.bundle import Bundle, verify_bundle
+from deploytk.bundle import Bundle, HubCard, shown_on, verify_bundle
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan
 from deploytk.publish.record import Release, keep_record, record_path
@@ -13,21 +15,34 @@ from deploytk.publish.target import Target
 
 def plan_release(bundle: Bundle, target: Target, options: PublishOptions, progress: Progress) -> ReleasePlan:
     """What `publish_bundle` would do; refuses what that would refuse before it sends anything."""
-    verify_bundle(bundle, progress)
-    refuse_secrets(bundle, progress)
-    return target.preview(bundle, options)
+    with shown_on(bundle, _card(target, options)) as shown:
+        verify_bundle(shown, progress)
+        refuse_secrets(shown, progress)
+        return target.preview(shown, options)
 
 
-def publish_bundle(bundle: Bundle, target: Target, options: PublishOptions, progress: Progress) -> Release:
-    """Verify the bundle, look for secrets, publish, and keep a record beside the bundle.
+def publish_bundle(
+    bundle: Bundle,
+    target: Target,
+    options: PublishOptions,
+    progress: Progress,
+    sign: Callable[[Bundle], Bundle] | None = None,
+) -> Release:
+    """Verify the bundle, look for secrets, give it the hub's cards, sign, publish, keep a record beside the bundle.
 
     Raises BundleError when the bundle is not what its manifest says or holds a secret: then nothing was sent.
     """
-    verify_bundle(bundle, progress)
-    refuse_secrets(bundle, progress)
-    release = target.publish(bundle, options, progress)
+    with shown_on(bundle, _card(target, options), will_be_signed=sign is not None) as shown:
+        verify_bundle(shown, progress)
+        refuse_secrets(shown, progress)
+        signed = sign(shown) if sign else shown
+        release = target.publish(signed, options, progress)
     try:
-        keep_record(bundle, release)
+        keep_record(bundle, signed, release)
     except OSError as error:  # what was published stays published
         progress.note(f"no record is kept: {record_path(bundle)} cannot be written: {error.strerror}")
     return release
+
+
+def _card(target: Target, options: PublishOptions) -> HubCard | None:
+    return target.about.card(options.repo) if target.about.card and options.repo else None

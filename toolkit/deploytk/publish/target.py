@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 from deploytk.base.credentials import Credential
 from deploytk.base.errors import UsageError
 from deploytk.base.progress import Progress
-from deploytk.bundle import Bundle
+from deploytk.bundle import Bundle, HubCard
 from deploytk.publish.options import NoOptions, PublishOptions
 from deploytk.publish.plan import ReleasePlan
 from deploytk.publish.platform import Platform
@@ -31,6 +31,7 @@ class About:
     programs: tuple[str, ...] = ()  # that must be on PATH
     credential: Callable[[], Credential] | None = None  # where it would take one from
     platform: Platform | None = None  # of its apps, where that is known
+    card: Callable[[str], HubCard] | None = None  # what the card in a repository of that name says of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from deploytk.base.digests import hash_files
 from deploytk.base.errors import SignatureError
 from deploytk.base.files import disk_errors, read_bounded, write_text
 from deploytk.base.progress import Progress
-from deploytk.bundle import MANIFEST, SIGNATURE, Bundle, read_bundle, verify_bundle
+from deploytk.bundle import MANIFEST, SIGNATURE, Bundle, verify_bundle, with_signature
 from deploytk.signing.dsse import LARGEST_BYTES
 from deploytk.signing.files import Difference, SignedFiles, difference, files_in
 from deploytk.signing.signers import Signer
@@ -30,13 +30,13 @@ def sign_bundle(bundle: Bundle, signer: Signer, progress: Progress) -> Bundle:
     place = bundle.path / SIGNATURE
     if signer.verifier and place.is_file() and _holds(bundle.path, signer.verifier, progress):
         progress.note(f"{SIGNATURE} is there already, by {signer.name}")
-        return read_bundle(bundle.path)
+        return with_signature(bundle)
     progress.note(f"signing as {signer.name}")
     with disk_errors(place, SignatureError), tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
         made = Path(directory, SIGNATURE)
         signer.sign_directory(bundle.path, made)
         write_text(place, made.read_text(encoding="utf-8"))
-    return read_bundle(bundle.path)
+    return with_signature(bundle)
 
 
 def verify_directory(

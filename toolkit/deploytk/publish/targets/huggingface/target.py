@@ -11,7 +11,7 @@ import yaml
 from deploytk.base.credentials import Credential, can_ask, find_credential
 from deploytk.base.errors import ReleaseError
 from deploytk.base.progress import Progress, Silent
-from deploytk.bundle import Bundle
+from deploytk.bundle import Bundle, HubCard
 from deploytk.publish.obstacles import obstacles_in
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan
@@ -34,9 +34,20 @@ def _credential() -> Credential:
     return find_credential("huggingface", ("HF_TOKEN",), hint, file="~/.cache/huggingface/token")
 
 
+def _card(repo: str) -> HubCard:
+    name = repo.rpartition("/")[2]
+    commands = ("pip install huggingface_hub", f"hf download {repo} --local-dir {name}", f"cd {name}")
+    return HubCard("Hugging Face", commands, "hf auth login")
+
+
 class HuggingFace:
     about = About(
-        "huggingface", "Hugging Face", options=HuggingFaceOptions, takes=("public", "mirror"), credential=_credential
+        "huggingface",
+        "Hugging Face",
+        options=HuggingFaceOptions,
+        takes=("public", "mirror"),
+        credential=_credential,
+        card=_card,
     )
     app: AppRequest | None = None  # the hub builds and starts it; it is waited for here
 

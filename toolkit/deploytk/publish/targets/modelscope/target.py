@@ -6,7 +6,7 @@ import importlib.util
 
 from deploytk.base.credentials import Credential, find_credential
 from deploytk.base.progress import Progress
-from deploytk.bundle import Bundle
+from deploytk.bundle import Bundle, HubCard
 from deploytk.publish.obstacles import Obstacle, refuse
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan
@@ -15,6 +15,8 @@ from deploytk.publish.record import Release
 from deploytk.publish.target import About, AppRequest
 from deploytk.publish.targets.modelscope.options import ModelScopeOptions
 
+# What its pages are sorted by. Source: modelscope.cn/docs, model card.
+_HEAD = "tasks:\n- text-generation\nframeworks:\n- pytorch\n"
 _PATIENCE_S = 90.0
 _CLIENT = Obstacle("the client of ModelScope is not installed", "pip install 'deploytk[modelscope]'", exit_code=2)
 
@@ -24,9 +26,20 @@ def _credential() -> Credential:
     return find_credential("modelscope", ("MODELSCOPE_API_TOKEN",), hint, file="~/.modelscope/credentials/cookies")
 
 
+def _card(repo: str) -> HubCard:
+    name = repo.rpartition("/")[2]
+    commands = ("pip install modelscope", f"modelscope download --model {repo} --local_dir {name}", f"cd {name}")
+    return HubCard("ModelScope", commands, "modelscope login --token TOKEN", is_chinese=True, head=_HEAD)
+
+
 class ModelScope:
     about = About(
-        "modelscope", "ModelScope", options=ModelScopeOptions, takes=("public", "mirror"), credential=_credential
+        "modelscope",
+        "ModelScope",
+        options=ModelScopeOptions,
+        takes=("public", "mirror"),
+        credential=_credential,
+        card=_card,
     )
 
     def __init__(

@@ -90,7 +90,7 @@ class PublishedApp:
 
 def app_place(bundle: Bundle) -> Path:
     """Where the app repository of a bundle is written: beside it."""
-    return bundle.path.with_name(f"{bundle.path.name}.app")
+    return bundle.beside("app")
 
 
 def steps_left(bundle: Bundle, place: Place, app: Path, remote: str | None, *, is_private: bool) -> tuple[str, ...]:

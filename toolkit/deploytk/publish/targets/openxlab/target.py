@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from deploytk.base.credentials import Credential, find_credential
 from deploytk.base.errors import ReleaseError
 from deploytk.base.files import disk_errors, locked
 from deploytk.base.progress import Progress, Silent
-from deploytk.bundle import Bundle
+from deploytk.bundle import Bundle, HubCard
 from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan, is_done, paths_with
@@ -27,7 +28,7 @@ from deploytk.publish.targets.openxlab.app import App, steps_left
 from deploytk.publish.targets.openxlab.branch import bring, look, make_commit
 from deploytk.publish.targets.openxlab.git import PATIENCE_S, Git
 from deploytk.publish.targets.openxlab.options import OpenXLabOptions
-from deploytk.publish.targets.openxlab.place import Place, find_place
+from deploytk.publish.targets.openxlab.place import SERVER, SERVER_VARIABLE, Place, find_place
 from deploytk.publish.targets.openxlab.proposing import propose
 from deploytk.publish.targets.openxlab.tree import wanted_tree
 
@@ -39,6 +40,13 @@ def _credential() -> Credential:
     return find_credential("openxlab", ("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN"), hint)
 
 
+def _card(repo: str) -> HubCard:
+    name = repo.rpartition("/")[2]
+    server = os.environ.get(SERVER_VARIABLE) or SERVER
+    commands = ("git lfs install", f"git clone {server.rstrip('/')}/{repo}.git", f"cd {name}")
+    return HubCard("OpenXLab", commands, is_chinese=True)
+
+
 class OpenXLab:
     about = About(
         "openxlab",
@@ -47,6 +55,7 @@ class OpenXLab:
         takes=("public", "mirror"),
         programs=("git",),
         credential=_credential,
+        card=_card,
         platform=Platform("openxlab", (3, 9), "0.0.0.0", 7860, 48 * 2**30, 24 * 2**30),  # noqa: S104 (hubs reach it so)
     )
 
