@@ -15,6 +15,7 @@ import typer
 from deploytk.cli.command import command, spread
 from deploytk.cli.defaults import settings_for
 from deploytk.cli.options import AppKind, ModelBundleOrImage, Packaging, Planning, Sign
+from deploytk.cli.quantize import MethodChoice, quantized
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.signing import sign_at, signed, signer_of
 from deploytk.cli.source import bundle_of, refuse_packaging
@@ -44,6 +45,30 @@ class Where:
         return PublishOptions(repo=self.repo, is_private=not self.public, is_mirror=self.mirror)
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What is made of a model before it is published."""
+
+    app_kind: Annotated[AppKind, typer.Option("--app-kind", help="The app that is generated.")] = "gradio"
+    quantize: Annotated[
+        MethodChoice | None,
+        typer.Option(metavar="awq|autoround", help="Make 4 bits of it first, as the command quantize does."),
+    ] = None
+    calib: Annotated[
+        str | None, typer.Option(metavar="FILE|DIR|none", help="With --quantize: texts to calibrate with.")
+    ] = None
+    max_ppl_increase: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="With --quantize: more ends with 3, and publishes nothing.")
+    ] = None
+
+    def model_of(self, source: Path, packaging: Packaging) -> Path:
+        """`source`, or with --quantize what is made of it: once, in a place that the next run finds again."""
+        if self.quantize is None:
+            unused("calib", "max_ppl_increase", because="--quantize makes 4 bits, and it is not given")
+            return source
+        return quantized(source, self.quantize, self.calib, self.max_ppl_increase, packaging)
+
+
 def _known_later() -> Mapping[str, Any]:
     """The options of all targets, for deploytk.toml."""
     from deploytk.publish.target import loadable_targets
@@ -65,7 +90,7 @@ def publish(
     others: NoOptions,
     packaging: Packaging,
     planning: Planning,
-    app_kind: Annotated[AppKind, typer.Option("--app-kind", help="The app that is generated.")] = "gradio",
+    making: Making,
 ) -> None:
     """Put a model, bundle or image on a hub in one atomic step, and verify what arrived."""
     place = _target(target, own, others)
@@ -74,7 +99,8 @@ def publish(
         _publish_image(source, place, where)
         return
     where = _named(place, where, directory, packaging)
-    bundle = bundle_of(directory, planning.request(), packaging, app_kind, is_signed_anew=bool(where.sign))
+    directory = making.model_of(directory, packaging)
+    bundle = bundle_of(directory, planning.request(), packaging, making.app_kind, is_signed_anew=bool(where.sign))
     _publish_bundle(bundle, place, where, planning.gpu)
 
 
@@ -180,7 +206,8 @@ def _takes_images(place: Target) -> bool:
 
 
 def _publish_image(image: str, place: Any, where: Where) -> None:
-    refuse_packaging(f"{image} is an image", "template", "trust_bundle", "trust_remote_code", "allow_pickle")
+    others = ("template", "trust_bundle", "trust_remote_code", "allow_pickle", "quantize", "calib", "max_ppl_increase")
+    refuse_packaging(f"{image} is an image", *others)
     unused(*Session.given.keys() & {"base"}, because=f"{image} is an image already")
     signer = signer_of(where.sign)
     if where.plan:

@@ -11,7 +11,7 @@ import typer
 from deploytk.base.errors import UsageError
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
-from deploytk.cli.options import AllowPickle, Golden, TrustRemoteCode
+from deploytk.cli.options import AllowPickle, Golden, Packaging, TrustRemoteCode
 from deploytk.cli.session import Session, show, unused
 
 if TYPE_CHECKING:
@@ -125,3 +125,29 @@ def quantize(
     show(done, "show_quantized")
     if done.is_within_budget is False:
         raise typer.Exit(3)
+
+
+def quantized(
+    source: Path, method: MethodChoice, calib: str | None, max_ppl_increase: float | None, packaging: Packaging
+) -> Path:
+    """A directory with 4 bits of the model `source`, made now or by an earlier run with the same wish.
+
+    Raises typer.Exit(3) when it costs more than `max_ppl_increase`.
+    """
+    from deploytk.artifact import read_artifact
+    from deploytk.bundle import is_bundle, read_golden
+    from deploytk.quantize import quantize_once
+
+    if is_bundle(source):
+        unused("quantize", because=f"{source} is a bundle already, taken as it is", hint="name the model itself")
+    options = replace(
+        Calibrating(calib=calib).options(method),
+        golden=read_golden(packaging.golden) if packaging.golden else (),
+        trusts_code=packaging.trust_remote_code,
+        max_perplexity_increase=max_ppl_increase,
+    )
+    made = quantize_once(read_artifact(source, allows_pickles=packaging.allow_pickle), options, Session.progress)
+    if made.is_within_budget is False:
+        Session.progress.note(f"{made.path} costs more than {max_ppl_increase} % of perplexity: nothing is published")
+        raise typer.Exit(3)
+    return made.path

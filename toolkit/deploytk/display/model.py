@@ -42,6 +42,7 @@ def show_artifact(artifact: Artifact) -> None:
             ("layout", f"{artifact.layout}, made by {artifact.made_by}"),
             ("architecture", artifact.architecture),
             ("weights", quantized if artifact.is_quantized else artifact.weight_dtype),
+            *_quantized_rows(artifact),
             ("size on disk", f"{mib(artifact.weights_bytes)}, {artifact.parameters / 1e6:,.1f} million parameters"),
             ("shape", f"{artifact.layers} layers, hidden {artifact.hidden_size}, {attention}"),
             ("vocabulary", f"{artifact.vocab_size:,}"),
@@ -57,6 +58,15 @@ def show_artifact(artifact: Artifact) -> None:
         text = Text.assemble((f"{problem.level}: ", _LEVEL_STYLE[problem.level]), problem.message)
         console().print(text)
         console().print(Text(f"  {problem.hint}", style="dim"))
+
+
+def _quantized_rows(artifact: Artifact) -> list[tuple[str, str]]:
+    """What `deploytk quantize` has recorded."""
+    by = artifact.quantized_by
+    if by is None:
+        return []
+    increase = f", perplexity {by.cost.perplexity_increase:+.2f} %" if by.cost else ""
+    return [("quantized by", f"{by.tool} {by.tool_version} ({', '.join((by.method, *by.arguments))}){increase}")]
 
 
 def show_plan(plan: ServingPlan) -> None:

@@ -16,7 +16,7 @@ from deploytk.plan.value import Alternative, PlanRequest, ServingPlan
 _LEAST_TOKENS = 256  # shorter sessions are no answer
 _MOST_GPUS = 8
 _GROUP = 128
-_W4A16 = ("4-bit weights (W4A16)", "lmdeploy lite auto_awq")
+_W4A16 = ("4-bit weights (W4A16)", "deploytk quantize MODEL -o DIR")
 _POLICIES: tuple[KvPolicy, ...] = ("int8", "int4")
 
 Planner = Callable[[Artifact, PlanRequest], ServingPlan]
@@ -74,8 +74,9 @@ def _more_gpus(artifact: Artifact, plan: ServingPlan, sessions: PlanRequest) -> 
 
 
 def _four_bits(artifact: Artifact) -> Iterator[Artifact]:
-    """The same model as if it had been quantized with `lmdeploy lite auto_awq`, where that is served."""
-    if artifact.facts is None or artifact.is_quantized:
+    """The same model as `deploytk quantize` would make it, where that is served and its sizes are those of groups."""
+    inputs = (artifact.hidden_size, artifact.intermediate_size, artifact.heads * artifact.head_dim)
+    if artifact.facts is None or artifact.is_quantized or any(size % _GROUP for size in inputs):
         return
     awq = lmdeploy.QuantizationFacts(method="awq", bits=4, group_size=_GROUP, version="gemm")
     facts = dataclasses.replace(artifact.facts, quantization=awq)

@@ -5,6 +5,7 @@ engines/ is what runs there. Nothing of them is imported here.
 """
 
 from deploytk.quantize.calibration import NONE, OWN
+from deploytk.quantize.once import quantize_once
 from deploytk.quantize.tools import Tool, find_tool
 from deploytk.quantize.value import (
     ITERATIONS,
@@ -34,4 +35,5 @@ __all__ = [
     "Tool",
     "find_tool",
     "quantize",
+    "quantize_once",
 ]

@@ -75,6 +75,7 @@ def _checked(artifact: Artifact, destination: Path, options: QuantizeOptions, pr
     if pickle:
         progress.note(f"{pickle} is a pickle, which the quantizer opens")
     texts, measured = calibration_texts(options.calibration), measured_text(options.measured_text)
+    _require_held_out(texts, measured, options)
     tool = find_tool(options.method, options.python, progress)
     options = _bounded(options, texts)
     check_wish(artifact, options, tool)
@@ -83,6 +84,15 @@ def _checked(artifact: Artifact, destination: Path, options: QuantizeOptions, pr
     ram, gpu = require_memory(artifact, options, device, gpus)
     require_disk(artifact, destination)
     return _Run(artifact, options, texts, measured, tool, device, ram, gpu)
+
+
+def _require_held_out(texts: Texts | None, measured: Texts, options: QuantizeOptions) -> None:
+    """Raises UsageError when it would be measured on what it was calibrated with: the figures would flatter."""
+    if options.measures and texts and set(texts.records) & set(measured.records):
+        raise UsageError(
+            f"{measured.name} has texts that {texts.name} has as well: what it cost is measured on others",
+            hint="name another text with --measure-on, or leave it out",
+        )
 
 
 def _bounded(options: QuantizeOptions, texts: Texts | None) -> QuantizeOptions:
@@ -131,7 +141,7 @@ def _fill(run: _Run, destination: Path, staging: Path, started: float, progress:
         files=tuple(sizes),
         bytes=sum(sizes.values()),
         source_bytes=artifact.weights_bytes,
-        is_within_budget=_is_within(run.options, cost),
+        is_within_budget=is_within(run.options, cost),
         memory=MemoryUse(
             predicted_ram=run.predicted_ram,
             ram=result.get("peak_ram_bytes"),
@@ -237,7 +247,8 @@ def _cost(
     return cost
 
 
-def _is_within(options: QuantizeOptions, cost: QuantizationCost | None) -> bool | None:
+def is_within(options: QuantizeOptions, cost: QuantizationCost | None) -> bool | None:
+    """Whether it costs no more than it may; None where that was not asked, or not measured."""
     if options.max_perplexity_increase is None or cost is None:
         return None
     return cost.perplexity_increase <= options.max_perplexity_increase
