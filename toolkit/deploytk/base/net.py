@@ -114,20 +114,21 @@ def ask(
     within_s: float,
     *,
     body: Mapping[str, object] | None = None,
+    method: str = "POST",
     key: Key | None = None,
     largest_bytes: int = LARGEST_ANSWER_BYTES,
     takes_start: bool = False,
     asks_start: bool = False,
     may_leave: bool = False,
 ) -> Answer:
-    """What the server at `url` answers to a GET, or to a POST of `body` as JSON.
+    """What the server at `url` answers to a GET, or to a POST (or another `method`) of `body` as JSON.
 
     `within_s` is for everything together, from the name's look-up to the last byte. Raises ConnectionError, which says
     why, when no whole answer of at most `largest_bytes` comes in that time; with `takes_start`, what came until then is
     the answer, and with `asks_start` no more is asked for. Redirects are followed within the origin alone; with
     `may_leave` also to other servers over TLS, as hubs do for large files, and without the key.
     """
-    exchange = _Exchange(url, body, key, largest_bytes, takes_start or asks_start, asks_start, may_leave)
+    exchange = _Exchange(url, body, method, key, largest_bytes, takes_start or asks_start, asks_start, may_leave)
     return _complete(exchange.run(within_s))
 
 
@@ -145,6 +146,7 @@ def _complete(work: Coroutine[Any, Any, _T]) -> _T:
 class _Exchange:
     url: str
     body: Mapping[str, object] | None
+    method: str  # of a body
     key: Key | None
     largest_bytes: int
     takes_start: bool
@@ -185,7 +187,7 @@ class _Exchange:
         headers = {"Accept-Encoding": "identity", **(self.key.headers(url) if self.key else {})}
         if self.asks_start:
             headers["Range"] = f"bytes=0-{self.largest_bytes - 1}"
-        method = "GET" if self.body is None else "POST"
+        method = "GET" if self.body is None else self.method
         async with client.stream(method, url, headers=headers, json=self.body) as response:
             location = response.headers.get("location", "") if response.is_redirect else ""
             if location:

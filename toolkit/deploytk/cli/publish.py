@@ -224,6 +224,7 @@ def _publish_image(image: str, place: Any, where: Where) -> None:
 def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None) -> None:
     from deploytk.bundle import with_signature
     from deploytk.publish.release import plan_release, publish_bundle
+    from deploytk.publish.target import ImageTarget
 
     app, signer = place.app, signer_of(where.sign)
     if where.plan:
@@ -236,8 +237,8 @@ def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None
     _preflight(bundle, place, gpu)
     sign = (lambda shown: signed(shown, signer)) if signer else None
     release = publish_bundle(bundle, place, where.options(), Session.progress, sign)
-    if signer and _takes_images(place):
-        sign_at(release.url, signer, with_signature(bundle))
+    if signer and isinstance(place, ImageTarget):
+        sign_at(release.url, signer, with_signature(bundle), has_sbom=place.has_sbom)
     show(release, "show_release", leave_out=("app_files",))
     if app and app.url:
         from deploytk.preflight import await_app

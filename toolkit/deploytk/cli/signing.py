@@ -39,12 +39,15 @@ def sign_built(image: Image, bundle: Bundle, signer: Signer, weights: str) -> No
     sign_at(place, signer, bundle, weights)
 
 
-def sign_at(place: str, signer: Signer, bundle: Bundle | None = None, weights: str = "layers") -> None:
+def sign_at(
+    place: str, signer: Signer, bundle: Bundle | None = None, weights: str = "layers", *, has_sbom: bool = True
+) -> None:
     """The same for an image by its place; without a bundle it is only signed."""
     from deploytk.image.build import sbom_place
     from deploytk.signing import Built, sign_image
 
-    built = Built(bundle, sbom_place(bundle), {"bundle": bundle.name, "weights": weights}) if bundle else None
+    asked = {"bundle": bundle.name, "weights": weights} if bundle else {}
+    built = Built(bundle, sbom_place(bundle) if has_sbom else None, asked) if bundle else None
     sign_image(place, signer, Session.progress, built)
 
 

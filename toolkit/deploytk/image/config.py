@@ -19,7 +19,7 @@ from deploytk.image.fetching import fetching_files
 from deploytk.image.layers import ROOT, make_layers
 from deploytk.image.lock import lock_of
 from deploytk.image.sbom import sbom_of
-from deploytk.image.tar import Content
+from deploytk.image.tar import Content, Link
 from deploytk.image.value import ENTRY, USER, WEIGHTS_PLACE, Base, BuildOptions, ImagePlan, Layer, WeightsMode
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -27,6 +27,12 @@ CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 
 SBOM = f"{ROOT}/.deploytk/sbom.cdx.json"
 LOCK = f"{ROOT}/.deploytk/deploytk.lock"
+
+MODELS = "models"
+"""Where KServe (`oci://`) looks for the files of a model in an image; a link, so that they are there once.
+
+It is relative: KServe follows it through /proc of another container.
+"""
 
 LABELS = "ai.deploytk."
 """Before the name of every label that is our own."""
@@ -55,6 +61,8 @@ def plan_image(bundle: Bundle, base: Base, options: BuildOptions, progress: Prog
     """
     _check_base(base)
     extras: dict[str, Content] = {SBOM: sbom_of(bundle, base), LOCK: lock_of(bundle, base)}
+    if options.weights == "layers":
+        extras[MODELS] = Link(ROOT)
     if options.weights == "download":
         extras |= fetching_files(bundle, options.weights_source)
     layers = (*base.layers, *make_layers(bundle, options.weights, progress, extras))

@@ -94,16 +94,16 @@ def _draft(
     root = bundle.path.resolve()
     contents: dict[str, Content] = {}
     for file in files:
-        contents[f"{ROOT}/{file.path}"] = File(_place(root, file.path), file.size, file.sha256)
+        contents[f"{ROOT}/{file.path}"] = File(place_of(root, file.path), file.size, file.sha256)
     if kind == "card":
-        manifest = _place(root, MANIFEST)
+        manifest = place_of(root, MANIFEST)
         contents[f"{ROOT}/{MANIFEST}"] = File(manifest, manifest.stat().st_size, hash_file(manifest))
     contents.update(extras or {})
     what = files[0].path if len(files) == 1 and kind == "weights" else f"{len(contents)} files of kind {kind}"
     return _Draft(kind, f"deploytk: {what}", Tar.of(contents))
 
 
-def _place(root: Path, name: str) -> Path:
+def place_of(root: Path, name: str) -> Path:
     """Where a file of the bundle really is; raises ImageError for what has no business in an image."""
     if any(part.startswith(".wh.") for part in PurePosixPath(name).parts):
         hint = "rename it: in an image, such a name deletes the file that follows .wh."

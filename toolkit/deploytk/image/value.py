@@ -63,6 +63,7 @@ class ImagePlan:
     manifest: bytes  # JSON, an OCI image manifest
     image_id: str  # sha256:... of config
     digest: str  # sha256:... of manifest
+    config_type: str = "application/vnd.oci.image.config.v1+json"
 
 
 @dataclass(frozen=True, slots=True)

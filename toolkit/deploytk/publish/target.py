@@ -70,6 +70,11 @@ class Target(Protocol):
 class ImageTarget(Protocol):
     """A target that takes container images as they are, too."""
 
+    @property
+    def has_sbom(self) -> bool:
+        """Whether what it makes of a bundle holds more than the bundle, which an SBOM beside that lists."""
+        ...
+
     def preview_image(self, image: str, options: PublishOptions) -> ReleasePlan: ...
 
     def publish_image(self, image: str, options: PublishOptions, progress: Progress) -> Release: ...

@@ -37,7 +37,7 @@ class Built:
     """What an image was made of."""
 
     bundle: Bundle
-    sbom: Path
+    sbom: Path | None  # None: nothing was installed beside the model
     options: Mapping[str, str]  # as they were asked for
 
 
@@ -52,7 +52,8 @@ def sign_image(place: str, signer: Signer, progress: Progress, built: Built | No
     statements: dict[str, object] = {SIGNED: {}}
     attachments = []
     if built:
-        statements |= {SBOM: _json(built.sbom), PROVENANCE: _provenance(built, there)}
+        statements |= {SBOM: _json(built.sbom)} if built.sbom else {}
+        statements |= {PROVENANCE: _provenance(built, there)}
         attachments += _of_files(built)
     for kind, predicate in statements.items():
         statement = {"_type": STATEMENT_TYPE, "subject": [subject], "predicateType": kind, "predicate": predicate}
@@ -68,8 +69,11 @@ def sign_image(place: str, signer: Signer, progress: Progress, built: Built | No
 
 def _of_files(built: Built) -> list[Attachment]:
     """The signature of the bundle's files, and the SBOM as it is, for whoever looks for that type."""
+    signature = _attachment((built.bundle.path / SIGNATURE).read_bytes(), PREDICATE)
+    if built.sbom is None:
+        return [signature]
     sbom = Attachment(SBOM_TYPE, built.sbom.read_bytes(), (("org.opencontainers.image.created", created()),))
-    return [_attachment((built.bundle.path / SIGNATURE).read_bytes(), PREDICATE), sbom]
+    return [signature, sbom]
 
 
 def _attachment(content: bytes, kind: str) -> Attachment:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from deploytk.base.progress import Advance, Progress
 from deploytk.base.retry import RetryPolicy
-from deploytk.image.config import CONFIG_TYPE, MANIFEST_TYPE
+from deploytk.image.config import MANIFEST_TYPE
 from deploytk.image.reference import parse_reference
 from deploytk.image.registry.connection import Connection, Note
 from deploytk.image.registry.logins import find_login
@@ -77,7 +77,7 @@ def _job(plan: ImagePlan, tag: str, policy: RetryPolicy | None) -> PushJob:
     def read(offset: int) -> Iterator[bytes]:
         yield plan.config[offset:]
 
-    config = Layer(plan.image_id, plan.image_id, len(plan.config), "card", CONFIG_TYPE, "the image's config", read)
+    config = Layer(plan.image_id, plan.image_id, len(plan.config), "card", plan.config_type, "the image's config", read)
     blobs = {blob.digest: blob for blob in (*plan.layers, config)}
     return PushJob(reference, login, policy, tuple(blobs.values()))
 

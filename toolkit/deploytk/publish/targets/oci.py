@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from deploytk.base.errors import UsageError
 from deploytk.base.progress import Progress, Silent
@@ -11,6 +11,7 @@ from deploytk.bundle import Bundle
 from deploytk.image.base import runnable_image
 from deploytk.image.build import build_image
 from deploytk.image.config import finished, plan_image
+from deploytk.image.modelpack import plan_artifact
 from deploytk.image.reference import parse_reference
 from deploytk.image.registry import TAKE_OVER, missing_layers, push_image
 from deploytk.image.runtime import runtime_base
@@ -21,9 +22,16 @@ from deploytk.publish.plan import Change, ReleasePlan
 from deploytk.publish.record import Release
 from deploytk.publish.target import About, AppRequest
 
+_RUN = "docker run --gpus all -p 127.0.0.1:7860:7860 {tag}"
+_PULL = "oras pull {tag}, kit unpack {tag} or docker model pull {tag}: the files of the model, without an app"
+
 
 @dataclass(frozen=True, slots=True)
 class OciOptions:
+    format: Annotated[
+        Literal["image", "modelpack"],
+        Option("An image that serves the model, or the model alone in CNCF's ModelPack format.", metavar="FORMAT"),
+    ] = "image"
     base: Annotated[str | None, Option("A runtime image to use; built by default.", metavar="IMAGE|oci:DIR")] = None
 
 
@@ -36,24 +44,47 @@ class Oci:
 
     def preview(self, bundle: Bundle, options: PublishOptions) -> ReleasePlan:
         """Which layers the registry lacks; the runtime image is built for that when it is missing."""
+        if self._is_modelpack:
+            return _preview(plan_artifact(bundle), options)
         build = self._build(options)
         return _preview(plan_image(bundle, runtime_base(bundle, build, Silent()), build, Silent()), options)
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Push the image: blobs side by side, the manifest last. An upload that was cut off goes on where it was."""
+        if self._is_modelpack:
+            plan = plan_artifact(bundle)
+            layers, sent_bytes = push_image(plan, _repo(options), progress, takes_over=options.is_mirror)
+            return _release(_repo(options), plan.digest, layers, sent_bytes, _PULL)
         image = build_image(bundle, self._build(options), progress)
         return _release(image.tag, image.digest, image.layers, image.sent_bytes)
 
+    @property
+    def has_sbom(self) -> bool:
+        return not self._is_modelpack
+
+    @property
+    def _is_modelpack(self) -> bool:
+        """Raises UsageError for a base, which no artifact has."""
+        if self._own.format == "modelpack" and self._own.base:
+            raise UsageError("--base does nothing here: an artifact runs on nothing", hint="leave it out")
+        return self._own.format == "modelpack"
+
     def preview_image(self, image: str, options: PublishOptions) -> ReleasePlan:
         """Which layers of the image the registry lacks."""
+        self._require_bundle(image)
         return _preview(_plan(image, Silent()), options)
 
     def publish_image(self, image: str, options: PublishOptions, progress: Progress) -> Release:
         """Push an image of the Docker daemon, of an OCI layout or of another registry as it is, as `publish` does."""
+        self._require_bundle(image)
         repo = _repo(options)
         plan = _plan(image, progress)
         layers, sent_bytes = push_image(plan, repo, progress, takes_over=options.is_mirror)
         return _release(repo, plan.digest, layers, sent_bytes)
+
+    def _require_bundle(self, image: str) -> None:
+        if self._is_modelpack:
+            raise UsageError(f"{image} is an image already", hint="--format modelpack takes a model or a bundle")
 
     def _build(self, options: PublishOptions) -> BuildOptions:
         return BuildOptions(tag=_repo(options), output="registry", base=self._own.base, takes_over=options.is_mirror)
@@ -80,7 +111,7 @@ def _preview(plan: ImagePlan, options: PublishOptions) -> ReleasePlan:
     return ReleasePlan(Oci.about.name, tag, None, changes, size, permissions, obstacles=stopped)
 
 
-def _release(tag: str, digest: str, layers: tuple[SentLayer, ...], sent_bytes: int) -> Release:
+def _release(tag: str, digest: str, layers: tuple[SentLayer, ...], sent_bytes: int, step: str = _RUN) -> Release:
     reference = parse_reference(tag)
     sent = sum(not layer.reused for layer in layers)
     return Release(
@@ -93,7 +124,7 @@ def _release(tag: str, digest: str, layers: tuple[SentLayer, ...], sent_bytes: i
         unchanged_files=len(layers) - sent,
         verified=True,
         verified_by="asking for the manifest and every layer by digest",
-        steps_left=(f"docker run --gpus all -p 127.0.0.1:7860:7860 {tag}",),
+        steps_left=(step.format(tag=tag),),
     )
 
 
