@@ -190,6 +190,7 @@ def test_the_files_of_ray_are_written_and_told(bundle: Bundle, tmp_path: Path) -
         (("--on", "ray", "--namespace", "a"), 2),  # does nothing there
         (("--on", "baseten", "--monitoring"), 2),
         (("--on", "elsewhere"), 2),
+        (("--on", "baseten", "--apply", "--image", "x"), 2),
         (("--on", "ray", "--report", "README.md"), 2),
         (("--on", "ray", "--nodes", "a b"), 2),
         (("--on", "kubernetes", "--image", "x y"), 2),

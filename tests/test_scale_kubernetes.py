@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import Notes
 from replicas import IMAGE, replica, wishes
 
+from deploytk.base.errors import ScaleError
 from deploytk.scale import Replicas
 from deploytk.scale.kubernetes import lint, objects_of
+from deploytk.scale.kubernetes.apply import apply_objects, rollout_of
 from deploytk.scale.kubernetes.files import canary_objects
 from deploytk.scale.kubernetes.lint import RULES
 
@@ -188,6 +192,159 @@ def test_nothing_goes_out_of_a_pod_whose_weights_are_there() -> None:
     assert _objects()["networkpolicy"]["spec"]["egress"] == []
     fetching = objects_of(replica(weights="download"), wishes())["networkpolicy"]["spec"]["egress"]
     assert [port["port"] for rule in fetching for port in rule["ports"]] == [53, 53, 443]
+
+
+# Applying them
+
+
+class FakeApi:
+    """The server's side: merges, counts generations, and has a controller that brings Pods, or not."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+        self.applied: list[str] = []
+        self.refuses = ""  # the kind that it takes no object of
+        self.is_stuck = False
+
+    def _key(self, one: Objects) -> str:
+        return f"{one['kind']} {one['metadata']['name']}"
+
+    def apply(self, wanted: Objects) -> Objects:
+        if wanted["kind"] == self.refuses:
+            raise ScaleError(f"{self._key(wanted)} is refused with 403", hint="-")
+        self.applied.append(self._key(wanted))
+        there = self.objects.get(self._key(wanted))
+        if there is not None and there["spec"] == wanted["spec"]:
+            return there
+        generation = there["metadata"]["generation"] + 1 if there else 1
+        made = copy.deepcopy(wanted)
+        made["metadata"]["generation"] = generation
+        self.objects[self._key(wanted)] = made
+        return made
+
+    def get(self, named: Objects) -> Objects | None:
+        found = copy.deepcopy(self.objects.get(self._key(named)))
+        if found is not None and found["kind"] == "Deployment":
+            number = found["spec"].get("replicas", 1)
+            bad = "exec format error" in str(found["spec"]) or self.is_stuck
+            there = {"updatedReplicas": number, "availableReplicas": 0 if bad else number, "replicas": number}
+            message = "has timed out progressing."
+            conditions = [{"type": "Progressing", "status": "False", "message": message}] if bad else []
+            found["status"] = {"observedGeneration": found["metadata"]["generation"], **there, "conditions": conditions}
+        return found
+
+    def delete(self, named: Objects) -> None:
+        self.objects.pop(self._key(named), None)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploytk.scale.kubernetes.apply.ASK_EVERY_S", 0.0)
+
+
+def test_all_objects_are_applied_and_the_deployment_is_waited_for() -> None:
+    api, objects = FakeApi(), list(_objects().values())
+
+    done = apply_objects(api, objects, Notes())
+
+    assert (done.available, done.trouble) == (1, "")
+    assert len(api.applied) == len(objects)
+
+
+def test_applied_twice_nothing_changes() -> None:
+    api, objects = FakeApi(), list(_objects().values())
+    apply_objects(api, objects, Notes())
+    first = copy.deepcopy(api.objects)
+
+    apply_objects(api, objects, Notes())
+
+    assert api.objects == first
+
+
+def test_what_does_not_come_up_is_taken_back_to_what_was_there() -> None:
+    api = FakeApi()
+    apply_objects(api, list(_objects().values()), Notes())
+    before = {name: one["spec"] for name, one in copy.deepcopy(api.objects).items()}
+    wrong = _objects()
+    _container(wrong)["image"] = f"ghcr.io/me/exec format error{IMAGE[len('ghcr.io/me/chat') :]}"
+
+    with pytest.raises(ScaleError, match="does not come up: has timed out progressing") as failed:
+        apply_objects(api, list(wrong.values()), Notes())
+
+    assert {name: one["spec"] for name, one in api.objects.items()} == before
+    assert "the one before is applied again" in failed.value.hint
+
+
+def test_a_first_deployment_that_does_not_come_up_leaves_nothing() -> None:
+    api = FakeApi()
+    api.is_stuck = True
+
+    with pytest.raises(ScaleError):
+        apply_objects(api, list(_objects().values()), Notes())
+
+    assert api.objects == {}
+
+
+def test_an_object_that_is_refused_takes_the_others_back() -> None:
+    api = FakeApi()
+    api.refuses = "Deployment"
+
+    with pytest.raises(ScaleError, match="refused with 403"):
+        apply_objects(api, list(_objects().values()), Notes())
+
+    assert api.objects == {}
+
+
+def test_faulty_objects_are_never_applied() -> None:
+    api, objects = FakeApi(), _objects()
+    _container(objects)["image"] = "ghcr.io/me/chat:latest"
+
+    with pytest.raises(ScaleError, match="images are named by digest"):
+        apply_objects(api, list(objects.values()), Notes())
+
+    assert api.applied == []
+
+
+@pytest.mark.parametrize(
+    ("status", "done"),
+    [
+        ({"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2, "replicas": 2}, False),  # not yet seen
+        ({"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2, "replicas": 2}, False),
+        # Three are there, of which one is old: two of the new ones are needed.
+        ({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2, "replicas": 3}, False),
+        ({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2, "replicas": 2}, True),
+    ],
+)
+def test_a_rollout_is_done_when_all_that_is_there_is_new_and_available(status: Objects, done: bool) -> None:
+    assert rollout_of({"metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": status}).is_done is done
+
+
+@pytest.mark.services
+def test_the_real_client_applies_twice_to_a_mock_of_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kubernetes")
+    from kubernetes_mock import mocked_api
+
+    from deploytk.scale.kubernetes.client import KubernetesApi
+
+    with mocked_api() as mock:
+        mock.write_config(tmp_path / "config", token="canary-c0ffee")
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        api = KubernetesApi("team-a")
+        objects = list(objects_of(replica(), wishes(replicas=Replicas(1, 4), has_monitoring=True)).values())
+        assert [api.get(one) for one in objects] == [None] * len(objects)
+        for _ in range(2):
+            for one in objects:
+                api.apply(one)
+        stored = [api.get(one) for one in objects]
+        for one in objects:
+            api.delete(one)
+        gone = [api.get(one) for one in objects]
+
+    for one, found in zip(objects, stored, strict=True):
+        assert found is not None
+        assert found["spec"] == one["spec"]
+    assert gone == [None] * len(objects)
+    assert mock.tokens == {"Bearer canary-c0ffee"}
 
 
 VERSIONS = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]

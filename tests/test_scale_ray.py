@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Notes
+from bundles import Notes, make_bundle
+from commands import run
+from conftest import MODELS
 from pydantic import ValidationError
 from ray_cluster import FakeCluster, dashboard
 from replicas import replica, wishes
@@ -185,6 +188,19 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 def test_a_dashboard_that_is_away_is_said_in_a_sentence() -> None:
     with pytest.raises(ScaleError, match="does not answer"):
         Dashboard.at("http://127.0.0.1:9").details()
+
+
+def test_the_command_deploys_and_says_what_runs(tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    words = ["scale", str(bundle.path), "--on", "ray", "-o", str(tmp_path / "out"), "--apply", "--json", "-q"]
+
+    with dashboard(FakeCluster()) as url:
+        done = run(*words, "--address", url)
+    away = run(*words, "--address", url)
+
+    assert (done.code, away.code) == (0, 1), done.stderr
+    assert json.loads(done.stdout)["applied"].startswith("1 replicas run, with proxies on 10.0.0.1")
+    assert "does not answer" in json.loads(away.stdout)["error"]["what"]
 
 
 # What a replica lets through

@@ -122,6 +122,16 @@ class Place:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What becomes of the files."""
+
+    apply: Annotated[
+        bool,
+        typer.Option("--apply", help="ray, kubernetes: deploy it, wait until it runs, take it back if it does not."),
+    ] = False
+
+
 @command("deploytk scale ./bundle --on kubernetes --image ghcr.io/me/chat:1 --replicas 1:8 -o ./deployment")
 def scale(
     source: Annotated[str, source_argument("BUNDLE|IMAGE", "A bundle, or an image of one: HOST/NAME:TAG, oci:DIR.")],
@@ -130,10 +140,11 @@ def scale(
     place: Place,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")],
     trust: Trust,
+    rollout: Rollout,
     require_signature: RequireSignature = None,
 ) -> None:
     """Write the deployment of several replicas: on Ray, Kubernetes, Compose, or for a platform that runs images."""
-    from deploytk.scale import PLATFORMS, Scaled, prepared, write_files
+    from deploytk.scale import PLATFORMS, Scaled, applied_to, prepared, write_files
     from deploytk.scale.source import read_source
 
     platform = PLATFORMS[on]
@@ -144,7 +155,10 @@ def scale(
     _require_trust(found, trust)
     _require_signature(found, require_signature)
     made = prepared(found, on, place.add_to(wishes, found))
+    if rollout.apply and not platform.can_apply:
+        raise UsageError(f"--apply does nothing for {platform.title}", hint="leave it out, and bring it the files")
     files = write_files(output, made.files) if made.files else ()
+    applied = applied_to(on, made, place.address, Session.progress) if rollout.apply and made.files else ""
     value = Scaled(
         platform=on,
         name=made.replica.name,
@@ -155,6 +169,7 @@ def scale(
         misfits=made.misfits,
         warnings=made.warnings,
         notes=made.notes,
+        applied=applied,
     )
     show(value, "show_scaled")
     if made.misfits:

@@ -16,7 +16,7 @@ from deploytk.bundle import MANIFEST, Bundle, BundleFile
 from deploytk.image.config import LABELS, MANIFEST_TYPE, content_digest
 from deploytk.image.layers import place_of, read_checked
 from deploytk.image.tar import File
-from deploytk.image.value import ImagePlan, Layer
+from deploytk.image.value import ImagePlan, Layer, LayerKind
 
 _PREFIX = "application/vnd.cncf.model."
 ARTIFACT = f"{_PREFIX}manifest.v1+json"
@@ -76,7 +76,7 @@ def _layer(root: Path, file: BundleFile) -> Layer:
     digest = f"sha256:{file.sha256}"
     content = File(place_of(root, file.path), file.size, file.sha256)
     read = partial(read_checked, content.read, digest)
-    kind = "weights" if file.kind == "weights" else "model"
+    kind: LayerKind = "weights" if file.kind == "weights" else "model"
     return Layer(digest, digest, file.size, kind, _kind(file), f"deploytk: {file.path}", read)
 
 
