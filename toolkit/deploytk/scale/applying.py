@@ -7,7 +7,7 @@ from deploytk.scale.prepare import Prepared
 
 
 def applied_to(on: str, made: Prepared, address: str, progress: Progress) -> str:
-    """Deploy it and wait until it runs; returns what is there then, in a sentence. Raises ScaleError when it does not."""
+    """Deploy it and wait until it runs; returns what is there then, in words. Raises ScaleError when it does not."""
     return _on_ray(made, address, progress) if on == "ray" else _on_kubernetes(made, progress)
 
 
