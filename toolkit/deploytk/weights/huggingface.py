@@ -1,4 +1,4 @@
-"""The tensors of a Hugging Face directory of safetensors: as they are, or dequantized from AWQ."""
+"""The tensors of a Hugging Face directory of safetensors: as they are, or dequantized."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import numpy as np
 from deploytk.artifact import Artifact
 from deploytk.artifact.safetensors_header import TensorEntry, read_header
 from deploytk.base.errors import WeightsError
-from deploytk.weights import internlm2
+from deploytk.weights import internlm2, packed
 from deploytk.weights.linears import GROUP, dequantize
 from deploytk.weights.names import LLAMA
 from deploytk.weights.value import STORED_AS, Array, Dtype, ModelWeights, Source, Tensor
 
 
 def open_huggingface(artifact: Artifact, names: Literal["own", "llama"]) -> ModelWeights:
-    """The weights of the directory behind `artifact`; refuses pickles and what is quantized otherwise than AWQ."""
+    """The weights of the directory behind `artifact`; refuses pickles, and what TurboMind would misread."""
     _refuse_unreadable(artifact)
     stored = tuple(_stored(artifact))
-    dense = tuple(_dense(stored)) if artifact.is_quantized else stored
+    is_packed = artifact.weight_format in ("gptq", "compressed-tensors")
+    dense = tuple(packed.dense(cast(packed.Packing, artifact.weight_format), stored)) if is_packed else stored
+    if artifact.weight_format == "awq":
+        dense = tuple(_dense(stored))
     config = {key: value for key, value in artifact.config.items() if key != "quantization_config"}
     if names == "llama" and artifact.architecture in ("InternLMForCausalLM", "InternLM2ForCausalLM"):
         if artifact.architecture == "InternLM2ForCausalLM":
@@ -34,16 +37,17 @@ def open_huggingface(artifact: Artifact, names: Literal["own", "llama"]) -> Mode
             "model_type": LLAMA.model_type,
             "attention_bias": artifact.attention_bias,
         }
-    return ModelWeights(config, artifact.is_quantized, stored, dense)
+    return ModelWeights(config, artifact.weight_format == "awq", stored, dense)
 
 
 def _refuse_unreadable(artifact: Artifact) -> None:
-    if artifact.weight_format not in ("none", "awq"):
+    if artifact.weight_format not in ("none", "awq", "gptq", "compressed-tensors"):
         raise WeightsError(
             f"{artifact.root}: weights in {artifact.weight_format} cannot be read without LMDeploy",
-            hint="fp16, bf16, fp32 and AWQ can; serve this one on a GPU",
+            hint="fp16, bf16, fp32, AWQ, GPTQ and packed compressed-tensors can; serve this one on a GPU",
         )
-    if artifact.is_quantized and artifact.group_size != GROUP:
+    packed.refuse_misread(artifact)
+    if artifact.weight_format == "awq" and artifact.group_size != GROUP:
         raise WeightsError(
             f"{artifact.root}: group size {artifact.group_size}, {GROUP} expected",
             hint="quantize the model again with LMDeploy, which has groups of 128",
@@ -65,6 +69,8 @@ def _stored(artifact: Artifact) -> Iterator[Tensor]:
 
 
 def _mapped(path: Path, name: str, entry: TensorEntry) -> Tensor:
+    if entry.dtype == "I64" and name.endswith(".weight_shape"):
+        return Tensor(name, "I32", entry.shape, _nothing)  # says again what the shapes of the others say
     if entry.dtype not in STORED_AS:
         raise WeightsError(
             f"{path} holds {name} as {entry.dtype}, which deploytk does not read", hint="save the model as float16"
@@ -77,6 +83,10 @@ def _mapped(path: Path, name: str, entry: TensorEntry) -> Tensor:
             out[...] = np.memmap(path, STORED_AS[dtype], "r", offset=begin, shape=out.shape)
 
     return Tensor(name, dtype, entry.shape, fill, Source(path, entry.begin), step=1 if entry.shape else 0)
+
+
+def _nothing(_out: Array, _first: int) -> None:
+    raise AssertionError("never read")
 
 
 def _dense(stored: tuple[Tensor, ...]) -> Iterator[Tensor]:
