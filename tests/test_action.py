@@ -34,7 +34,7 @@ HOSTILE = [
 FREE = [  # inputs that take any text; the others are switches of the action itself
     name
     for name in load("action.yml")["inputs"]
-    if name not in ("public", "smoke", "version", "publish-options", "image-options")
+    if name not in ("public", "smoke", "version", "publish-options", "image-options", "quantize-options")
 ]
 
 
@@ -63,16 +63,21 @@ def _prepared(place: Path, program: Path, **inputs: str) -> Runner:
 def test_every_input_reaches_the_command_that_it_is_for(tmp_path: Path) -> None:
     given = {name.replace("-", "_"): f"the {name}" for name in FREE}
     more = {"public": "true", "publish_options": "--app\n\n--app-hardware=t4 small\n", "image_options": "--locked"}
+    more["quantize_options"] = "--calib=my texts\n"
 
     runner = _prepared(tmp_path, _stand_in(tmp_path), **given, **more).run(skipping=("Install deploytk",))
 
     bundle, report = str(tmp_path / "bundle"), tmp_path / "report"
     assert {*runner.codes.values()} == {0}
     assert _words(tmp_path, "inspect") == ["inspect", "--json", "--", "the model"]
-    assert _words(tmp_path, "plan") == ["plan", "--json", "--gpu=the gpu", "--", "the model"]
+    assert _words(tmp_path, "quantize") == [
+        *["quantize", "--json", "--method=the quantize", "--output=the model-the quantize", "--calib=my texts"],
+        *["--", "the model"],
+    ]
+    assert _words(tmp_path, "plan") == ["plan", "--json", "--gpu=the gpu", "--", "the model-the quantize"]
     assert _words(tmp_path, "package") == [
         *["package", "--json", f"--output={bundle}", "--gpu=the gpu", "--name=the name"],
-        *["--base-model=the base-model", "--license=the license", "--", "the model"],
+        *["--base-model=the base-model", "--license=the license", "--", "the model-the quantize"],
     ]
     assert _words(tmp_path, "build") == [
         *["build", "--json", "--tag=the tag", "--output=the image-output", "--locked", "--sign=the sign", "--", bundle]
@@ -105,12 +110,13 @@ def test_no_input_is_run_or_taken_for_an_option_or_an_output(tmp_path: Path, tex
 
     assert {*runner.codes.values()} == {0}
     assert not (tmp_path / "pwned").exists()
-    for command in ("inspect", "plan", "package", "build", "publish", "smoke"):
+    sources = {"inspect": text, "quantize": text, "plan": f"{text}-{text}", "package": f"{text}-{text}"}
+    for command in (*sources, "build", "publish", "smoke"):
         words = _words(tmp_path, command)
         end = words.index("--")
         assert words[1] == "--json"
         assert all(word.startswith("--") for word in words[1:end])
-        assert words[end + 1 :] == [text if command in ("inspect", "plan", "package") else str(tmp_path / "bundle")]
+        assert words[end + 1 :] == [sources.get(command, str(tmp_path / "bundle"))]
     assert {*runner.outputs()} == {"report", "bundle", "deploytk"}
 
 
@@ -118,7 +124,7 @@ def test_before_anything_of_a_model_is_printed_the_runner_is_told_to_obey_nothin
     """https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands#stopping-and-starting-workflow-commands"""
     scripts = {step["name"]: step["run"] for step in load("action.yml")["runs"]["steps"] if "run" in step}
 
-    for name in ("Inspect", "Plan", "Package", "Build", "Publish", "Smoke test"):
+    for name in ("Inspect", "Quantize", "Plan", "Package", "Build", "Publish", "Smoke test"):
         assert scripts[name].startswith('echo "::stop-commands::$(cat /proc/sys/kernel/random/uuid)"\n')
 
 

@@ -159,3 +159,22 @@ def test_outside_of_a_step_it_is_said(said: Path, monkeypatch: pytest.MonkeyPatc
     done = run("summary", str(said), "--github")
 
     assert (done.code, "GITHUB_STEP_SUMMARY is not set" in done.stderr) == (2, True)
+
+
+def test_what_4_bits_were_made_of_and_cost_is_a_step_of_the_summary(tmp_path: Path) -> None:
+    cost = {"perplexity_before": 5.0, "perplexity_after": 5.2}
+    by = {"tool": "lmdeploy", "tool_version": "0.18.0", "calibration": {"windows": 16}, "cost": cost}
+    value = {"quantized_by": by, "bytes": 2**20, "is_within_budget": False, "notes": ["few texts"]}
+    (tmp_path / "quantize.json").write_text(json.dumps(value))
+
+    found = summarize(tmp_path)
+
+    [step] = found.steps
+    assert (found.status, step.command) == ("failed", "quantize")
+    assert dict(step.rows) == {
+        "4 bits by": "lmdeploy 0.18.0",
+        "calibrated": "16 windows",
+        "perplexity": "5.0 before, 5.2 after",
+        "size": "1 MiB",
+    }
+    assert [one.level for one in step.findings] == ["error", "notice"]

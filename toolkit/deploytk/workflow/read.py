@@ -106,6 +106,21 @@ def _planned(values: Values) -> Step:
     return _made("plan", rows, [Finding("error", f"the model does not fit on {where or 'that GPU'}", hint)])
 
 
+def _quantized(values: Values) -> Step:
+    by = ("quantized_by", "tool"), ("quantized_by", "tool_version")
+    before, after = (_text(values, "quantized_by", "cost", f"perplexity_{when}") for when in ("before", "after"))
+    rows = [
+        ("4 bits by", " ".join(_text(values, *place) for place in by).strip()),
+        ("calibrated", f"{_text(values, 'quantized_by', 'calibration', 'windows')} windows"),
+        ("perplexity", f"{before} before, {after} after" if before and after else ""),
+        ("size", _mib(values, "bytes")),
+    ]
+    notes = [Finding("notice", str(note), "see its log") for note in _list(values, "notes")]
+    if values.get("is_within_budget") is False:
+        notes.append(Finding("error", "4 bits cost more perplexity than they may", "more texts, or another method"))
+    return _made("quantize", rows, notes)
+
+
 def _packaged(values: Values) -> Step:
     rows = [("bundle", _text(values, "name")), ("digest", _text(values, "digest"))]
     return _made("package", [*rows, ("files", str(len(_list(values, "files"))))], [])
@@ -173,6 +188,7 @@ def _image(values: Values) -> str:
 
 _STEPS: Mapping[str, Callable[[Values], Step]] = {
     "inspect": _inspected,
+    "quantize": _quantized,
     "plan": _planned,
     "package": _packaged,
     "build": _built,
