@@ -17,7 +17,7 @@ PACKAGE = Path(deploytk.__file__).parent
 # A room imports only those before it, and itself.
 ORDER = """
     __init__ app base lmdeploy artifact hardware plan weights modernize bundle image signing publish cpu_engine
-    quantize serve smoke bench preflight scale workflow doctor demo display cli __main__
+    quantize serve chat smoke bench preflight scale workflow doctor demo display cli __main__
 """.split()
 
 OWNERS = {

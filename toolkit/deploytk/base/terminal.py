@@ -29,6 +29,32 @@ def one_line(text: str, most: int = 300) -> str:
     return " ".join(printable(text[: 4 * most]).split())[:most]
 
 
+class Stripped:
+    """A text that comes in pieces, without whatever a terminal obeys: whole sequences go, wherever the pieces end."""
+
+    def __init__(self) -> None:
+        self._held = ""  # the start of a sequence whose end has not come
+
+    def feed(self, piece: str) -> str:
+        """What of all that came so far can be shown, and was not shown yet."""
+        text = self._held + piece
+        begun = _BEGUN.search(text)
+        at = begun.start() if begun and len(text) - begun.start() < _LONGEST_SEQUENCE else len(text)
+        self._held = text[at:]
+        return COMMANDS.sub("", _SEQUENCES.sub("", text[:at]))
+
+
+# CSI, then the strings (OSC, DCS, SOS, PM, APC) with their end, then what is an ESC and one letter; 8 bits or 7.
+_SEQUENCES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x9c|\x1b\\)"
+    r"|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
+)
+_BEGUN = re.compile(
+    r"(?:(?:\x1b\[|\x9b)[0-?]*[ -/]*|(?:\x1b[]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*\x1b?|\x1b[ -/]*)\Z"
+)
+_LONGEST_SEQUENCE = 4096  # one that goes on is none: what it begins with is taken out, the rest shown
+
+
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"

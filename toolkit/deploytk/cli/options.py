@@ -5,6 +5,7 @@ A group is a frozen dataclass: a command has a parameter of its type, and every 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -180,6 +181,16 @@ class Packaging:
             golden=read_golden(self.golden) if self.golden else (),
             template=self.template,
         )
+
+
+def key_in(variable: str | None) -> str | None:
+    """The key for a server at a URL, from a variable: arguments of a command are seen by others."""
+    from deploytk.serve.asking import API_KEY
+
+    key = os.environ.get(variable or API_KEY, "").strip() or None
+    if variable and key is None:
+        raise UsageError(f"the variable {variable!r} holds no key", hint="set it, or leave out --api-key-env")
+    return key
 
 
 def list_of(text: str | None) -> tuple[str, ...] | None:

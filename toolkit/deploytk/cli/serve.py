@@ -88,7 +88,13 @@ def _refuse_unused(source: str, template: Path | None) -> None:
         )
     if kind in _WITH_AN_APP:
         unused("app", "reload", because=f"{source} is {_WITH_AN_APP[kind]}, with an app of its own")
-    if kind == "image":
-        unused("template", because=f"{source} is an image, with an app of its own")
+    refuse_template_of(source, template)
+
+
+def refuse_template_of(source: str, template: Path | None) -> None:
+    """Raises UsageError for --template where nothing is rendered."""
+    kind = source_kind(source)
+    if kind in ("image", "url"):
+        unused("template", because=f"{source} is {_WITH_AN_APP.get(kind, 'a running server')}, with an app of its own")
     if kind == "bundle":
         refuse_template(template)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from deploytk.base.json import to_json
 from deploytk.base.terminal import printable
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
-from deploytk.cli.options import AllowPickle, Engine, EngineChoice, Golden, Planning, ReportFile, Trust
+from deploytk.cli.options import AllowPickle, Engine, EngineChoice, Golden, Planning, ReportFile, Trust, key_in
 from deploytk.cli.session import Session, show, unused
 from deploytk.cli.source import planning_for, trusts, trusts_code
 
@@ -80,16 +79,6 @@ class Load:
             metavar="NAME", help="Variable with the key that a server at a URL wants; DEPLOYTK_API_KEY by default."
         ),
     ] = None
-
-    def api_key(self) -> str | None:
-        """The key itself: never an argument of a command, which others see."""
-        from deploytk.serve.asking import API_KEY
-
-        name = self.api_key_env or API_KEY
-        key = os.environ.get(name, "").strip() or None
-        if self.api_key_env and key is None:
-            raise UsageError(f"the variable {name!r} holds no key", hint="set it, or leave out --api-key-env")
-        return key
 
     def workload(self) -> Workload:
         from deploytk.smoke import Workload
@@ -179,7 +168,11 @@ def _serving(planning: Planning, load: Load, engine: EngineChoice) -> ServeOptio
 
     golden = read_golden(load.golden) if load.golden else ()
     options = ServeOptions(
-        engine=engine, golden=golden, request=planning.request_here(), attach_within_s=60.0, api_key=load.api_key()
+        engine=engine,
+        golden=golden,
+        request=planning.request_here(),
+        attach_within_s=60.0,
+        api_key=key_in(load.api_key_env),
     )
     if load.wait is None:
         return options

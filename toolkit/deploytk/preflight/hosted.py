@@ -65,7 +65,7 @@ def _complete(endpoint: Endpoint) -> None:
     """Raises EndpointError unless one prompt is completed."""
     try:
         answer = asking.complete(endpoint.url, endpoint.model, endpoint.key, _COMPLETE_WITHIN_S, max_tokens=8)
-        asking.require_key(endpoint.url, answer, endpoint.key)
+        asking.require_key(endpoint.url, answer.status, endpoint.key)
         found: Any = answer.json()
         content = found["choices"][0]["message"]["content"]
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:

@@ -50,7 +50,7 @@ def model_of(url: str, key: Key | None = None) -> tuple[str, str]:
     """
     try:
         answer = ask(f"{url}/v1/models", _ASK_WITHIN_S, key=key)
-        require_key(url, answer, key)
+        require_key(url, answer.status, key)
         found = answer.json()
     except (ConnectionError, ValueError) as error:
         raise _no_models(url, one_line(str(error))) from error
@@ -79,7 +79,7 @@ def completes(url: str, model: str, key: Key | None = None, within_s: float = _C
         answer = complete(url, model, key, within_s, max_tokens=1)
     except ConnectionError:
         return False
-    require_key(url, answer, key)
+    require_key(url, answer.status, key)
     return answer.status == 200
 
 
@@ -93,13 +93,13 @@ def complete(url: str, model: str, key: Key | None, within_s: float, *, max_toke
     return ask(f"{url}/v1/chat/completions", within_s, body=body, key=key)
 
 
-def require_key(url: str, answer: Answer, key: Key | None) -> None:
+def require_key(url: str, status: int, key: Key | None) -> None:
     """Raises EndpointError when the server asks for a key, or for another one."""
-    if answer.status not in (401, 403):
+    if status not in (401, 403):
         return
     what = f"{url} does not take the key" if key else f"{url} wants a key"
     raise EndpointError(
-        f"{what} (HTTP status {answer.status})",
+        f"{what} (HTTP status {status})",
         hint=f"set {API_KEY} to one that it takes, or name the variable that holds it with --api-key-env",
     )
 
