@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.markdown import Markdown
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import deploytk
+from deploytk.base import progress as progress_module
 from deploytk.base.json import to_json
 from deploytk.base.progress import Bars, Lines
 from deploytk.base.terminal import COMMANDS, console, one_line, printable
@@ -97,3 +99,18 @@ def test_nothing_reaches_a_terminal_but_through_the_one_place() -> None:
 
     # The engine's own word about a missing package, which nobody else can have written.
     assert [place for place in found if not place.startswith(("base/terminal.py", "cpu_engine/__main__.py"))] == []
+
+
+def test_plain_lines_say_how_long_the_rest_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 6.0, 6.0, 406.0, 406.0, 410.0])
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+    with Lines().task("layers", 96, "steps") as advance:
+        advance(2)
+        advance(30)
+
+    # 2 of 96 in 6 s: 94 more in 282 s; 32 of 96 in 406 s: 64 more in 812 s.
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["layers: 2 of 96, about 5 min left", "layers: 32 of 96, about 14 min left"]

@@ -58,7 +58,8 @@ class Lines:
                 done += amount
                 if time.monotonic() - shown >= _LINE_EVERY_S:
                     shown = time.monotonic()
-                    self.note(f"{label}: {_amount(done, unit)} of {_amount(total, unit)}")
+                    left = _left(done, total, shown - started)
+                    self.note(f"{label}: {_amount(done, unit)} of {_amount(total, unit)}{left}")
 
         yield advance
         if shown != started:
@@ -108,6 +109,14 @@ def terminal_progress() -> Progress:
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):  # a full disk behind stderr is no reason to stop
         print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _left(done: int, total: int, taken_s: float) -> str:
+    """How long the rest takes when it takes as long as what is done; "" where that says nothing."""
+    if not 0 < done < total:
+        return ""
+    left_s = taken_s * (total - done) / done
+    return f", about {left_s / 60:.0f} min left" if left_s >= 120 else f", about {left_s:.0f} s left"
 
 
 def _amount(value: int, unit: Unit) -> str:

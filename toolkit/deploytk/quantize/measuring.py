@@ -9,7 +9,6 @@ import gc
 import json
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,6 @@ def main(path: Path) -> int:
 
 def _measured(job: dict[str, Any]) -> dict[str, Any]:
     records = [json.loads(line) for line in Path(job["texts"]).read_text(encoding="utf-8").splitlines()]
-    started = time.monotonic()
     before = load_model(read_artifact(Path(job["before"])), job["device"])
     windows = make_windows(records, before.tokenizer, job["window_tokens"], job["most_windows"])
     right_before = _right(before, job["golden"])
@@ -50,7 +48,6 @@ def _measured(job: dict[str, Any]) -> dict[str, Any]:
     for place, window in enumerate(windows):
         for rows, logits in _logits(before, window):
             kept[place, rows] = logits[:, : kept.shape[2]].to(torch.float16).cpu().numpy()
-    print(f"before: {time.monotonic() - started:.1f} s", flush=True)  # noqa: T201 (into the log)
     del before
     gc.collect()
     after = load_model(read_artifact(Path(job["after"])), job["device"])
@@ -59,7 +56,6 @@ def _measured(job: dict[str, Any]) -> dict[str, Any]:
         for rows, logits in _logits(after, window):
             reference = torch.from_numpy(np.array(kept[place, rows])).to(logits.device)
             sums.add(reference, logits[:, : kept.shape[2]], window[rows.start + 1 : rows.stop + 1])
-    print(f"after: {time.monotonic() - started:.1f} s", flush=True)  # noqa: T201
     return {
         "windows": len(windows),
         **sums.figures(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def _keep_calibration(tool: Any, calibration: Any, mark: Path) -> None:
             found = real(model, *more, **options)
             mark.touch()
             return found
-        print("calibration kept", flush=True)  # noqa: T201 (deploytk reads it)
+        sys.stdout.write("calibration kept\n")  # deploytk reads it
+        sys.stdout.flush()
         kept = {name: options[name] for name in ("dtype", "trust_remote_code") if name in options}
         arch, vl_model, loaded, tokenizer, kind, place = tool.load_model_and_tokenizer(
             model, work_dir=str(mark.parent), **kept
