@@ -25,6 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODELS = Path(__file__).parent / "models"
 
+from pages import browser, hosted  # noqa: E402, F401 (fixtures; they read MODELS)
+
 # What the person who runs the tests has measured on this machine is not theirs to plan with.
 os.environ["DEPLOYTK_DATA_DIR"] = str(Path(tempfile.gettempdir()) / f"deploytk-tests-{os.getpid()}")
 

@@ -77,11 +77,13 @@ async def complete(
         await turn.acquire()
     try:
         await asyncio.wait({gone}, timeout=fields.get("stub_first_token_s", 0))
-        count = fields.get("max_tokens") or 16
+        echoed = echo(fields) if "chat" in path else []
+        count = len(echoed) or fields.get("max_tokens") or 16
         usage = {"prompt_tokens": 3, "completion_tokens": count, "total_tokens": count + 3}
         rate = float(fields.get("stub_tokens_per_s", TOKENS_PER_S))
         if fields.get("stream"):
-            await stream(path, fields, count, usage, rate, gone, writer)
+            pieces = echoed or [token(at) for at in range(count)]
+            await stream(path, fields, pieces, usage, rate, gone, writer)
         else:
             await asyncio.wait({gone}, timeout=3600 if hangs.is_set() else count / rate if rate else 0)
             text = "".join(token(at) for at in range(count))
@@ -101,7 +103,7 @@ async def complete(
 async def stream(
     path: str,
     fields: dict[str, Any],
-    count: int,
+    pieces: list[str],
     usage: dict[str, int],
     rate: float,
     gone: asyncio.Future[bytes],
@@ -109,21 +111,28 @@ async def stream(
 ) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n")
     started = time.perf_counter()
-    for at in range(count):
+    for at, piece in enumerate(pieces):
         if rate:
             await asyncio.sleep(max(0.0, started + at / rate - time.perf_counter()))
         if hangs.is_set():
             await asyncio.wait({gone})
-        content = {"delta": {"content": token(at)}} if "chat" in path else {"text": token(at)}
+        content = {"delta": {"content": piece}} if "chat" in path else {"text": piece}
         send_event(writer, {"id": "stub", "model": MODEL, "choices": [{"index": 0, "finish_reason": None, **content}]})
         await writer.drain()
         if gone.done():
             return
     content = {"delta": {}} if "chat" in path else {"text": ""}
-    send_event(writer, {"id": "stub", "model": MODEL, "choices": [{"index": 0, "finish_reason": "length", **content}]})
+    why = "stop" if pieces[:1] != [token(0)] else "length"
+    send_event(writer, {"id": "stub", "model": MODEL, "choices": [{"index": 0, "finish_reason": why, **content}]})
     if (fields.get("stream_options") or {}).get("include_usage"):
         send_event(writer, {"id": "stub", "model": MODEL, "choices": [], "usage": usage})
     writer.write(b"data: [DONE]\n\n")
+
+
+def echo(fields: dict[str, Any]) -> list[str]:
+    """The rest of a last message that begins with "echo ", in pieces of four letters; nothing for any other."""
+    said = str(fields["messages"][-1].get("content") or "")
+    return [said[at : at + 4] for at in range(5, len(said), 4)] if said.startswith("echo ") else []
 
 
 def token(at: int) -> str:

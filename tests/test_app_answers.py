@@ -15,6 +15,7 @@ import pytest
 
 from deploytk.app import relay
 from deploytk.app.gateway import IS_KNOWN, Gateway
+from deploytk.app.journey import Journey
 from deploytk.app.limits import Limits
 from deploytk.app.traffic import Traffic
 
@@ -28,6 +29,7 @@ class Engine:
     def __init__(self) -> None:
         self.state, self.detail, self.model, self.restarts = "ready", "", "m", 0
         self.ready_after_s = 2.5
+        self.journey = Journey()
         self.settings = SimpleNamespace(name="turbomind", features=())
         self.traffic = Traffic()
         self.port = 0
@@ -88,8 +90,7 @@ class House:
 
     @property
     def places(self) -> asyncio.Semaphore:
-        assert self.gateway._places is not None
-        return self.gateway._places
+        return self.gateway._places._free
 
     async def counted(self) -> dict[str, float]:
         """The figures of /metrics by their names without what all have in front, labels left out."""

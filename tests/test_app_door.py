@@ -145,7 +145,7 @@ def test_a_setting_that_is_no_number_is_refused_in_words(value: str, monkeypatch
         Limits.of({"plan": {"max_batch_size": 1, "session_len": 64}})
 
 
-# The page behind it
+# Gradio behind it
 
 
 async def _shown(page: Any, within_s: float = 5.0) -> list[dict[str, Any]]:
@@ -188,7 +188,7 @@ def test_a_page_that_fails_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
         asyncio.run(_shown(page))
 
     assert refused.value.status == 502
-    assert capsys.readouterr().err == "the page failed at GET '/x': KeyError: \"'what it looked for'\"\n"
+    assert capsys.readouterr().err == "Gradio failed at GET '/x': KeyError: \"'what it looked for'\"\n"
 
 
 def test_an_answer_that_the_page_breaks_off_is_ended() -> None:

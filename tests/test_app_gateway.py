@@ -102,7 +102,11 @@ def test_health_readiness_and_metrics_are_honest(app: App) -> None:
     app.chat(max_tokens=1)
 
     assert app.get("/health").json() == {"status": "ok"}
-    assert app.state == {"state": "ready", "engine": "turbomind", "model": "tiny", "detail": "", "page": False}
+    state = app.state
+    assert [phase["state"] for phase in state.pop("phases")] == ["starting", "verifying", "loading", "ready"]
+    assert "stub pid" in state.pop("log")
+    told = {"state": "ready", "engine": "turbomind", "model": "tiny", "detail": "", "page": False}
+    assert state == {**told, "fault": "", "percent": None}
     metrics = app.get("/metrics").text
     assert 'deploytk_requests_total{path="/v1/chat/completions",status="200"}' in metrics
     assert "deploytk_first_byte_seconds_count" in metrics
@@ -499,7 +503,7 @@ def test_limits_that_make_no_sense_end_it(bundle: Path, tmp_path: Path) -> None:
 
 def test_it_runs_on_the_python_of_old_images() -> None:
     for module in SHIPPED_APP.glob("*.py"):
-        if module.name != "page.py":  # Gradio has left Python 3.8
+        if module.name != "gradio_app.py":  # Gradio has left Python 3.8
             ast.parse(module.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 

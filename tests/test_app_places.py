@@ -15,6 +15,7 @@ from deploytk.app.identity import Keys
 from deploytk.app.limits import Limits
 from deploytk.app.metrics import Metrics
 from deploytk.app.origins import Hosts
+from deploytk.app.places import Places
 from deploytk.app.relay import Client, RefusedError
 
 Message = dict[str, Any]
@@ -39,7 +40,7 @@ class Behind:
 
     def count(self, scope: Message, status: int) -> None: ...
 
-    def shows_loading(self, path: str) -> bool:
+    def is_open(self, path: str) -> bool:
         return False
 
 
@@ -146,7 +147,7 @@ def test_so_many_bodies_are_held_at_once_and_each_is_given_back() -> None:
         ("GET", "/v1/models", {"authorization": ""}, 401),
         ("GET", "/v1/models", {"cookie": "deploytk_session_1=right"}, 401),
         ("GET", "/v1/models", {"cookie": "deploytk_session_1="}, 401),
-        ("GET", "/login", {}, 200),
+        ("GET", "/login", {}, 404),
         ("PUT", "/login", {}, 404),
     ],
 )
@@ -186,17 +187,17 @@ class Asker:
     def __init__(self, gateway: Gateway) -> None:
         self.leave = asyncio.Event()
         self.client = Client(self._receive)
-        self.place = asyncio.ensure_future(gateway._take_place(self.client))
+        self.place = asyncio.ensure_future(gateway._places.take(self.client))
 
     async def _receive(self) -> Message:
         await self.leave.wait()
         return {"type": "http.disconnect"}
 
 
-def with_places(test: Callable[[Gateway, Metrics, asyncio.Semaphore], Coroutine[Any, Any, None]]) -> None:
+def with_places(test: Callable[[Gateway, Metrics, Places], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
         gateway = Gateway(SimpleNamespace(), LIMITS, None)  # type: ignore[arg-type]
-        gateway._places = asyncio.Semaphore(LIMITS.running)
+        gateway._made_places = Places(LIMITS, gateway._metrics)
         await test(gateway, gateway._metrics, gateway._places)
         assert gateway._metrics.waiting == gateway._metrics.running == 0
 
@@ -210,7 +211,7 @@ async def _is_free(gateway: Gateway) -> bool:
 
 
 def test_a_place_is_taken_waited_for_and_refused_in_this_order() -> None:
-    async def test(gateway: Gateway, metrics: Metrics, places: asyncio.Semaphore) -> None:
+    async def test(gateway: Gateway, metrics: Metrics, places: Places) -> None:
         first, second = Asker(gateway), Asker(gateway)
         assert await first.place
         await asyncio.sleep(0)
@@ -228,7 +229,7 @@ def test_a_place_is_taken_waited_for_and_refused_in_this_order() -> None:
 
 
 def test_who_waits_in_vain_is_told_and_leaves_no_trace() -> None:
-    async def test(gateway: Gateway, metrics: Metrics, places: asyncio.Semaphore) -> None:
+    async def test(gateway: Gateway, metrics: Metrics, places: Places) -> None:
         assert await Asker(gateway).place
         with pytest.raises(RefusedError) as refused:
             await Asker(gateway).place
@@ -241,7 +242,7 @@ def test_who_waits_in_vain_is_told_and_leaves_no_trace() -> None:
 
 
 def test_who_goes_while_waiting_gets_no_place_and_keeps_none() -> None:
-    async def test(gateway: Gateway, metrics: Metrics, places: asyncio.Semaphore) -> None:
+    async def test(gateway: Gateway, metrics: Metrics, places: Places) -> None:
         assert await Asker(gateway).place
         gone = Asker(gateway)
         await asyncio.sleep(0)
@@ -256,7 +257,7 @@ def test_who_goes_while_waiting_gets_no_place_and_keeps_none() -> None:
 
 
 def test_who_goes_at_the_moment_when_a_place_comes_free_gives_it_back() -> None:
-    async def test(gateway: Gateway, metrics: Metrics, places: asyncio.Semaphore) -> None:
+    async def test(gateway: Gateway, metrics: Metrics, places: Places) -> None:
         assert await Asker(gateway).place
         gone = Asker(gateway)
         await asyncio.sleep(0)
@@ -271,7 +272,7 @@ def test_who_goes_at_the_moment_when_a_place_comes_free_gives_it_back() -> None:
 
 @pytest.mark.parametrize("ending", ["well", "refused", "too late", "cancelled"])
 def test_however_a_request_ends_its_place_is_given_back(ending: str) -> None:
-    async def test(gateway: Gateway, metrics: Metrics, places: asyncio.Semaphore) -> None:
+    async def test(gateway: Gateway, metrics: Metrics, places: Places) -> None:
         class Relay:
             has_started = False
 
@@ -289,9 +290,33 @@ def test_however_a_request_ends_its_place_is_given_back(ending: str) -> None:
         await asyncio.wait({running}, timeout=5)
 
         assert running.done()
-        assert not places.locked()
+        assert not places._free.locked()
         assert await _is_free(gateway)
         if ending != "well" and ending != "cancelled":
             assert isinstance(running.exception(), RefusedError)
 
     with_places(test)
+
+
+def test_a_ticket_tells_how_many_are_before_it() -> None:
+    limits = Limits(running=1, waiting=3, request_s=5)
+
+    async def run() -> list[object]:
+        places = Places(limits, Metrics())
+        stay = asyncio.Event()
+
+        async def receive() -> Message:
+            await stay.wait()
+            return {"type": "http.disconnect"}
+
+        taken = [asyncio.ensure_future(places.take(Client(receive), ticket)) for ticket in (b"a", b"b", b"c")]
+        await asyncio.sleep(0.01)
+        told = [places.tell(ticket)["ahead"] for ticket in (b"a", b"b", b"c", b"", b"x")]
+        places.release()
+        await taken[1]
+        told.append(places.tell(b"c")["ahead"])
+        stay.set()
+        await asyncio.wait(taken)
+        return told
+
+    assert asyncio.run(run()) == [None, 0, 1, None, None, 0]

@@ -130,11 +130,10 @@ def test_what_the_bundle_has_no_more_is_deleted(git_hub: GitServer, bundle: Bund
 
     _publish(api)
 
-    assert {change.path for change in plan.changes if change.status == "deleted"} == {
-        "deploytk_app/data/loading.html",
-        "deploytk_app/page.py",
-    }
-    assert "deploytk_app/page.py" not in _tree(git_hub)
+    deleted = {change.path for change in plan.changes if change.status == "deleted"}
+    assert {"deploytk_app/gradio_app.py", "deploytk_app/data/page/index.html"} <= deleted
+    assert all(path.startswith(("deploytk_app/gradio_app.py", "deploytk_app/data/page/")) for path in deleted)
+    assert "deploytk_app/gradio_app.py" not in _tree(git_hub)
 
 
 def test_the_plan_shows_what_publishing_would_do(git_hub: GitServer, bundle: Bundle) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from apps import STUB, App, running_app, wait_for
+from apps import STUB, App, running_app
 from bundles import as_shown_on, make_bundle
 from conftest import MODELS
 from git_server import READER, GitServer
@@ -91,7 +91,9 @@ def test_the_app_repository_holds_all_but_the_model(git_hub: GitServer, bundle: 
     _publish(bundle)
 
     files = {str(path.relative_to(app_place(bundle))) for path in app_place(bundle).rglob("*")}
-    assert {"app.py", "deploytk_app/fetch_model.py", "deploytk.json", "deploytk_app/chat.html", "README.md"} <= files
+    assert {"app.py", "deploytk_app/fetch_model.py", "deploytk.json", "README.md"} <= files
+    assert "deploytk_app/data/page/app.js" in files
+    assert "deploytk_app/gradio_app.py" not in files
     assert not {"triton_models", "Dockerfile"} & files
     assert (app_place(bundle) / "packages.txt").read_text() == "git\ngit-lfs\n"
     assert (app_place(bundle) / "requirements.txt").read_text() == "lmdeploy==0.4.2\nuvicorn==0.30.6\n"
@@ -210,11 +212,10 @@ def test_it_answers_at_once_fetches_and_serves(git_hub: GitServer, bundle: Bundl
         state = running.wait("ready", "failed", within_s=40)
 
         assert first.status_code == 200
-        assert "phases" in first.text
+        assert "page/app.js" in first.text
         assert state["state"] == "ready", running.output
-        wait_for(lambda: "chat/completions" in running.get("/").text, 10)
         assert running.chat().status_code == 200
-        assert '"title": "tiny"' in running.get("/").text
+        assert running.get("/page/settings.json").json()["title"] == "tiny"
 
 
 def test_a_pointer_file_in_place_of_weights_is_replaced(git_hub: GitServer, bundle: Bundle) -> None:
@@ -272,7 +273,7 @@ def test_an_api_app_has_no_page(tmp_path: Path) -> None:
 
     app = write_app(bundle, tmp_path / "app", "https://x/y.git", "0" * 40)
 
-    assert not list(app.glob("chat*"))
+    assert not (app / "deploytk_app" / "data" / "page").exists()
     assert json.loads((app / "model_source.json").read_text())["url"] == "https://x/y.git"
 
 

@@ -46,7 +46,7 @@ def check_up(settings: Settings, *, security: bool = False) -> Checkup:
         _gpu(),
         _lmdeploy(),
         _extra("cpu", "torch", "transformers", needed_for="serve --engine cpu, demo"),
-        _extra("ui", "gradio", needed_for="the chat page of serve and demo"),
+        _extra("ui", "gradio", needed_for="gradio_client at what serve and demo start"),
         _docker(),
         *(check for target in targets for check in _of_target(target)),
         *_mirrors(settings),

@@ -60,8 +60,7 @@ class Door:
             scope[IS_KNOWN] = not self._keys or self._is_known(scope, headers)
             is_login = scope["path"] == LOGIN and bool(self._keys) and self._gateway.has_page
             if not (scope[IS_KNOWN] or is_login or self._is_open(scope)):
-                await self._ask_for_key(scope, headers, send)
-                return
+                raise RefusedError(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY")
             body = await self._read_body(headers, receive)
             if is_login:
                 await self._log_in(scope, headers, body, send)
@@ -98,22 +97,12 @@ class Door:
         return self._login.knows(scope, headers)
 
     def _is_open(self, scope: Scope) -> bool:
-        return scope["method"] in SAFE and (scope["path"] in OPEN or self._gateway.shows_loading(scope["path"]))
-
-    async def _ask_for_key(self, scope: Scope, headers: dict[str, str], send: Send) -> None:
-        is_browser = scope["path"] == "/" and "text/html" in headers.get("accept", "")
-        if not (is_browser and self._gateway.has_page):
-            raise RefusedError(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY")
-        self._gateway.count(scope, 401)
-        await self._login.show(send)
+        return scope["method"] in SAFE and (scope["path"] in OPEN or self._gateway.is_open(scope["path"]))
 
     async def _log_in(self, scope: Scope, headers: dict[str, str], body: bytes, send: Send) -> None:
-        if scope["method"] == "POST":
-            await self._login.take(scope, headers, body, send)
-        elif scope["method"] in SAFE:
-            await self._login.show(send, 200)
-        else:
+        if scope["method"] != "POST":
             raise RefusedError(404, "not_found", f"there is no {scope['method']} {LOGIN}")
+        await self._login.take(scope, headers, body, send)
 
     # What it sends
 

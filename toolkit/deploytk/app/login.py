@@ -1,8 +1,7 @@
-"""The page on which a browser shows a key, once, and gets a session for it."""
+"""Where a browser shows a key, once, and gets a session for it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Mapping  # noqa: UP035 (Python 3.8 in old images)
 from urllib.parse import parse_qs
 
@@ -10,13 +9,6 @@ from .identity import SESSION_S, TRIES_WITHIN_S, Attempts, Keys, Sessions
 from .relay import RefusedError, Send, send_whole
 
 PATH = "/login"
-WRONG = "This is no key of this server. 密钥不正确。"
-TOO_OFTEN = "Too many tries: wait a minute. 尝试次数过多,请稍候。"
-# The page needs nothing from anywhere, and no page of another site may lay itself over it.
-HEADERS = [
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"),
-]
 
 
 class Login:
@@ -24,7 +16,6 @@ class Login:
         self._keys = keys
         self._sessions = Sessions()
         self._attempts = Attempts()
-        self._html = (Path(__file__).parent / "data" / "login.html").read_text(encoding="utf-8")
 
     def knows(self, scope: dict[str, Any], headers: Mapping[str, str]) -> bool:
         """Whether a request comes from a browser that has shown a key."""
@@ -32,27 +23,20 @@ class Login:
         pairs = [cookie.strip().partition("=") for cookie in cookies]
         return any(found == name and self._sessions.is_open(value) for found, _, value in pairs)
 
-    async def show(self, send: Send, status: int = 401, trouble: str = "") -> None:
-        html = self._html.replace("<!--trouble-->", trouble).encode()
-        more = [(b"retry-after", str(int(TRIES_WITHIN_S)).encode())] if status == 429 else []
-        await send_whole(send, status, b"text/html; charset=utf-8", html, [*HEADERS, *more])
-
     async def take(self, scope: dict[str, Any], headers: Mapping[str, str], body: bytes, send: Send) -> None:
-        """Open a session for the key in a form, or show the form again."""
+        """Open a session for the key in a form; raises RefusedError for a wrong one, and after too many of them."""
         address = (scope.get("client") or [""])[0]
         if not self._attempts.may_try(address):
-            await self.show(send, 429, TOO_OFTEN)
-        elif not self._keys.fit(_key_in(headers, body)):
+            raise RefusedError(429, "too_many_tries", "too many wrong keys: wait a minute", int(TRIES_WITHIN_S))
+        if not self._keys.fit(_key_in(headers, body)):
             self._attempts.note_failure(address)
-            await self.show(send, 401, WRONG)
-        else:
-            is_https = "https" in (scope.get("scheme"), headers.get("x-forwarded-proto", "").partition(",")[0].strip())
-            cookie = f"{_cookie_name(scope)}={self._sessions.open()}; Path=/; Max-Age={int(SESSION_S)}; HttpOnly"
-            cookie += "; SameSite=Lax" + ("; Secure" if is_https else "")
-            # Relative: a proxy may have put the app below a path of its own.
-            await send_whole(
-                send, 303, b"text/plain", b"", [(b"location", b"./"), (b"set-cookie", cookie.encode()), *HEADERS]
-            )
+            raise RefusedError(401, "invalid_api_key", "this is no key of this server")
+        is_https = "https" in (scope.get("scheme"), headers.get("x-forwarded-proto", "").partition(",")[0].strip())
+        cookie = f"{_cookie_name(scope)}={self._sessions.open()}; Path=/; Max-Age={int(SESSION_S)}; HttpOnly"
+        cookie += "; SameSite=Lax" + ("; Secure" if is_https else "")
+        await send_whole(
+            send, 200, b"application/json", b"{}", [(b"cache-control", b"no-store"), (b"set-cookie", cookie.encode())]
+        )
 
 
 def _key_in(headers: Mapping[str, str], body: bytes) -> bytes:

@@ -1,38 +1,32 @@
-"""Keeps the page of the app: built beside everything else, shown in time, let go of at the end."""
+"""Keeps the Gradio of the app: built beside everything else, answering in time, let go of at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import Any, Callable, Coroutine  # noqa: UP035 (Python 3.8 in old images)
 
-from .relay import Receive, RefusedError, Send, error_body, send_json, send_whole
+from .relay import Receive, RefusedError, Send, error_body, send_json
 
-LOADING = Path(__file__).parent / "data" / "loading.html"
-LONGEST_PAGE_S = 24 * 3600.0  # what a browser keeps open to hear of news ends then
+LONGEST_CALL_S = 24 * 3600.0  # what a client keeps open to hear of news ends then
 
 
 class Stage:
-    """`make_page` builds an ASGI application; that takes seconds, because it imports a user interface."""
+    """`make` builds an ASGI application; that takes seconds, because it imports Gradio."""
 
-    def __init__(self, make_page: Callable[[], Any], answer_within_s: float) -> None:
-        self._make_page = make_page
+    def __init__(self, make: Callable[[], Any], answer_within_s: float) -> None:
+        self._make = make
         self._answer_within_s = answer_within_s
-        self._page: Callable[..., Coroutine[Any, Any, None]] | None = None
+        self._application: Callable[..., Coroutine[Any, Any, None]] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._life: asyncio.Task[None] | None = None
-        self.is_broken = False  # there will be no page
-
-    @property
-    def is_built(self) -> bool:
-        return self._page is not None
+        self.is_broken = False  # there will be none
 
     async def build(self) -> None:
         try:
-            page = await asyncio.get_event_loop().run_in_executor(None, self._make_page)
+            application = await asyncio.get_event_loop().run_in_executor(None, self._make)
         except ImportError as error:
-            sys.stderr.write(f"no chat page: {error}\n")
+            sys.stderr.write(f"no Gradio: {error}\n")
             self.is_broken = True
             return
         started = asyncio.Event()
@@ -43,29 +37,23 @@ class Stage:
             if message["type"] == "lifespan.startup.complete":
                 started.set()
 
-        self._life = asyncio.ensure_future(page({"type": "lifespan", "state": {}}, first.get, note))
+        self._life = asyncio.ensure_future(application({"type": "lifespan", "state": {}}, first.get, note))
         await started.wait()
-        self._page = page
+        self._application = application
 
     def close(self) -> None:
         if self._life:
             self._life.cancel()
 
     def release(self) -> None:
-        """Let go of the pages that are open in browsers."""
+        """Let go of the clients that listen for news."""
         for call in self._calls:
             call.cancel()
 
-    async def show_loading(self, path: str, send: Send) -> None:
-        if path != "/":
-            raise RefusedError(503, "not_ready", "the page is not built yet", 1)
-        await send_whole(
-            send, 200, b"text/html; charset=utf-8", LOADING.read_bytes(), [(b"cache-control", b"no-store")]
-        )
-
     async def show(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Raises RefusedError when the page does not begin to answer in time, or fails before it has."""
-        assert self._page is not None  # noqa: S101 (see is_built)
+        """Raises RefusedError when Gradio is not there yet, does not begin to answer in time, or fails before that."""
+        if self._application is None:
+            raise RefusedError(503, "not_ready", "Gradio is not there yet", 1)
         begun = asyncio.Event()
         is_whole = False
 
@@ -76,7 +64,7 @@ class Stage:
             is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         asks = scope["method"] in ("GET", "HEAD")
-        call = asyncio.ensure_future(self._page(scope, receive, _in_our_shape(note) if asks else note))
+        call = asyncio.ensure_future(self._application(scope, receive, _in_our_shape(note) if asks else note))
         self._calls.add(call)
         try:
             await self._watch(call, begun)
@@ -88,9 +76,9 @@ class Stage:
             raise error
         if error:
             where = f"{scope['method']} {scope['path'][:200]!r}"
-            sys.stderr.write(f"the page failed at {where}: {type(error).__name__}: {str(error)[:200]!r}\n")
+            sys.stderr.write(f"Gradio failed at {where}: {type(error).__name__}: {str(error)[:200]!r}\n")
         if not begun.is_set():
-            raise RefusedError(502, "page_failed", "the page has no answer to that")
+            raise RefusedError(502, "gradio_failed", "Gradio has no answer to that")
         if not is_whole:
             await send({"type": "http.response.body", "body": b""})
 
@@ -102,13 +90,13 @@ class Stage:
         finally:
             first.cancel()
         if begun.is_set():
-            await asyncio.wait({call}, timeout=LONGEST_PAGE_S)
+            await asyncio.wait({call}, timeout=LONGEST_CALL_S)
         elif not call.done():
             raise RefusedError(504, "timeout", f"no answer within {self._answer_within_s:.0f} s")
 
 
 def _in_our_shape(send: Send) -> Send:
-    """Errors of the page's server like those of every other path; what its own script posts stays as that reads it."""
+    """Errors of Gradio like those of every other path; what its clients post stays as they read it."""
     refused = 0
 
     async def translate(message: dict[str, Any]) -> None:
@@ -118,6 +106,6 @@ def _in_our_shape(send: Send) -> Send:
         elif not refused:
             await send(message)
         elif not message.get("more_body", False):
-            await send_json(send, refused, error_body(refused, "page_error", "the page has no answer to that"))
+            await send_json(send, refused, error_body(refused, "gradio_error", "Gradio has no answer to that"))
 
     return translate

@@ -14,7 +14,7 @@ from deploytk.plan import code_that_runs, refuse_code
 SHIPPED_APP = Path(app.__file__).parent
 
 _AGAIN = "package the model again"
-_OF_THE_PAGE = ("page.py", "loading.html")
+_OF_THE_PAGE = ("gradio_app.py", "data/page/")
 
 
 def app_texts(kind: AppKind, template: Path | None) -> dict[str, str]:
@@ -77,7 +77,7 @@ def _app_files(kind: AppKind, template: Path | None) -> Iterator[tuple[str, Path
                 yield "requirements.txt", chosen
         elif source.name == "start.py":
             yield START, chosen
-        elif kind == "gradio" or source.name not in _OF_THE_PAGE:
+        elif kind == "gradio" or not path.startswith(_OF_THE_PAGE):
             yield f"{ROOM}/{path}", chosen
 
 

@@ -40,8 +40,6 @@ from deploytk.serve.endpoint import Endpoint, EngineChoice, Served, ServeOptions
 def running_locally(path: Path, options: ServeOptions, progress: Progress) -> Iterator[Endpoint]:
     """The app of the bundle `path`, or of a bundle made for the model directory `path` that goes with it."""
     engine = choose_engine(options.engine)
-    if options.app == "gradio" and importlib.util.find_spec("gradio") is None:
-        raise UsageError("the chat page needs gradio", hint="pip install 'deploytk[ui]', or serve with --app api")
     progress.note(f"engine: {engine}{_why(engine, options.engine)}")
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
         work = Path(directory)

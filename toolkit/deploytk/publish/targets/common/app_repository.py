@@ -1,6 +1,6 @@
 """The app as a repository of its own, without the model, for hubs that start app.py with an old Python.
 
-It has a chat page without Gradio, and fetches the model's repository by git when it starts.
+It does without Gradio, and fetches the model's repository by git when it starts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from deploytk.publish.superseded import Named
 
 UVICORN = "uvicorn==0.30.6"
 
-_LEFT_OUT = ("Dockerfile", f"{ROOM}/page.py", "requirements.txt")
+_LEFT_OUT = ("Dockerfile", f"{ROOM}/gradio_app.py", "requirements.txt")
 _AT_ROOT = ("packages.txt",)
-_OF_THE_PAGE = ("page.py", "chat.html")
 
 
 def write_app(bundle: Bundle, out: Path, url: str, revision: str, deleted: Collection[str] = ()) -> Path:
@@ -66,12 +65,11 @@ def changes_in_directory(out: Path, wanted: Mapping[str, bytes], ours: Named, *,
 
 def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
     """The whole app repository, path -> content, which fetches `revision` of the model repository `url`."""
-    kind = bundle.manifest.app.kind
     template = shipped("templates") / "hosted"
     texts = {
         source.name if source.name in _AT_ROOT else f"{ROOM}/{source.name}": source.read_bytes()
         for source in template.iterdir()
-        if source.is_file() and not (kind == "api" and source.name in _OF_THE_PAGE)
+        if source.is_file()
     }
     for file in bundle.files:
         if file.kind in ("app", "card") and file.path not in _LEFT_OUT:
