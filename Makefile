@@ -53,8 +53,9 @@ mutants: $(VENV)/.mutants ## Small faults planted in the core rooms: does a test
 reference: $(VENV)/.test ## Rewrite docs/reference from the command line and the data files
 	$(BIN)/python tools/write_reference.py
 
-pictures: $(VENV)/.test ## Take the picture of the README anew
+pictures: $(VENV)/.services ## Take the pictures of the README and of the chat page anew
 	$(BIN)/python tools/take_pictures.py
+	DEPLOYTK_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -q -m services tests/test_app_page.py tests/test_app_visitors.py
 
 docs: $(VENV)/.docs ## The site, into site/; a warning is an error
 	$(BIN)/zensical build --strict --clean

@@ -197,7 +197,7 @@ def test_formulas_tables_code_and_thoughts_are_drawn_and_nothing_is_loaded_from_
     assert "think" not in sent["messages"][1]["content"]
 
 
-def test_a_system_prompt_presets_and_sampling_are_sent(browser: Any, app: App) -> None:
+def test_a_system_prompt_presets_and_sampling_are_sent(browser: Any, app: App, pytestconfig: pytest.Config) -> None:
     with opened(browser, app.url) as page:
         start(page)
         page.locator("#open-settings").click()
@@ -206,6 +206,7 @@ def test_a_system_prompt_presets_and_sampling_are_sent(browser: Any, app: App) -
         page.locator("#preset-name").fill("Pirate")
         page.get_by_role("button", name="Save as a preset").click()
         page.locator("#preset").select_option("coder")
+        keep_screenshot(page, "settings.png", pytestconfig)
         page.locator("#preset").select_option("own:Pirate")
         page.locator("#temperature").fill("0.2")
         page.locator("#max-tokens").fill("99999")

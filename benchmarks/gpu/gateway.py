@@ -3,8 +3,8 @@
     python benchmarks/gpu/gateway.py MODEL [--streams 32] [--tokens 256] [--dialogs DIALOGS [--page]] [-o OUT]
 
 Needs `lmdeploy` on the path and a GPU. With --dialogs every answer must be the golden one, whole and streamed, through
-plain HTTP and, where it is installed, through the openai client; with --page (needs gradio) also through what the chat
-page calls when a person writes a message. The load runs in turn against the engine alone (its own port on loopback) and
+plain HTTP and, where it is installed, through the openai client; with --page (needs gradio) also through
+gradio_client. The load runs in turn against the engine alone (its own port on loopback) and
 against the gateway in front of it.
 """
 
@@ -20,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -70,28 +69,13 @@ def _streamed(endpoint: Endpoint, body: dict[str, Any]) -> str:
     return text
 
 
-def right_answers_on_the_page(endpoint: Endpoint, dialogs: list[dict[str, str]]) -> int:
-    """Answers as Gradio's queue gives them to the browser, with the page's settings at their greedy end."""
-    with httpx.Client(base_url=endpoint.url, timeout=120, trust_env=False) as http:
-        functions = {entry["api_name"]: entry["id"] for entry in http.get("/config").json()["dependencies"]}
-        right = 0
-        for dialog in dialogs:
-            session = uuid.uuid4().hex
-            _call_page(http, session, functions["_clear_and_save_textbox"], [dialog["prompt"]])
-            _, history, _ = _call_page(http, session, functions["_submit_fn"], [None, [], "", 0, 1, 512])
-            right += history[-1]["content"][0]["text"] == dialog["answer"]
-    return right
+def right_answers_of_gradio(endpoint: Endpoint, dialogs: list[dict[str, str]]) -> int:
+    """Answers as gradio_client gets them from `/chat`."""
+    from gradio_client import Client
 
-
-def _call_page(http: httpx.Client, session: str, function: int, values: list[object]) -> list[Any]:
-    joining = {"fn_index": function, "data": values, "session_hash": session}
-    http.post("/gradio_api/queue/join", json=joining).raise_for_status()
-    with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as events:
-        for line in events.iter_lines():
-            event = json.loads(line[5:]) if line.startswith("data:") else {}
-            if event.get("msg") == "process_completed":
-                return list(event["output"]["data"])
-    raise RuntimeError("the page's queue ended without an answer")
+    client = Client(endpoint.url, verbose=False)
+    greedy = {"temperature": 0, "top_p": 1, "api_name": "/chat"}
+    return sum(client.predict(dialog["prompt"], **greedy) == dialog["answer"] for dialog in dialogs)
 
 
 async def stream(port: int, model: str, tokens: int) -> tuple[float, int]:
@@ -180,7 +164,7 @@ def main() -> int:
         dialogs = json.loads(options.dialogs.read_text(encoding="utf-8")) if options.dialogs else []
         answers = right_answers(endpoint, dialogs) if dialogs else {}
         if options.page and dialogs:
-            answers["page"] = right_answers_on_the_page(endpoint, dialogs)
+            answers["page"] = right_answers_of_gradio(endpoint, dialogs)
         load_figures = compare(endpoint, options.streams, options.tokens, options.rounds)
         engine = endpoint.engine
     figures = {

@@ -47,8 +47,13 @@ def fetch(source: dict[str, str], path: str, facts: dict[str, Any], token: str) 
     if 0 < there < facts["size"]:
         request.add_header("Range", f"bytes={there}-")
     with urllib.request.urlopen(request, timeout=60) as answer, partial.open(_mode(answer)) as file:  # noqa: S310
+        told_at = time.monotonic()
         while block := answer.read(BLOCK):
             file.write(block)
+            if time.monotonic() - told_at >= 1:
+                told_at = time.monotonic()
+                share = file.tell() * 100 // facts["size"]
+                print(f"{path}: {share}% of {facts['size'] / 2**20:.0f} MiB", flush=True)  # noqa: T201
     if partial.stat().st_size < facts["size"]:
         raise OSError(f"{path} was cut off")
     if not is_right(partial, facts):

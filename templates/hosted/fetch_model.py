@@ -97,6 +97,7 @@ def run(*arguments: str) -> int:
         **os.environ,
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_LFS_FORCE_PROGRESS": "1",  # no terminal: the page reads how far it is
         "HOME": str(HERE / ".home"),  # no ~/.netrc, no helper of the system
         "GIT_CONFIG_NOSYSTEM": "1",
     }

@@ -53,7 +53,7 @@ async function begin() {
   }
   mayNeedKey ||= isLocked;
   options = loadOptions(settings.session_len);
-  const title = settings.title || "Chat";
+  const title = settings.title || word("chat");
   document.title = find("title").textContent = title;
   show();
   settings.model = (await untilReady()).model;

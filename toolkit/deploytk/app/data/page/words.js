@@ -1,7 +1,7 @@
 // Every word of the page, in English and Chinese; the browser's language decides, or the settings.
 
 const ENGLISH = {
-  skip: "Skip to the message box", conversations: "Conversations", newChat: "New chat", settings: "Settings",
+  chat: "Chat", skip: "Skip to the message box", conversations: "Conversations", newChat: "New chat", settings: "Settings",
   export: "Export", exportMarkdown: "This chat as Markdown", exportJson: "This chat as JSON", exportAll: "All chats as JSON",
   messages: "Messages", message: "Message", send: "Send", stop: "Stop", toEnd: "To the end", greeting: "What would you like to know?",
   you: "You", model: "Model", copy: "Copy", copied: "Copied", edit: "Edit", again: "Answer again", retry: "Try again", save: "Send",
@@ -27,7 +27,7 @@ const ENGLISH = {
 };
 
 const CHINESE = {
-  skip: "跳到输入框", conversations: "对话列表", newChat: "新对话", settings: "设置",
+  chat: "对话", skip: "跳到输入框", conversations: "对话列表", newChat: "新对话", settings: "设置",
   export: "导出", exportMarkdown: "此对话（Markdown）", exportJson: "此对话（JSON）", exportAll: "全部对话（JSON）",
   messages: "消息", message: "输入消息", send: "发送", stop: "停止", toEnd: "到底部", greeting: "有什么可以帮您？",
   you: "您", model: "模型", copy: "复制", copied: "已复制", edit: "编辑", again: "重新回答", retry: "重试", save: "发送",
