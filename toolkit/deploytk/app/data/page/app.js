@@ -18,6 +18,7 @@ let running = null;  // { stop, node } while an answer grows
 let isLocked = false, mayNeedKey = false;
 
 const acts = {
+  isGrowing: (node) => running?.node === node,
   edit: (node, text) => { if (!running) { const said = addNode(conversation, node.parent, "user", text); answer(said); } },
   again: (node) => { if (!running) answer(conversation.nodes[node.parent]); },
   choose: (node) => { if (!running) { choose(conversation, node); keep(conversation); show(); } },

@@ -31,7 +31,9 @@ function show(state) {
 
 function phases(state) {
   const items = state.phases.map(({ state: name, seconds }, at) => {
-    const isNow = at === state.phases.length - 1, kind = isNow ? (name === "failed" ? "failed" : "now") : "done";
+    const next = state.phases[at + 1]?.state, isNow = !next;
+    const hasFailed = name === "failed" || ["failed", "starting"].includes(next);  // it is started again when it ends
+    const kind = hasFailed ? "failed" : isNow ? "now" : "done";
     const time = name === "failed" ? "" : word("seconds", { seconds: seconds < 10 ? seconds : Math.round(seconds) });
     return make("li", { class: kind, ...(isNow ? { "aria-current": "step" } : {}) }, make("span", {}, word(name) || name), make("span", { class: "time" }, time));
   });

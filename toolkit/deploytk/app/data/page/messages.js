@@ -7,7 +7,7 @@ import { label, word } from "./words.js";
 
 const articles = new Map();  // node id -> its element
 
-// `acts` has what buttons do: edit(node, text), again(node), choose(node), openSettings().
+// `acts` has isGrowing(node), and what buttons do: edit(node, text), again(node), choose(node), openSettings().
 export function showMessages(conversation, acts) {
   const nodes = path(conversation);
   articles.clear();
@@ -39,7 +39,7 @@ function fill(item, conversation, node, acts) {
   else if (node.text) render(node.text, body);
   const parts = [make("h2", { class: "unseen" }, word(node.role === "user" ? "you" : "model")), body];
   if (node.role === "assistant") parts.push(...notes(node, acts));
-  parts.push(tools(item, conversation, node, acts));
+  if (!acts.isGrowing(node)) parts.push(tools(item, conversation, node, acts));
   item.replaceChildren(...parts.filter(Boolean));
 }
 
