@@ -125,7 +125,8 @@ def test_one_changed_file_is_one_upload(
 
 def test_what_the_bundle_has_no_more_is_deleted(git_hub: GitServer, bundle: Bundle, tmp_path: Path) -> None:
     _publish(bundle)
-    api = make_bundle(MODELS / "hf-awq", tmp_path / "api", BundleOptions(name="tiny", app="api"))
+    made = make_bundle(MODELS / "hf-awq", tmp_path / "api", BundleOptions(name="tiny", app="api"))
+    api = as_shown_on(made, "openxlab", REPO)
     plan = OpenXLab().preview(api, PublishOptions(repo=REPO))
 
     _publish(api)
