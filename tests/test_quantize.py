@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import stat
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_the_directory_has_the_sources_own_texts_readable_files_and_no_pickle(tm
         assert (tmp_path / "model" / name).read_bytes() == (TINY / name).read_bytes()
     assert {stat.S_IMODE(path.stat().st_mode) & 0o444 for path in (tmp_path / "model").iterdir()} == {0o444}
     assert {path.name for path in tmp_path.iterdir()} == {"model", "stub.py", "stub.calls"}
+
+
+def test_paths_may_be_relative(tmp_path: Path, quantizer: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that work run in a directory of their own."""
+    shutil.copytree(TINY, tmp_path / "source")
+    monkeypatch.chdir(tmp_path)
+
+    done = quantized(Path("source"), Path("model"))
+
+    assert done.path == Path("model")
+    assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
 def test_config_json_is_the_sources_with_what_turbomind_asks_for(tmp_path: Path, quantizer: Stub) -> None:

@@ -110,7 +110,7 @@ def _bounded(options: QuantizeOptions, texts: Texts | None) -> QuantizeOptions:
 
 
 def _fill(run: _Run, destination: Path, staging: Path, started: float, progress: Progress) -> Quantized:
-    work, notes = staging / _WORK, []
+    work, notes = staging.absolute() / _WORK, []  # its processes work in a directory of their own
     _keep_or_clear(run, staging, work, progress)
     artifact = _modern(run.artifact, work, progress)
     changed = prepare_source(artifact, work / "source", progress)
