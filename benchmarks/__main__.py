@@ -25,6 +25,7 @@ NEEDS = {
     "package": (),
     "vram_terms": ("numpy",),
     "modernize": ("numpy", "yaml"),
+    "quantize": ("torch", "transformers", "DEPLOYTK_BENCHMARK_QUANTIZERS"),
     "secret_search": (),
     "gateway": ("gradio",),
     "client_overhead": ("httpx", "aiohttp"),

@@ -69,7 +69,8 @@ def test_what_a_real_quantizer_makes_answers_all_eight_dialogs(tmp_path: Path, m
     assert cost.top1_agreement > 0.6
     assert (done.quantized_by.tool, done.quantized_by.tool_version) == (tool.package, tool.version)
     artifact = read_artifact(tmp_path / "made")
-    assert (artifact.weight_format, artifact.lmdeploy.pin, artifact.problems) == ("awq", lmdeploy.NEWEST, ())
+    assert (artifact.weight_format, artifact.lmdeploy.pin, artifact.errors) == ("awq", lmdeploy.NEWEST, ())
+    assert all(problem.level == "info" for problem in artifact.problems)
     assert done.memory.ram is not None
     assert done.memory.ram < 2 * done.memory.predicted_ram
     assert not [path for path in (tmp_path / "made").iterdir() if path.suffix == ".pth"]
