@@ -83,7 +83,9 @@ def test_loads_are_all_combinations() -> None:
     ("values", "said"),
     [
         ({"engines": ["vllm"]}, "engines"),
-        ({"concurrency": [0]}, "below 1"),
+        ({"concurrency": [0]}, "--concurrency: 0 is less than 1"),
+        ({"engines": ["foo"]}, r"--engines: 'foo' is not one of turbomind, pytorch, huggingface, cpu"),
+        ({"concurrency": ["x"]}, "--concurrency: 'x' is not a whole number"),
         ({"concurrency": []}, "empty"),
         ({"concurrency": ["many"]}, "concurrency"),
         ({"kv": ["int2"]}, "kv"),

@@ -38,6 +38,23 @@ def test_credentials_are_found_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
     assert "verysecret" not in json.dumps(plain(checkup))
 
 
+@pytest.mark.parametrize(
+    ("variables", "works"), [({}, False), ({"OPENXLAB_USERNAME": "me", "OPENXLAB_GIT_TOKEN": "t"}, True)]
+)
+def test_a_hub_works_when_all_that_it_needs_is_there(
+    variables: dict[str, str], works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENXLAB_USERNAME", "OPENXLAB_GIT_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    can = check_up(Settings()).can
+
+    assert ("publish --target openxlab" in can) is works
+    assert "publish --target oci" not in can  # without Docker nothing makes the image
+
+
 def test_a_mirror_that_does_not_answer_is_said() -> None:
     settings = Settings(mirrors=Mirrors(pip="http://127.0.0.1:9/simple"))
 

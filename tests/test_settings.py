@@ -70,7 +70,7 @@ def test_without_a_file_the_defaults_hold() -> None:
         ("[serve]\nport = 65536\n", "line 2: serve.port: 65536 is more than 65535"),
         ("[publish]\npublic = 'yes'\n", "line 2: publish.public: 'yes' is not true or false"),
         ("[build]\nbuild-arg = 'A=b'\n", "line 2: build.build-arg: 'A=b' is not a list"),
-        ("plan.kv = 'int2'\n", "line 1: plan.kv: 'int2' is not one of 'none', 'int8', 'int4'"),
+        ("plan.kv = 'int2'\n", "line 1: plan.kv: 'int2' is not one of none, int8, int4"),
         ("[publish]\nlicense_ = 'mit'\n", "line 2: .publish. has no option 'license_'"),
         ("[plan]\nmodel = 'm'\n", "line 2: .plan. has no option 'model'"),
         ("[plan]\njson = true\n", "line 2: .plan. has no option 'json'"),

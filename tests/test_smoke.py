@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploytk.base.errors import EndpointError, UsageError
-from deploytk.base.progress import Silent
+from deploytk.base.progress import Advance, Silent, Unit
 from deploytk.bundle import Golden
 from deploytk.serve import ServeOptions
 from deploytk.smoke import Budget, Report, Workload, make_budget, markdown, read_budget, smoke, write_report
@@ -41,6 +43,35 @@ def test_a_healthy_server_passes() -> None:
     assert (report.verdict.status, report.verdict.exit_code) == ("pass", 0)
     assert (report.counts.success, report.identity.model) == (12, MODEL)
     assert report.tokens.source == "usage"
+
+
+class _Interrupts(Silent):
+    """As a person who presses Ctrl-C after the fifth of the timed requests."""
+
+    @contextmanager
+    def task(self, label: str, total: int, unit: Unit = "bytes") -> Iterator[Advance]:
+        done = 0
+
+        def advance(amount: int) -> None:
+            nonlocal done
+            done += amount
+            if label == "requests" and done == 5:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+@pytest.mark.parametrize("rate", [None, 200.0])
+def test_ctrl_c_keeps_what_was_measured_and_says_so(rate: float | None) -> None:
+    with serving(Behaviour()) as server:
+        workload = dataclasses.replace(FEW, rate=rate)
+        report = smoke(server.url, ServeOptions(), workload, Budget(max_ttft_ms=1e6), _Interrupts())
+
+    assert report.counts.issued >= 5
+    assert report.counts.issued < 12
+    assert report.latency.ttft_ms.n == report.counts.issued
+    assert (report.verdict.status, report.verdict.exit_code) == ("inconclusive", 4)
+    assert f"ended by a signal after {report.counts.issued} of 12 requests" in report.verdict.reasons
 
 
 def test_times_are_what_really_happened() -> None:

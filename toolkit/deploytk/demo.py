@@ -1,4 +1,4 @@
-"""Goes the whole way with the shipped tiny models, on CPU, in a temporary directory that stays."""
+"""Goes the whole way with the shipped tiny models, on CPU, in a temporary directory that stays when all is done."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from deploytk.artifact import read_artifact
+from deploytk.artifact import Artifact, read_artifact
 from deploytk.base.errors import DeployError, UsageError
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
 from deploytk.bundle import Bundle, BundleOptions, Golden, read_golden, render_bundle
+from deploytk.modernize import Modernized, ModernizeOptions, modernize
 from deploytk.plan import PlanRequest, plan_serving
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import Release
@@ -32,6 +33,8 @@ class Demo:
     """What the demo made, and where it is."""
 
     directory: Path
+    inspected: Artifact  # the legacy workspace
+    modernized: Modernized  # what it became
     workspace_release: Release  # of the legacy workspace: packaged, published, verified
     release: Release  # of the AWQ directory
     report_path: Path | None
@@ -39,11 +42,21 @@ class Demo:
 
 
 def run_demo(progress: Progress) -> Demo:
-    """Package, publish and verify a legacy workspace and an AWQ directory; with the extra [cpu] serve and judge that.
+    """Inspect and modernize a legacy workspace; package, publish and verify it and an AWQ directory; with extra [cpu]
+    serve and judge that.
 
-    Raises DeployError when a step fails.
+    Raises DeployError when a step fails. Ended by a signal it leaves nothing behind.
     """
     directory = Path(tempfile.mkdtemp(prefix="deploytk-demo-"))
+    try:
+        return _demo(directory, progress)
+    except KeyboardInterrupt:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _demo(directory: Path, progress: Progress) -> Demo:
+    workspace, modernized = _modernized(directory, progress)
     golden = read_golden(shipped("models") / "dialogs.json")
     hub = directory / "hub"
     releases = []
@@ -56,9 +69,17 @@ def run_demo(progress: Progress) -> Demo:
         choose_engine("cpu")
     except UsageError as missing:
         progress.note(f"nothing is served: {missing}")
-        return Demo(directory, workspace_release, release, None, None)
+        return Demo(directory, workspace, modernized, workspace_release, release, None, None)
     report_path = directory / "report.json"
-    return Demo(directory, workspace_release, release, report_path, _judged(release, report_path, progress))
+    report = _judged(release, report_path, progress)
+    return Demo(directory, workspace, modernized, workspace_release, release, report_path, report)
+
+
+def _modernized(directory: Path, progress: Progress) -> tuple[Artifact, Modernized]:
+    """What the workspace is, and the directory that current LMDeploy loads."""
+    workspace = read_artifact(_copy(directory, WORKSPACE))
+    progress.note(f"{WORKSPACE}: inspect, and modernize into what current LMDeploy loads")
+    return workspace, modernize(workspace, directory / "modernized", ModernizeOptions(), progress)
 
 
 def _judged(release: Release, report_path: Path, progress: Progress) -> Report:
@@ -76,9 +97,13 @@ def _judged(release: Release, report_path: Path, progress: Progress) -> Report:
 
 
 def _package(directory: Path, name: str, golden: tuple[Golden, ...], progress: Progress) -> Bundle:
-    model = Path(shutil.copytree(shipped("models") / name, directory / "models" / name))
-    artifact = read_artifact(model)
+    artifact = read_artifact(_copy(directory, name))
     is_chat = artifact.layout == "huggingface"
     plan = plan_serving(artifact, PlanRequest(gpu="T4", model_name=name))
     options = BundleOptions(name=name, license="apache-2.0", app="api", golden=golden if is_chat else ())
     return render_bundle(artifact, plan, options, directory / "bundles" / name, progress)
+
+
+def _copy(directory: Path, name: str) -> Path:
+    place = directory / "models" / name
+    return place if place.is_dir() else Path(shutil.copytree(shipped("models") / name, place))

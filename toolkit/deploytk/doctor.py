@@ -59,7 +59,8 @@ def check_up(settings: Settings, *, security: bool = False) -> Checkup:
 
 
 _COMMANDS: dict[str, set[str]] = {
-    "inspect, plan, modernize, package": set(),
+    "inspect, plan, modernize, package, preflight, report": set(),
+    "smoke of a server that runs": set(),
     "serve --engine cpu": {"extra cpu", "extra ui"},
     "serve --engine turbomind": {"GPU", "LMDeploy", "extra ui"},
     "build": {"Docker"},
@@ -153,12 +154,16 @@ def _run(name: str, command: tuple[str, ...], needed_for: str, hint: str) -> Che
 
 def _needs(target: About) -> set[str]:
     """The names of the checks that must be well for publishing there."""
-    return {*target.programs, *([f"credentials {target.name}"] if target.credential else [])}
+    extras = {f"extra {name}" for name in target.extra[:1]}
+    return {*target.programs, *target.needs, *extras, *([f"credentials {target.name}"] if target.credential else [])}
 
 
 def _of_target(target: About) -> list[Check]:
     needed_for = f"publish --target {target.name}"
     checks = [_program(name, (name, "--version"), needed_for) for name in target.programs]
+    if target.extra:
+        name, *packages = target.extra
+        checks.append(_extra(name, *packages, needed_for=needed_for))
     if target.credential:
         found = target.credential()
         status: Literal["ok", "missing"] = "ok" if found.source else "missing"

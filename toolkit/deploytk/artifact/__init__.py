@@ -6,7 +6,7 @@ from deploytk.artifact.contents import refuse_contents
 from deploytk.artifact.facts import stated_quantization
 from deploytk.artifact.quantized_by import FORMAT as RECORD_FORMAT
 from deploytk.artifact.quantized_by import RECORD
-from deploytk.artifact.read import read_artifact
+from deploytk.artifact.read import left_out, read_artifact
 from deploytk.artifact.remote_code import names_code
 from deploytk.artifact.security import security_problems
 from deploytk.artifact.tensor_sums import TensorSums
@@ -41,6 +41,7 @@ __all__ = [
     "TensorSums",
     "ToolFormat",
     "WeightFormat",
+    "left_out",
     "names_code",
     "read_artifact",
     "read_templates",

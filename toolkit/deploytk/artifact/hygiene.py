@@ -17,6 +17,7 @@ _POINTER = b"version https://git-lfs"
 
 # Whether these are whole can be told at a glance.
 _TEXTS = (".json", ".model", ".tiktoken", ".jinja")
+_WEIGHTS = ".safetensors"
 _CLOSING = {b"{": b"}", b"[": b"]"}
 
 # What LMDeploy itself never reads: turbomind/turbomind.py, `_from_workspace`, at every tag.
@@ -56,6 +57,16 @@ def find_problems(root: Path, entries: Sequence[FileEntry], files: Sequence[Mode
         [entry for entry in entries if entry.is_pickle and not entry.is_leftover and entry.path not in belonging],
         lambda entry: f"{entry.path} is a pickle that this model does not need, {entry.bytes} bytes",
         "it is not packaged; remove it to save space",
+    )
+    yield from _about(
+        "warning",
+        [
+            entry
+            for entry in entries
+            if entry.may_belong and entry.path.endswith(_WEIGHTS) and entry.path not in belonging
+        ],
+        lambda entry: f"{entry.path} holds weights that nothing in the model names, {entry.bytes} bytes",
+        "it is not packaged: add it to the index if it belongs to the model, else remove it to save space",
     )
     yield from _about(
         "info",

@@ -65,6 +65,13 @@ def _read(root: Path, *, allows_pickles: bool) -> Artifact:
     return replace(artifact, quantized_by=quantized_by, problems=tuple(problems))
 
 
+def left_out(artifact: Artifact) -> tuple[FileEntry, ...]:
+    """The files of its directory that do not belong to the model, the largest first; hidden ones aside."""
+    taken = {file.path for file in artifact.files}
+    entries = _without_generated(artifact.root, walk(artifact.root))
+    return tuple(sorted((one for one in entries if one.path not in taken), key=lambda one: (-one.bytes, one.path)))
+
+
 # What a model of another kind has instead of config.json.
 _OTHER_KINDS = {
     ".gguf": "a GGUF file, which LMDeploy does not read",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from deploytk.artifact.configuration import Configuration
 from deploytk.artifact.shape import Shape
 from deploytk.artifact.tensor_sums import role_of
-from deploytk.artifact.tensors import Tensors
+from deploytk.artifact.tensors import Tensors, shape_in_words
 from deploytk.artifact.value import Problem
 
 _HINT = "take config.json and the weights from one model"
@@ -26,9 +26,8 @@ def shape_problems(shape: Shape, tensors: Tensors, configuration: Configuration)
     for name, expected in _expected(shape, configuration).items():
         for group in text:
             if group.pattern.endswith(name) and not group.is_beyond and group.shape not in expected:
-                message = (
-                    f"{group.pattern} has shape {list(group.shape)}, {list(expected[0])} expected from config.json"
-                )
+                found, wanted = shape_in_words(group.shape), shape_in_words(expected[0])
+                message = f"{group.pattern} has shape {found}, {wanted} expected from config.json"
                 yield Problem("error", message, _HINT)
     counts = [(group, count) for group, count in tensors if role_of(group) != "tower" and _NORM.search(group.pattern)]
     layers = sum(count for group, count in counts if not group.is_beyond)

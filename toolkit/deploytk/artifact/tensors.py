@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -16,6 +16,10 @@ DTYPE_BITS = {
 
 # Of a layer or an expert.
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+def shape_in_words(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape)) or "no dimensions"
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,9 +117,21 @@ class Reader:
         return value
 
     def wrong(self, key: str, expected: str) -> ArtifactError:
-        found = repr(self.values[key]) if key in self.values else "missing"
+        found = _as_written(self.values[key]) if key in self.values else "missing"
         shown = found if len(found) <= 80 else found[:77] + "..."
         return ArtifactError(f"{self.path}: {key} is {shown}", hint=f"it must be {expected}")
+
+
+def _as_written(value: Any) -> str:
+    """As a file of JSON has it; text as it is quoted in sentences."""
+    return repr(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else _json(value)
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return f"a {type(value).__name__}"
 
 
 def _is_printable(text: str) -> bool:

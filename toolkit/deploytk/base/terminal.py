@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
@@ -53,6 +54,11 @@ _BEGUN = re.compile(
     r"(?:(?:\x1b\[|\x9b)[0-?]*[ -/]*|(?:\x1b[]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*\x1b?|\x1b[ -/]*)\Z"
 )
 _LONGEST_SEQUENCE = 4096  # one that goes on is none: what it begins with is taken out, the rest shown
+
+
+def quoted(word: object) -> str:
+    """A path or a name as it stands in a command line to be pasted."""
+    return shlex.quote(str(word))
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploytk.base.errors import SettingsError
+from deploytk.base.validation import in_words
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,19 +25,6 @@ if TYPE_CHECKING:
 
 _HEADER = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]")
 _KEY = re.compile(r"\s*((?:\"[^\"]*\"|'[^']*'|[\w.-])+)\s*=")
-
-_KINDS = {
-    "bool": "true or false",
-    "dict": "a table",
-    "float": "a number",
-    "int": "a whole number",
-    "list": "a list",
-    "model": "a table",
-    "dataclass": "a table",
-    "path": "text",
-    "string": "text",
-    "tuple": "a list",
-}
 
 
 def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
@@ -109,7 +97,7 @@ def _wrong(path: Path, text: str, model: type[BaseModel], found: ErrorDetails) -
         what = f"[{keys[0]}] has no option {keys[1]!r}" if keys[1:] else f"there is no table or command {keys[0]!r}"
         return SettingsError(f"{where}: {what}", hint=hint)
     hint = "deploytk config schema shows what deploytk.toml takes"
-    return SettingsError(f"{where}: {'.'.join(keys)}: {_in_words(found)}", hint=hint)
+    return SettingsError(f"{where}: {'.'.join(keys)}: {in_words(found)}", hint=hint)
 
 
 def _names(model: Any, keys: Sequence[str]) -> list[str]:
@@ -119,16 +107,3 @@ def _names(model: Any, keys: Sequence[str]) -> list[str]:
     if dataclasses.is_dataclass(model):
         return [field.name for field in dataclasses.fields(model)]
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _in_words(found: ErrorDetails) -> str:
-    value, bounds = found["input"], found.get("ctx", {})
-    kind = found["type"].partition("_")[0]
-    if found["type"] == "literal_error":
-        return f"{value!r} is not one of {str(bounds['expected']).replace(' or ', ', ')}"
-    for bound, words in (("ge", "less than"), ("gt", "not more than"), ("le", "more than"), ("lt", "not less than")):
-        if bound in bounds:
-            return f"{value} is {words} {bounds[bound]:g}"
-    if kind in _KINDS and found["type"] != "missing":
-        return f"{value!r} is not {_KINDS[kind]}"
-    return f"{found['msg'][0].lower()}{found['msg'][1:]}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from deploytk.base.json import plain
 from deploytk.base.terminal import one_line
+from deploytk.base.validation import in_words
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -30,10 +31,11 @@ def typed(kind: type[Value], found: object, what: str) -> Value:
     try:
         value: Value = _adapter(cast(Hashable, kind)).validate_json(json.dumps(found), strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         place = ".".join(map(str, (what, *first["loc"]))).strip(".")
-        is_missing = first["type"] == "missing"
-        raise ValueError(f"{place} is {'missing' if is_missing else 'malformed'}: {one_line(first['msg'])}") from error
+        if first["type"] == "missing":
+            raise ValueError(f"{place} is missing") from error
+        raise ValueError(f"{place} is malformed: {in_words(first, names_value=False)}") from error
     stranger = _difference(found, plain(value), what)
     if stranger:
         raise ValueError(f"{one_line(stranger).strip('.')} is nothing that deploytk writes")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from deploytk.artifact import Artifact, KvPolicy, read_artifact
 from deploytk.base.errors import DeployError, UsageError
+from deploytk.base.validation import in_words
 from deploytk.plan import (
     PlanRequest,
     ServingPlan,
@@ -21,6 +23,9 @@ from deploytk.plan import (
     require_trust_here,
     require_trusted_plan,
 )
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -115,21 +120,35 @@ def make_matrix(values: Mapping[str, object]) -> Matrix:
     try:
         matrix = TypeAdapter(with_config(ConfigDict(extra="forbid"))(Matrix)).validate_python(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where}: {first['msg']}", hint="see `deploytk bench --help`") from error
+        raise _wrong(error.errors(include_url=False)[0]) from error
     for name in ("engines", "kv", "concurrency", "input_tokens", "output_tokens"):
         if not getattr(matrix, name):
-            raise UsageError(f"{name} is empty", hint="give at least one value")
-    numbers = (*matrix.concurrency, *matrix.input_tokens, *matrix.output_tokens, matrix.repetitions)
-    if min(numbers) < 1:
-        raise UsageError("a number of the matrix is below 1", hint="take whole numbers from 1 on")
+            raise UsageError(f"{_option(name)} is empty", hint="give at least one value")
+    for name in ("concurrency", "input_tokens", "output_tokens", "repetitions"):
+        value = getattr(matrix, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number < 1:
+                raise UsageError(f"{_option(name)}: {number} is less than 1", hint="take whole numbers from 1 on")
     if matrix.tokens_per_session < max(matrix.input_tokens) + max(matrix.output_tokens):
         raise UsageError(
             f"a session of {matrix.session_len} tokens is shorter than input and output together",
             hint="leave --session-len out, or make it longer",
         )
     return matrix
+
+
+def _wrong(found: ErrorDetails) -> UsageError:
+    name = str(found["loc"][0])
+    known = [field.name for field in dataclasses.fields(Matrix)]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"a matrix has {', '.join(known)}"
+        return UsageError(f"a matrix has no {name!r}", hint=hint)
+    return UsageError(f"{_option(name)}: {in_words(found)}", hint="see `deploytk bench --help`")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def expand(

@@ -14,7 +14,7 @@ from typing import Literal
 from deploytk import __version__
 from deploytk.base.errors import DeployError, EndpointError, UsageError
 from deploytk.base.files import disk_errors, locked, write_text
-from deploytk.base.json import plain, to_json
+from deploytk.base.json import to_json
 from deploytk.base.progress import Progress
 from deploytk.bench.cells import cell_path
 from deploytk.bench.engines import running_engine
@@ -184,10 +184,11 @@ def _identity(deployment: Deployment, endpoint: Endpoint, gpu: GpuMemory | None)
 
 def _claim(out: Path, deployments: Sequence[Deployment], here: GpuMemory | None) -> None:
     """Bind `out` to this machine and these models, or refuse what another one left there."""
+    client = client_identity()
     digests = {deployment.model: _digest(deployment) for deployment in deployments}
     machine = {
         "gpu": [here.name, here.driver] if here else None,
-        "cpu": plain(client_identity()),
+        "cpu": [client.cpu, client.cores],
         "lmdeploy": installed_lmdeploy(),
         "models": digests,
     }
@@ -195,7 +196,7 @@ def _claim(out: Path, deployments: Sequence[Deployment], here: GpuMemory | None)
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            differing = [name for name in ("gpu", "cpu", "lmdeploy") if found[name] != machine[name]]
+            differing = [name for name in ("gpu", "cpu", "lmdeploy") if _of_machine(found[name]) != machine[name]]
             models = found["models"]
             differing += [f"model {name}" for name, digest in digests.items() if models.get(name, digest) != digest]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -207,6 +208,11 @@ def _claim(out: Path, deployments: Sequence[Deployment], here: GpuMemory | None)
     elif any(entry.name != ".lock" for entry in out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no results", hint="choose a new directory with -o")
     write_text(path, to_json(machine, indent=1) + "\n")
+
+
+def _of_machine(found: object) -> object:
+    """What earlier versions kept of the CPU had the client in it, and its Python."""
+    return [found["cpu"], found["cores"]] if isinstance(found, dict) else found
 
 
 def _digest(deployment: Deployment) -> str:

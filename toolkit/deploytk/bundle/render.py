@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploytk.artifact import Artifact
+from deploytk.artifact import Artifact, left_out
 from deploytk.base.digests import hash_files
 from deploytk.base.errors import BundleError, UsageError
 from deploytk.base.files import disk_errors, staged_directory, sync_directory
@@ -55,6 +55,7 @@ _OURS = (
 )
 _WHY_NOT = "a bundle has its own by these names"
 _FLUSHED_AT_ONCE = 8
+_MOST_NAMED = 12
 
 
 def render_bundle(
@@ -88,6 +89,7 @@ def render_bundle(
         before = {source: _mark(source) for source in model}
         digests = hash_files(model, "hashing", progress, meanwhile=generate)
         sources = _sources(artifact, generated, progress)
+        _say_what_is_left_out(artifact, progress)
         weights = {file.path for file in artifact.files if file.is_weight}
         files = [
             *(BundleFile(path, before[source][0], digests[source], "weights" if path in weights else "model")
@@ -135,6 +137,18 @@ def _sources(artifact: Artifact, generated: Collection[str], progress: Progress)
     return {file.path: artifact.root / file.path for file in artifact.files if file.path not in left_out}
 
 
+def _say_what_is_left_out(artifact: Artifact, progress: Progress) -> None:
+    found = left_out(artifact)
+    if found:
+        named = ", ".join(f"{one.path} ({_size(one.bytes)})" for one in found[:_MOST_NAMED])
+        more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        progress.note(f"left out of the bundle: {named}{more}; deploytk inspect says why")
+
+
+def _size(count: int) -> str:
+    return f"{_mib(count)} MiB" if count >= 2**20 // 10 else f"{count:,} bytes"
+
+
 def _check_place(place: Path, artifact: Artifact) -> None:
     """Raises BundleError where writing `place` would lose anything that deploytk did not write."""
     if place.is_relative_to(artifact.root.resolve()):
@@ -168,14 +182,14 @@ def _is_there(place: Path, manifest: bytes, progress: Progress) -> bool:
 def _check_options(options: BundleOptions) -> None:
     checks: tuple[tuple[str, str | None, re.Pattern[str], str], ...] = (
         ("--name", options.name, NAME, "letters, digits, dots, dashes and underscores, at most 96, as hubs take them"),
-        ("--license", options.license, LICENSE, "as hubs write it: apache-2.0, mit, llama3.1, other"),
+        ("--license", options.license, LICENSE, "a name that hubs know: apache-2.0, mit, llama3.1, other"),
         ("--base-model", options.base_model, REPOSITORY, "OWNER/NAME"),
     )
     if options.typed is not None and not is_title(options.typed):
         hint = f"give --name as at most {LONGEST} characters that can be printed, in any script"
         raise UsageError(f"{options.typed!r} cannot be used for --name", hint=hint)
     for language in options.languages:
-        checks += (("--language", language, LANGUAGE, "codes parted by commas, as hubs write them: zh,en"),)
+        checks += (("--language", language, LANGUAGE, "codes with commas between, as hubs write them: zh,en"),)
     for option, value, pattern, expected in checks:
         if value is not None and not pattern.fullmatch(value):
             raise UsageError(f"{value!r} cannot be used for {option}", hint=f"give {option} as {expected}")

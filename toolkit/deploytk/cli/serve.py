@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from deploytk.base.errors import UsageError
+from deploytk.base.terminal import quoted
 from deploytk.cli.command import command
 from deploytk.cli.options import App, Contents, Engine, ModelBundleOrImage, Planning, Template, Trust
 from deploytk.cli.session import Session, show, unused
@@ -84,7 +85,7 @@ def _refuse_unused(source: str, template: Path | None) -> None:
     kind = source_kind(source)
     if kind == "url":
         raise UsageError(
-            f"{source} is running already", hint=f"open it in a browser, or measure it: deploytk smoke {source}"
+            f"{source} is running already", hint=f"open it in a browser, or measure it: deploytk smoke {quoted(source)}"
         )
     if kind in _WITH_AN_APP:
         unused("app", "reload", because=f"{source} is {_WITH_AN_APP[kind]}, with an app of its own")

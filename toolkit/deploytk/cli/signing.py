@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploytk.base.terminal import quoted
 from deploytk.cli.session import Session
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def require_signed(source: Path, public_key: Path | None) -> None:
     if not found.verified:
         named = [*found.changed, *found.missing, *found.extra]
         more = f" and {len(named) - 1} more" if len(named) > 1 else ""
-        hint = f"deploytk verify {source} --key {public_key} names every file"
+        hint = f"deploytk verify {quoted(source)} --key {quoted(public_key)} names every file"
         raise SignatureError(f"{source} is not what was signed: {named[0]}{more} differs", hint=hint)
     Session.progress.note(f"{source} is what {found.signed_by} has signed")
 
@@ -82,7 +83,7 @@ def require_signed_source(source: str, public_key: Path | None) -> None:
 
     found = verify_image(source, verifier_for(public_key))
     if not found.verified or not is_same_image(source, {str(found.digest), str(found.image_id)}):
-        hint = f"docker pull {source}, and deploytk verify {source} --key {public_key}"
+        hint = f"docker pull {quoted(source)}, and deploytk verify {quoted(source)} --key {quoted(public_key)}"
         raise SignatureError(f"the {source} that is in Docker is not what was signed in its registry", hint=hint)
     Session.progress.note(f"{source} is what {found.signed_by} has signed")
 

@@ -131,7 +131,7 @@ def smoke(
     allow_pickle: AllowPickle = False,
 ) -> None:
     """Measure VRAM and latency, check the answers, judge: 0 good, 1 wrong, 3 over budget, 4 cannot tell."""
-    from deploytk.smoke import gather, judge
+    from deploytk.smoke import INTERRUPTED, gather, judge
 
     kept.check()
     if not source.startswith(("http://", "https://")):
@@ -143,15 +143,31 @@ def smoke(
     )
     if trusts_code(source, trust.trust_remote_code, engine):
         options = dataclasses.replace(options, request=dataclasses.replace(options.request, trust_remote_code=True))
+    _say_too_few(workload, budget)
     evidence = gather(source, options, workload, Session.progress)
     report = judge(evidence, budget)
     problems = kept.write(evidence, budget, report)
     show(report, "show_report")
     if problems:
         _say(problems, report)
+    if any(finding.check == INTERRUPTED for finding in evidence.findings):
+        raise KeyboardInterrupt  # what was measured is kept
+    if problems:
         raise typer.Exit(1)
     if report.verdict.exit_code:
         raise typer.Exit(report.verdict.exit_code)
+
+
+def _say_too_few(workload: Workload, budget: Budget) -> None:
+    """Which percentiles so many requests cannot tell, before they are sent."""
+    from deploytk.smoke import CERTIFIED_FROM
+
+    count = workload.requests
+    lacking = [f"{name} {least}" for name, least in CERTIFIED_FROM.items() if count < least]
+    if lacking:
+        is_in_vain = count < CERTIFIED_FROM["p50"] and budget.limits_times
+        verdict = ", and limits of time cannot be judged (exit code 4)" if is_in_vain else ""
+        Session.progress.note(f"{count} requests are few: {', '.join(lacking)} are needed to be sure{verdict}")
 
 
 def _say(problems: list[str], report: Report) -> None:

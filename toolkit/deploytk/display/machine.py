@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from deploytk.base.terminal import console
+from deploytk.base.terminal import console, quoted
 from deploytk.display.measure import show_report
 from deploytk.display.rows import plain_line, show_rows
 
 if TYPE_CHECKING:
+    from deploytk.artifact import Artifact
     from deploytk.demo import Demo
     from deploytk.doctor import Checkup
     from deploytk.serve import Endpoint
@@ -44,7 +45,7 @@ def show_endpoint(endpoint: Endpoint) -> None:
         ]
     )
     body = json.dumps({"model": endpoint.model, "messages": [{"role": "user", "content": "Hello"}]})
-    console().print("\nTry:", style="dim")
+    console().print("\nTry, in a second terminal:", style="dim")
     plain_line(f"curl {endpoint.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
 
 
@@ -55,7 +56,9 @@ def show_demo(demo: Demo) -> None:
     served = "served and judged" if demo.report else "not served: that takes the extra [cpu]"
     show_rows(
         [
-            ("legacy workspace", f"published and verified, revision {demo.workspace_release.revision[:12]}"),
+            ("legacy workspace", f"{demo.inspected.made_by}, served by LMDeploy {_versions(demo.inspected)}"),
+            ("", f"modernized for current LMDeploy: {demo.modernized.path}"),
+            ("", f"published and verified, revision {demo.workspace_release.revision[:12]}"),
             ("AWQ model", f"published and verified, revision {demo.release.revision[:12]}, {served}"),
             ("everything", str(demo.directory)),
             ("models", str(demo.directory / "models")),
@@ -65,8 +68,14 @@ def show_demo(demo: Demo) -> None:
         ]
     )
     console().print("\nNext:", style="dim")
+    plain_line("deploytk inspect YOUR-MODEL")
     if demo.report:
-        plain_line(f"deploytk serve {demo.directory / 'bundles' / 'hf-awq'} --engine cpu")
+        # The chat page; it blocks, so it stands last.
+        plain_line(f"deploytk serve {quoted(demo.directory / 'models' / 'hf-awq')} --engine cpu --open")
     else:
         plain_line("uvx --from 'deploytk[cpu,ui]' deploytk demo      (or pip install 'deploytk[cpu,ui]')")
-    plain_line("deploytk inspect YOUR-MODEL")
+
+
+def _versions(artifact: Artifact) -> str:
+    versions = artifact.lmdeploy
+    return f"{versions.min} to {versions.max} alone" if versions.min != versions.max else f"{versions.pin} alone"

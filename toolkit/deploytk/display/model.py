@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from deploytk.base.json import plain, to_json
-from deploytk.base.terminal import console
+from deploytk.base.terminal import console, quoted
 from deploytk.display.rows import amount, mib, plain_line, show_notes, show_rows
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def show_bundle(bundle: Bundle) -> None:
         ]
     )
     console().print("\nNext:", style="dim")
-    plain_line(f"deploytk serve {bundle.path}")
-    plain_line(f"deploytk publish {bundle.path} --help")
+    plain_line(f"deploytk publish {quoted(bundle.path)} --help")
+    plain_line(f"deploytk serve {quoted(bundle.path)}")
 
 
 def show_exported(exported: Exported) -> None:

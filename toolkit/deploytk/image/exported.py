@@ -20,6 +20,7 @@ from deploytk.base.cache import cache_directory
 from deploytk.base.errors import ImageError
 from deploytk.base.files import disk_errors, write_text
 from deploytk.base.progress import Progress
+from deploytk.base.terminal import quoted
 from deploytk.image.docker import Daemon, connected
 from deploytk.image.layers import TAR
 from deploytk.image.stream import Stream, unpacked
@@ -35,7 +36,7 @@ def daemon_base(daemon: Daemon, reference: str, progress: Progress, *, keep: boo
     """An image of the daemon as a base. It is read out of the daemon once; `keep` its layers for outputs elsewhere."""
     stored = daemon.image(reference)
     if stored is None:
-        raise ImageError(f"the Docker daemon has no image {reference}", hint=f"docker pull {reference}")
+        raise ImageError(f"the Docker daemon has no image {reference}", hint=f"docker pull {quoted(reference)}")
     export = _Export(stored.image_id, stored.diff_ids)
     contents = export.contents(daemon, progress, keep=keep)
     layers = tuple(

@@ -107,9 +107,10 @@ def versions_for_workspace(era: WorkspaceEra, rope_type: str = "") -> VersionRan
     served_until = min(
         era.served_until, _LAST_WITH_SCALING.get((era.rope, rope_type), era.served_until), key=release_index
     )
+    fitting = f"{oldest} alone fits" if oldest == served_until else f"those from {oldest} to {served_until} fit"
     reason = (
         "the last LMDeploy that reads a workspace is 0.7.3 (0.8.0-0.9.2 load it without its weights and answer "
-        f"garbage, later ones refuse it), and one of {oldest} or later fits this configuration until {served_until}"
+        f"garbage, later ones refuse it); {fitting} this configuration"
     )
     return VersionRange(oldest, served_until, newest, "turbomind", reason)
 

@@ -203,7 +203,7 @@ def _write_texts(written: _Written, staging: Path, progress: Progress) -> str:
     generation = _generation_config(files, config)
     template, name = _template(artifact, files)
     if name == "unknown":
-        progress.note(f"chat template {artifact.chat_template} is unknown: chats need --chat-template")
+        progress.note(f"chat template {artifact.chat_template} is unknown: chats need LMDeploy's --chat-template")
     if template:
         write_text(staging / "chat_template.jinja", template)
     legacy = legacy_template(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deploytk.base.errors import EndpointError, UsageError
 from deploytk.base.progress import Progress
+from deploytk.base.terminal import quoted
 from deploytk.bundle import Bundle, is_bundle, read_bundle, require_own_app, require_trusted_code
 from deploytk.bundle.links import link_or_copy
 from deploytk.hardware.catalogue import find_gpu
@@ -93,7 +94,9 @@ def _require_trust(source: Path, bundle: Bundle | None, options: PreflightOption
     if bundle:
         require_own_app(bundle, options.template)
     elif is_model(source):
-        hint = f"package it (deploytk package {source} -o BUNDLE), or say --trust-bundle to start what it brings"
+        hint = (
+            f"package it (deploytk package {quoted(source)} -o BUNDLE), or say --trust-bundle to start what it brings"
+        )
         raise UsageError(f"{source} is a model directory: deploytk wrote no app into it", hint=hint)
 
 

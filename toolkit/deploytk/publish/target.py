@@ -29,6 +29,8 @@ class About:
     options: type = NoOptions  # a dataclass: its own options, each field Annotated with an Option
     takes: tuple[Literal["public", "mirror"], ...] = ()  # options of every target that mean something here
     programs: tuple[str, ...] = ()  # that must be on PATH
+    extra: tuple[str, ...] = ()  # of deploytk: its name, and the packages that it brings
+    needs: tuple[str, ...] = ()  # what else `doctor` must find well
     credential: Callable[[], Credential] | None = None  # where it would take one from
     platform: Platform | None = None  # of its apps, where that is known
     card: Callable[[str], HubCard] | None = None  # what the card in a repository of that name says of it

@@ -124,7 +124,7 @@ def _gpu_of(plan: ServingPlan, wished: str | None) -> Gpu | None:
     """The GPU asked for, else the one that the bundle was planned for."""
     if plan.engine == "cpu":
         if wished is not None:
-            hint = "leave it out, or package the model without --engine cpu"
+            hint = "leave it out, or package the model: `deploytk package` plans for LMDeploy"
             raise UsageError("--gpu does nothing here: the bundle is planned for the CPU", hint=hint)
         return None
     return find_gpu(wished) if wished is not None else plan.gpu

@@ -53,6 +53,9 @@ def model_of(url: str, key: Key | None = None) -> tuple[str, str]:
         require_key(url, answer.status, key)
         found = answer.json()
     except (ConnectionError, ValueError) as error:
+        if isinstance(error, ConnectionError):
+            hint = "start the server, or correct the address; one that is still loading needs a longer --wait"
+            raise EndpointError(f"nothing answers at {url}: {one_line(str(error))}", hint=hint) from error
         raise _no_models(url, one_line(str(error))) from error
     models = found.get("data") if isinstance(found, dict) else None
     first = models[0] if isinstance(models, list) and models else None

@@ -13,6 +13,7 @@ from typing import Any
 from deploytk.base.credentials import can_ask
 from deploytk.base.errors import SignatureError, UsageError
 from deploytk.base.files import read_bounded
+from deploytk.base.terminal import quoted
 
 PASSWORD = "DEPLOYTK_SIGN_PASSWORD"  # noqa: S105 (the name of a variable)
 """The variable with the password of an encrypted key."""
@@ -49,7 +50,7 @@ def public_key(path: Path) -> Any:
         found = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
         if b"PRIVATE KEY" in content:
-            hint = f"give the public one: openssl ec -in {path} -pubout -out key.pub"
+            hint = f"give the public one: openssl ec -in {quoted(path)} -pubout -out key.pub"
             raise SignatureError(f"{path} is a private key", hint=hint) from error
         raise SignatureError(f"{path} holds no public key", hint=_HINT) from error
     _check(path, found)

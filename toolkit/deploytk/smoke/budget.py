@@ -34,6 +34,10 @@ class Budget:
     vram_tolerance_pct: float | None = None  # how far the VRAM may be from its plan; 2 where that was measured before
     baseline_key: str | None = None  # the limits hold only for measurements with this key; None: for all
 
+    @property
+    def limits_times(self) -> bool:
+        return any(limit is not None for limit in (self.max_ttft_ms, self.max_tpot_ms, self.min_tokens_per_s))
+
     def beaten_by(self, other: Budget) -> Budget:
         """This budget, with the limits of `other` where it has some."""
         given = {field.name: getattr(other, field.name) for field in fields(other)}

@@ -15,7 +15,7 @@ from deploytk.smoke.correctness import Finding
 from deploytk.smoke.counters import Counters
 from deploytk.smoke.doubts import doubts_of
 from deploytk.smoke.figures import counts_of, latency_of, throughput_of, tokens_of
-from deploytk.smoke.measure import Measurement
+from deploytk.smoke.measure import INTERRUPTED, Measurement
 from deploytk.smoke.memory import VramReport, check_planned
 from deploytk.smoke.record import Record
 from deploytk.smoke.report import (
@@ -31,9 +31,10 @@ from deploytk.smoke.report import (
     Verdict,
 )
 from deploytk.smoke.selfcheck import ClientCheck
+from deploytk.smoke.statistics import CERTIFIED_FROM
 from deploytk.smoke.workload import Workload
 
-_LEAST_SAMPLES = 11  # for a median that can be believed, MLPerf Inference
+_LEAST_SAMPLES = CERTIFIED_FROM["p50"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,9 @@ def _verdict(
         return Verdict("fail", 3, tuple(reasons), doubts)
     unclear += [_unclear(check, counts) for check in checks if check.status == "inconclusive"]
     if checks and evidence.has_ended_early:
-        unclear.append(f"only {counts.issued} requests within {evidence.workload.total_within_s:.0f} s")
+        limit = f"only {counts.issued} requests within {evidence.workload.total_within_s:.0f} s"
+        signals = (finding.detail for finding in evidence.findings if finding.check == INTERRUPTED)
+        unclear.append(next(signals, limit))
     unclear += dict.fromkeys(why for doubted in checks.values() for why in doubted)
     if unclear:
         return Verdict("inconclusive", 4, tuple(unclear), doubts)

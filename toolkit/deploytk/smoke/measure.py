@@ -22,6 +22,9 @@ from deploytk.smoke.selfcheck import ClientCheck, check_client
 from deploytk.smoke.statistics import percentile
 from deploytk.smoke.workload import Workload
 
+INTERRUPTED = "all requests sent"
+"""The check that a signal leaves undone."""
+
 _GOLDEN_TOKENS = 1024
 _MOST_WARM_CONNECTIONS = 64
 _COUNTERS_WITHIN_S = 1.0
@@ -44,11 +47,26 @@ class Measurement:
     lag_p99_ms: float | None  # how late the client was woken while measuring; None without a self-check
 
 
-def measure(endpoint: Endpoint, workload: Workload, golden: tuple[Golden, ...], progress: Progress) -> Measurement:
-    """Golden prompts and warm-up first, then the timed requests; one that fails is recorded, not raised."""
+def measure(
+    endpoint: Endpoint,
+    workload: Workload,
+    golden: tuple[Golden, ...],
+    progress: Progress,
+    *,
+    keeps_interrupted: bool = False,
+) -> Measurement:
+    """Golden prompts and warm-up first, then the timed requests; one that fails is recorded, not raised.
+
+    With `keeps_interrupted` a signal ends it with what was measured until then, and a finding that says so.
+    """
     client = check_client(workload.concurrency) if workload.has_self_check else None
     asking = _Asking(endpoint, workload, progress)
-    return asyncio.run(asking.measure(golden, client))
+    try:
+        return asyncio.run(asking.measure(golden, client))
+    except KeyboardInterrupt:
+        if not keeps_interrupted or not asking.outcomes:
+            raise
+        return asking.so_far(client)
 
 
 class _Asking:
@@ -62,6 +80,8 @@ class _Asking:
         self._deadline = time.monotonic() + workload.total_within_s
         self._characters = 0  # of a prompt of `input_tokens`
         self._lags_ms: list[float] = []
+        self._cpu, self._started = 0.0, 0.0
+        self.outcomes: dict[int, Outcome] = {}  # of the timed requests, as they end
 
     async def measure(self, golden: tuple[Golden, ...], client: ClientCheck | None) -> Measurement:
         try:
@@ -69,7 +89,7 @@ class _Asking:
             await self._fit_length()
             repeats = await self._warm_up()
             before = await self._counters()
-            cpu, started = time.thread_time(), time.monotonic()
+            self._cpu, self._started = time.thread_time(), time.monotonic()
             with self._progress.task("requests", self._workload.requests, "steps") as advance, _undisturbed():
                 run = self._closed_loop if self._workload.rate is None else self._open_loop
                 watching = asyncio.ensure_future(self._watch_lag())
@@ -77,7 +97,7 @@ class _Asking:
                     outcomes = await run(advance)
                 finally:
                     watching.cancel()
-            share = (time.thread_time() - cpu) / max(time.monotonic() - started, 1e-9)
+            share = self._client_share()
             # Only now, when nothing is timed any more, are the answers taken apart.
             records = tuple(to_record(outcome) for outcome in outcomes)
             counted = await self._counted(before, records)
@@ -92,6 +112,21 @@ class _Asking:
         return Measurement(
             self._endpoint, self._workload, records, findings, counted, share, client, has_ended_early, lag_ms
         )
+
+    def so_far(self, client: ClientCheck | None) -> Measurement:
+        """What an interrupted run has measured; what the server counted is for all of it, and left out."""
+        records = tuple(to_record(self.outcomes[number]) for number in sorted(self.outcomes))
+        good = [record for record in records if record.is_success]
+        said = f"ended by a signal after {len(records)} of {self._workload.requests} requests"
+        findings = (
+            Finding(INTERRUPTED, "not run", said),
+            *check_answers([Answer(record.prompt, record.text) for record in good]),
+        )
+        share = self._client_share()
+        return Measurement(self._endpoint, self._workload, records, findings, None, share, client, True, None)
+
+    def _client_share(self) -> float:
+        return (time.thread_time() - self._cpu) / max(time.monotonic() - self._started, 1e-9)
 
     async def _watch_lag(self) -> None:
         """Wake up again and again, and note how late: events that come meanwhile are stamped as late."""
@@ -139,7 +174,6 @@ class _Asking:
 
     async def _closed_loop(self, advance: Callable[[int], None]) -> list[Outcome]:
         """As many requests under way as the concurrency says, until all are done."""
-        outcomes: dict[int, Outcome] = {}
         numbers = iter(range(self._workload.requests))
         await self._open_connections(min(self._workload.concurrency, self._workload.requests))
 
@@ -147,11 +181,11 @@ class _Asking:
             for number in numbers:
                 if time.monotonic() > self._deadline:
                     return
-                outcomes[number] = await self._ask(self._request(number, "request"))
+                self.outcomes[number] = await self._ask(self._request(number, "request"))
                 advance(1)
 
         await asyncio.gather(*(work() for _ in range(self._workload.concurrency)))
-        return [outcomes[number] for number in sorted(outcomes)]
+        return [self.outcomes[number] for number in sorted(self.outcomes)]
 
     async def _open_loop(self, advance: Callable[[int], None]) -> list[Outcome]:
         """Every request at its time, whatever became of those before."""
@@ -164,10 +198,14 @@ class _Asking:
             await asyncio.sleep((due_ns - time.perf_counter_ns()) / 1e9)
             if time.monotonic() > self._deadline:
                 break
-            task = asyncio.ensure_future(self._ask(self._request(number, "request", due_ns)))
-            task.add_done_callback(lambda _: advance(1))
+            task = asyncio.ensure_future(self._ask_due(number, due_ns, advance))
             tasks.append(task)
         return list(await asyncio.gather(*tasks))
+
+    async def _ask_due(self, number: int, due_ns: int, advance: Callable[[int], None]) -> Outcome:
+        outcome = self.outcomes[number] = await self._ask(self._request(number, "request", due_ns))
+        advance(1)
+        return outcome
 
     def _request(self, number: int, purpose: str, scheduled_ns: int | None = None) -> Request:
         prompt = self._workload.prompt(number, purpose, self._characters)

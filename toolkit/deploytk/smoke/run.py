@@ -60,7 +60,8 @@ def gather(source: str, options: ServeOptions, workload: Workload, progress: Pro
             load_s = None if is_url else endpoint.ready_s or time.monotonic() - started
             sampler.slow_down()
             _require_text(endpoint, workload)
-            measurement = measure(endpoint, workload, options.golden or _golden(endpoint), progress)
+            golden = options.golden or _golden(endpoint)
+            measurement = measure(endpoint, workload, golden, progress, keeps_interrupted=True)
             ready = read_gpus() if _is_here(endpoint, is_url) else ()
             log = read_engine_log(endpoint.engine_log) if endpoint.engine_log else parse_engine_log("")
             identity = _identity(endpoint, log, next(iter(ready), None))

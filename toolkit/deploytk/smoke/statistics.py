@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Samples for a percentile at 99 % confidence: MLPerf Inference, early stopping.
-_CERTIFIED_FROM = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}
+CERTIFIED_FROM = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}
+"""Samples for a percentile at 99 % confidence: MLPerf Inference, early stopping."""
+
 _DOUBT = 0.01
 _RESAMPLES = 1000
 
@@ -34,7 +35,7 @@ class Summary:
 def summarize(values: Sequence[float]) -> Summary:
     """Mean, deviation and percentiles (linear interpolation, Hyndman-Fan 7) of the values that are there."""
     ordered = sorted(values)
-    uncertified = tuple(name for name, least in _CERTIFIED_FROM.items() if len(ordered) < least)
+    uncertified = tuple(name for name, least in CERTIFIED_FROM.items() if len(ordered) < least)
     certified = {name: certified_percentile(ordered, float(name[1:])) for name in ("p90", "p95", "p99")}
     if not ordered:
         return Summary(0, None, None, None, None, None, None, None, None, None, certified, uncertified)

@@ -10,6 +10,7 @@ import numpy as np
 
 from deploytk.artifact import Artifact
 from deploytk.artifact.safetensors_header import TensorEntry, read_header
+from deploytk.artifact.tensors import shape_in_words
 from deploytk.base.errors import WeightsError
 from deploytk.weights import internlm2, packed
 from deploytk.weights.linears import GROUP, dequantize
@@ -105,9 +106,9 @@ def _dequantized(module: str, qweight: Tensor, by_name: dict[str, Tensor]) -> Te
     shapes = ((rows // GROUP, words), (rows // GROUP, words * 8))
     for kind, part, shape in zip(("qzeros", "scales"), parts, shapes, strict=True):
         if part is None or part.shape != shape:
-            found = "missing" if part is None else f"of shape {list(part.shape)}"
+            found = "missing" if part is None else f"of shape {shape_in_words(part.shape)}"
             raise WeightsError(
-                f"{module}.{kind} is {found}, {list(shape)} expected", hint="take the model's files whole"
+                f"{module}.{kind} is {found}, {shape_in_words(shape)} expected", hint="take the model's files whole"
             )
     qzeros, scales = cast(list[Tensor], parts)
 

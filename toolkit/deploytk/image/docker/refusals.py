@@ -45,4 +45,5 @@ def reason(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__ or cause
-    return str(cause).strip("()'\"")[:200]
+    said = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return said.strip("()'\"")[:200]

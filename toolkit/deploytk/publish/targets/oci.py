@@ -36,7 +36,7 @@ class OciOptions:
 
 
 class Oci:
-    about = About("oci", "a container registry", options=OciOptions, takes=("mirror",))
+    about = About("oci", "a container registry", options=OciOptions, takes=("mirror",), needs=("Docker",))
     app: AppRequest | None = None  # the image is the app
 
     def __init__(self, options: OciOptions = OciOptions()) -> None:

@@ -93,7 +93,10 @@ def hosted_lmdeploy(bundle: Bundle) -> str:
     """The LMDeploy that the app installs: the planned one, or the newest for the hub's Python that serves it alike."""
     planned, first = bundle.manifest.plan.lmdeploy, bundle.manifest.model.lmdeploy.min
     if planned is None or first is None:
-        raise ReleaseError(f"{bundle.path} is planned for the CPU engine", hint="package it without --engine cpu")
+        raise ReleaseError(
+            f"{bundle.path} is planned for the CPU engine",
+            hint="package the model: `deploytk package` plans for LMDeploy",
+        )
     has_wheel = lmdeploy.has_wheel_for_python_3_9(planned)
     serves = lmdeploy.has_wheel_for_python_3_9(first)
     flags = [word for word in bundle.manifest.plan.argv if word.startswith("--")]

@@ -39,6 +39,7 @@ class ModelScope:
         options=ModelScopeOptions,
         takes=("public", "mirror"),
         credential=_credential,
+        extra=("modelscope", "modelscope_hub"),
         card=_card,
     )
 

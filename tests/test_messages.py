@@ -1,0 +1,108 @@
+"""Every sentence that deploytk can say keeps to the rules, and to what the command line takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from messages import messages
+
+from deploytk.cli import COMMANDS
+from deploytk.publish.options import declared
+from deploytk.publish.target import loadable_targets
+
+ALL = tuple(messages())
+SAID = [message for message in ALL if message.kind != "Option"]
+
+# Programs of others that hints name, with options of their own.
+OTHERS = ("pip", "docker", "git", "openssl", "apt-get", "lmdeploy", "LMDeploy", "CUDA", "hf auth", "cosign", "kubectl")
+PYTHONIC = re.compile(r"\blist\(|\btuple\(|\bdict\(|\bset\(|\['msg'\]|\.msg\b|errors\(")
+_OURS = "|".join(command.name for command in COMMANDS)
+COMMAND = re.compile(rf"(?:^|[\s`(:])(?:deploytk (?:{_OURS})|docker (?:pull|run|build)|openssl ec|kubectl) [^;`]*")
+
+
+def _places(sentence: str) -> list[str]:
+    return re.findall(r"\{((?:[^{}]|\{[^{}]*\})*)\}", sentence)
+
+
+def _options() -> dict[str, set[str]]:
+    """Command -> its options, as they are written."""
+    found = {}
+    for command in COMMANDS:
+        names = {f"--{name.replace('_', '-')}" for name in command.parameters()}
+        found[command.name] = names | _written(command.name)
+    return found
+
+
+def _written(command: str) -> set[str]:
+    """Those that are called otherwise than their parameter."""
+    section = _reference().partition(f"\n## deploytk {command}\n")[2].partition("\n## ")[0]
+    return set(re.findall(r"`(--[a-z0-9-]+)`", section))
+
+
+def _reference() -> str:
+    return (Path(__file__).parents[1] / "docs" / "reference" / "commands.md").read_text()
+
+
+def _of_targets() -> set[str]:
+    return {f"--{name.replace('_', '-')}" for target in loadable_targets() for name in declared(target.about.options)}
+
+
+def test_a_sentence_begins_small_ends_without_a_stop_and_holds_nothing_of_python() -> None:
+    odd = [
+        f"{message.module}:{message.line}: {sentence!r}"
+        for message in SAID
+        for sentence in message.sentences
+        if (sentence.endswith(".") and not sentence.endswith((" .wh.", "...")))
+        or (re.match(r"[A-Z][a-z]+ (is|are|has|was|the|a) ", sentence) and not _is_name(sentence))
+        or any(PYTHONIC.search(place) for place in _places(sentence))
+    ]
+
+    assert odd == []
+
+
+def _is_name(sentence: str) -> bool:
+    return sentence.split()[0] in {"Docker", "Sigstore", "Spaces", "LMDeploy", "OpenXLab", "ModelScope", "TurboMind"}
+
+
+def test_options_that_hints_name_exist() -> None:
+    options = _options()
+    known = set().union(*options.values()) | _of_targets() | {"--help", "--version", "--json"}
+    missing = [
+        f"{message.module}:{message.line}: {option} in {sentence!r}"
+        for message in SAID
+        for sentence in message.sentences
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", sentence)
+        if option not in known and not any(other in sentence for other in OTHERS)
+    ]
+
+    assert missing == []
+
+
+def test_options_that_hints_give_to_a_command_are_its_own() -> None:
+    options = _options()
+    wrong = [
+        f"{message.module}:{message.line}: {command} has no {option}: {sentence!r}"
+        for message in SAID
+        for sentence in message.sentences
+        for command, rest in re.findall(
+            r"(?:deploytk |\b)(package|quantize|modernize|plan) ((?:[^;,:`]|, and)*)", sentence
+        )
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", rest)
+        if command in options and option not in options[command] | {"--help"} and " or " not in rest
+    ]
+
+    assert wrong == []
+
+
+def test_what_is_put_into_a_command_to_be_pasted_is_quoted() -> None:
+    bare = [
+        f"{message.module}:{message.line}: {place} in {sentence!r}"
+        for message in SAID
+        for sentence in message.sentences
+        for command in COMMAND.findall(sentence)
+        for place in _places(command)
+        if not place.startswith(("quoted(", "host", "registry")) and not place.endswith(("url", "extra"))
+    ]
+
+    assert bare == []
