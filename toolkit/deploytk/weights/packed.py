@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploytk.artifact import Artifact
+from deploytk.artifact.tensors import shape_in_words
 from deploytk.base.errors import WeightsError
 from deploytk.weights.value import Array, Tensor
 
@@ -128,9 +129,9 @@ def _require(module: str, parts: Mapping[str, Tensor], shapes: Mapping[str, tupl
     for name, shape in shapes.items():
         part = parts.get(name)
         if part is None or part.shape != shape:
-            found = "missing" if part is None else f"of shape {list(part.shape)}"
+            found = "missing" if part is None else f"of shape {shape_in_words(part.shape)}"
             raise WeightsError(
-                f"{module}.{name} is {found}, {list(shape)} expected", hint="take the model's files whole"
+                f"{module}.{name} is {found}, {shape_in_words(shape)} expected", hint="take the model's files whole"
             )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploytk.base.errors import ScaleError, UsageError
-from deploytk.base.terminal import one_line
+from deploytk.base.terminal import one_line, quoted
 from deploytk.scale.kubernetes.pods import Object
 
 _MANAGER = "deploytk"
@@ -91,7 +91,7 @@ class KubernetesApi:
         return f"/{root}/{version}/namespaces/{self._namespace}/{_PLURALS[kind]}/{named['metadata']['name']}"
 
     def _refused(self, what: str, why: str) -> ScaleError:
-        hint = f"kubectl -n {self._namespace} auth can-i patch deployments; kubectl config current-context"
+        hint = f"kubectl -n {quoted(self._namespace)} auth can-i patch deployments; kubectl config current-context"
         return ScaleError(f"{what} {why}", hint=hint)
 
 
