@@ -233,6 +233,22 @@ def test_speed_and_what_is_left_of_the_context_are_shown(browser: Any, app: App)
     assert (empty, context) == ("2,048 of 2,048 tokens of context left", "2,025 of 2,048 tokens of context left")
 
 
+def test_where_the_engine_does_not_count_the_context_is_guessed_and_said_to_be(browser: Any, app: App) -> None:
+    def without_usage(route: Any) -> None:
+        fields = {name: value for name, value in route.request.post_data_json.items() if name != "stream_options"}
+        route.continue_(post_data=json.dumps(fields))
+
+    with opened(browser, app.url) as page:
+        start(page)
+        page.route("**/v1/chat/completions", without_usage)
+        say(page, "echo " + "x" * 100)
+        until_answered(page)
+        context = page.locator("#context").inner_text()
+
+    # 105 letters asked, a space, 100 answered: 206 / 4 = 51.5, rounded up.
+    assert context == "≈ 1,996 of 2,048 tokens of context left"
+
+
 def test_a_conversation_is_exported(browser: Any, app: App) -> None:
     with opened(browser, app.url) as page:
         start(page)

@@ -1,7 +1,7 @@
 // The page: what is on it when, and what its buttons do.
 
 import { getSettings } from "./api.js";
-import { ask } from "./asking.js";
+import { ask, guessTokens } from "./asking.js";
 import { download, drawIcons, find, iconButton, make } from "./elements.js";
 import { exported, fileName } from "./exporting.js";
 import { untilReady } from "./loading.js";
@@ -84,9 +84,10 @@ function showFacts() {
   const stats = path(conversation).findLast((node) => node.stats)?.stats;
   const hasSpeed = stats && stats.tokens > 1 && stats.seconds > 0;
   find("speed").textContent = hasSpeed ? word("speed", { speed: rate(stats) }) : "";
-  const left = Math.max(0, settings.session_len - (stats?.total || 0));
-  const isFull = stats?.total && left < settings.session_len / 50;
-  find("context").textContent = isFull ? word("full") : settings.model ? word("context", { left: left.toLocaleString(), all: settings.session_len.toLocaleString() }) : "";
+  const isCounted = Boolean(stats?.total) || !conversation.leaf, used = stats?.total || guessTokens(path(conversation));
+  const left = Math.max(0, settings.session_len - used), isFull = left < settings.session_len / 50;
+  const shown = (isCounted ? "" : "≈ ") + left.toLocaleString();
+  find("context").textContent = isFull ? word("full") : settings.model ? word("context", { left: shown, all: settings.session_len.toLocaleString() }) : "";
 }
 
 function rate({ tokens, seconds }) {
@@ -118,6 +119,7 @@ async function answer(question) {
   conversation.leaf = question.id;
   const spoken = path(conversation).filter((node) => node.text);
   const node = addNode(conversation, question.id, "assistant", ""), of = conversation;
+  node.model = settings.model;
   const stopper = new AbortController();
   running = { stop: () => stopper.abort(), node };
   keep(of);
