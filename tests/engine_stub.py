@@ -109,7 +109,9 @@ async def stream(
     gone: asyncio.Future[bytes],
     writer: asyncio.StreamWriter,
 ) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n")
+    writer.write(b"Transfer-Encoding: chunked\r\n\r\n" if fields.get("stub_chunks") else b"\r\n")
+    writer = InChunks(writer) if fields.get("stub_chunks") else writer  # type: ignore[assignment]
     started = time.perf_counter()
     for at, piece in enumerate(pieces):
         if rate:
@@ -127,6 +129,22 @@ async def stream(
     if (fields.get("stream_options") or {}).get("include_usage"):
         send_event(writer, {"id": "stub", "model": MODEL, "choices": [], "usage": usage})
     writer.write(b"data: [DONE]\n\n")
+    if isinstance(writer, InChunks):
+        writer.end()
+
+
+class InChunks:
+    """A writer that puts what is written into chunks, whoever asked: uvicorn with httptools does."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.drain = writer.drain
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        self._writer.write(b"0\r\n\r\n")
 
 
 def echo(fields: dict[str, Any]) -> list[str]:

@@ -73,6 +73,14 @@ def test_an_answer_and_a_stream_come_through_unchanged(app: App) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
 
 
+def test_chunks_of_an_engine_are_taken_apart(app: App) -> None:
+    with stream(app, max_tokens=30) as plain, stream(app, max_tokens=30, stub_chunks=True) as chunked:
+        lines = [[line for line in answer.iter_lines() if line] for answer in (plain, chunked)]
+
+    assert lines[1] == lines[0]
+    assert lines[1][-1] == "data: [DONE]"
+
+
 def test_tokens_are_not_held_back(app: App) -> None:
     with stream(app, max_tokens=10_000, stub_tokens_per_s=20) as answer:
         lines = answer.iter_lines()
