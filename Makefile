@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := openai2 openai3 langchain litellm instructor vercel
 
-.PHONY: demo test test-all hostile audit check lint fix clients golden bench bench-short mutants reference pictures docs wheel clean
+.PHONY: demo test test-all hostile audit check lint fix clients golden bench bench-short scale-faults mutants reference pictures docs wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -46,6 +46,9 @@ bench: $(VENV)/.bench ## Every benchmark that this machine can run, at full size
 
 bench-short: $(VENV)/.bench ## ... at the smallest size: they only have to finish
 	$(BIN)/python -m benchmarks --short
+
+scale-faults: $(VENV)/.ray ## Ray on three hosts of one machine, broken in every way: needs root; FAULTS="--short" or names of faults
+	$(BIN)/python -m benchmarks.scale_faults $(FAULTS)
 
 mutants: $(VENV)/.mutants ## Small faults planted in the core rooms: does a test find each? MUTANTS="plan --count 24 --seed 1 2"
 	$(BIN)/python -m tests.mutants $(MUTANTS)
@@ -98,7 +101,10 @@ $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group bench
 	touch $@
 
-$(VENV)/.mutants: $(VENV)/.test
+$(VENV)/.scale-faults: $(VENV)/.ray ## Ray on three hosts of one machine, broken in every way: needs root; FAULTS="--short" or names of faults
+	$(BIN)/python -m benchmarks.scale_faults $(FAULTS)
+
+mutants: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group mutants
 	touch $@
 

@@ -34,6 +34,7 @@ NEEDS = {
     "openxlab_push": ("git-lfs", "lighttpd"),
     "push": ("docker-registry",),
     "push_memory": (),
+    "scale_faults": ("ip", "ray", "redis-server", "torch"),
     "build": ("docker", "DOCKER_HOST", "DEPLOYTK_BENCHMARK_BASE"),
 }
 

@@ -21,7 +21,7 @@ LEAST_EFFECT = 1.10
 """What counts as a change: starts of one server differ by a few per cent (facts: docs/metrics.md)."""
 
 _LEAST_ROUNDS = 3
-_METRICS: dict[str, Callable[[Record], float | None]] = {
+METRICS: dict[str, Callable[[Record], float | None]] = {
     "ttft_ms": lambda record: record.ttft_ms,
     "tpot_ms": lambda record: record.tpot_ms,
 }
@@ -113,7 +113,7 @@ def judge_rounds(rounds: Rounds) -> tuple[Judgement, float | None, float | None,
 
 def _changes(cell: str, a: Repetitions, b: Repetitions, doubtful: Mapping[int, str]) -> Iterator[Change]:
     numbers = [number for number in a if number in b and number not in doubtful]
-    for name, metric in _METRICS.items():
+    for name, metric in METRICS.items():
         rounds = [(_values(a[number], metric), _values(b[number], metric)) for number in numbers]
         judgement, ratio, low, high = judge_rounds(rounds)
         yield Change(cell, name, len(rounds), ratio, low, high, judgement)

@@ -19,6 +19,7 @@ from deploytk.cli.source import refuse_trust_in_no_code
 
 if TYPE_CHECKING:
     from deploytk.scale import Wishes
+    from deploytk.scale.applying import Trial
     from deploytk.scale.source import Source
 
 On = Literal["ray", "kubernetes", "compose", "inference-endpoints", "baseten", "gpustack"]
@@ -130,6 +131,30 @@ class Rollout:
         bool,
         typer.Option("--apply", help="ray, kubernetes: deploy it, wait until it runs, take it back if it does not."),
     ] = False
+    canary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT", help="With --apply: try it on 10% of the requests, judge it, promote it or take it back."
+        ),
+    ] = None
+    old_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="With --canary: where the old revision is measured.")
+    ] = None
+    new_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="With --canary: where the new revision is measured.")
+    ] = None
+
+    def tried(self, source: Source) -> Trial | None:
+        """How the new revision is tried; raises UsageError for --canary where nothing is deployed."""
+        from deploytk.scale import share_of
+        from deploytk.scale.applying import Trial
+
+        if self.canary is None:
+            unused("old_url", "new_url", because="there is no --canary to be measured")
+            return None
+        if not self.apply:
+            raise UsageError("--canary does nothing without --apply", hint="add --apply: both revisions have to run")
+        return Trial(share_of(self.canary), self.old_url, self.new_url, source.manifest.golden)
 
 
 @command("deploytk scale ./bundle --on kubernetes --image ghcr.io/me/chat:1 --replicas 1:8 -o ./deployment")
@@ -144,7 +169,7 @@ def scale(
     require_signature: RequireSignature = None,
 ) -> None:
     """Write the deployment of several replicas: on Ray, Kubernetes, Compose, or for a platform that runs images."""
-    from deploytk.scale import PLATFORMS, Scaled, applied_to, prepared, write_files
+    from deploytk.scale import PLATFORMS, Scaled, applied_to, prepared, rolled_out, write_files
     from deploytk.scale.source import read_source
 
     platform = PLATFORMS[on]
@@ -157,8 +182,14 @@ def scale(
     made = prepared(found, on, place.add_to(wishes, found))
     if rollout.apply and not platform.can_apply:
         raise UsageError(f"--apply does nothing for {platform.title}", hint="leave it out, and bring it the files")
+    tried = rollout.tried(found)
     files = write_files(output, made.files) if made.files else ()
-    applied = applied_to(on, made, place.address, Session.progress) if rollout.apply and made.files else ""
+    applied, canary = "", None
+    if tried and files:
+        canary = rolled_out(on, made, place.address, tried, Session.progress)
+        applied = "the new revision serves" if canary.is_good else "the old revision serves on"
+    elif rollout.apply and files:
+        applied = applied_to(on, made, place.address, Session.progress)
     value = Scaled(
         platform=on,
         name=made.replica.name,
@@ -170,10 +201,13 @@ def scale(
         warnings=made.warnings,
         notes=made.notes,
         applied=applied,
+        canary=canary,
     )
     show(value, "show_scaled")
     if made.misfits:
         raise typer.Exit(3)
+    if canary:
+        raise typer.Exit(canary.exit_code)
 
 
 def _require_trust(source: Source, trust: Trust) -> None:

@@ -28,6 +28,11 @@ def show_scaled(scaled: Scaled) -> None:
         ("in", str(scaled.path)),
     ]
     show_rows([*rows, ("applied", scaled.applied)] if scaled.applied else rows)
+    if scaled.canary:
+        for reason in scaled.canary.reasons:
+            console().print(Text(f"canary: {reason}", style="bold red"))
+        found = ", ".join(f"{name} x {ratio:.2f}" for name, ratio in scaled.canary.ratios if ratio)
+        console().print(Text(f"canary: {scaled.canary.status}; {found}"))
     for line in scaled.misfits:
         console().print(Text(f"does not fit: {line}", style="bold red"))
     for line in scaled.warnings:

@@ -37,7 +37,7 @@ PLATFORMS: Mapping[str, Platform] = {
         ray_notes,
         needs_image=False,
         can_apply=True,
-        takes=("nodes", "address", "bundle_place", "canary"),
+        takes=("nodes", "address", "bundle_place", "canary", "old_url", "new_url"),
     ),
     "kubernetes": Platform(
         "Kubernetes",
@@ -55,6 +55,8 @@ PLATFORMS: Mapping[str, Platform] = {
             "pull_secret",
             "without_keys",
             "canary",
+            "old_url",
+            "new_url",
         ),
     ),
     "compose": Platform("Docker Compose", compose_files, compose_notes, takes=("without_keys",)),

@@ -10,6 +10,7 @@ from pathlib import Path
 from deploytk.base.errors import ScaleError, UsageError
 from deploytk.base.files import disk_errors, staged_directory, write_text
 from deploytk.scale.contract import Replica
+from deploytk.scale.judging import Judged
 from deploytk.scale.wishes import Replicas
 
 MARK = ".deploytk-scale"
@@ -30,6 +31,7 @@ class Scaled:
     warnings: tuple[str, ...]  # what can go wrong as it is
     notes: tuple[str, ...]  # what a person must do or know
     applied: str = ""  # what the cluster says of it at the end; "" where nothing was applied
+    canary: Judged | None = None  # what was found of it as a new revision, with --canary
 
 
 def write_files(directory: Path, files: Mapping[str, str]) -> tuple[str, ...]:

@@ -40,13 +40,17 @@ class Rollout:
         return not self.trouble and self.updated >= self.wanted and self.available >= self.wanted
 
 
-def apply_objects(cluster: Cluster, objects: Sequence[Object], progress: Progress) -> Rollout:
+def apply_objects(
+    cluster: Cluster, objects: Sequence[Object], progress: Progress, among: Sequence[Object] = ()
+) -> Rollout:
     """Apply the objects, in their order, and wait for the Deployments among them.
+
+    `among` are others that are there, without which these make no sense.
 
     Raises ScaleError when a Deployment does not come up: what was there before is applied again then, and what was not
     there is deleted.
     """
-    faults = lint(objects)
+    faults = lint([*objects, *among])
     if faults:
         raise ScaleError(f"what would be applied is faulty: {faults[0]}", hint="this is ours to mend: report it")
     before = [cluster.get(one) for one in objects]

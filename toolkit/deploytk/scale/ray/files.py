@@ -78,13 +78,13 @@ def ray_notes(replica: Replica, wishes: Wishes) -> tuple[str, ...]:
 def _script(command: str, *needed: str) -> str:
     lines = [
         "#!/bin/sh",
-        f"# Starts a node of Ray {RAY}; it ends with this process.",
+        f"# Starts a node of Ray {RAY}, which ends with this process; more options of `ray start` may follow.",
         "set -eu",
         *(f': "${{{name}:?the address of this node}}"' for name in needed if name == "NODE_IP"),
         *(f': "${{{name}:?the address of the head}}"' for name in needed if name == "HEAD_IP"),
         ': "${RAY_AUTH_TOKEN_PATH:?a file with the token of the cluster, mode 0600}"',
         *(f'export {name}="${{{name}:-{value}}}"' for name, value in _SETTINGS.items()),
-        f"{command} --block",
+        f'{command} --block "$@"',
     ]
     return "\n".join(lines) + "\n"
 

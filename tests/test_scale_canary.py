@@ -1,0 +1,241 @@
+"""A canary: its share, its judgement, and what serves at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import Notes
+from commands import run
+from ray_cluster import FakeCluster
+from replicas import replica, wishes
+from test_scale_kubernetes import FakeApi
+from test_smoke_report import EVIDENCE
+
+from deploytk.base.errors import EndpointError, ScaleError
+from deploytk.scale import Replicas
+from deploytk.scale.judging import ROUNDS, Judged, judged
+from deploytk.scale.kubernetes import canary as on_kubernetes
+from deploytk.scale.kubernetes import objects_of
+from deploytk.scale.kubernetes.apply import apply_objects
+from deploytk.scale.ray import canary as on_ray
+from deploytk.scale.ray.apply import apply
+from deploytk.scale.ray.config import serve_config
+from deploytk.smoke import Evidence
+from deploytk.smoke.correctness import Finding
+
+NAME = "internlm-chat-7b-awq"
+GOOD = Judged("same", 0, (), (("ttft_ms", 1.0),))
+BAD = Judged("slower", 3, ("tpot_ms is 1.50 times that of the old revision",), (("tpot_ms", 1.5),))
+UNCLEAR = Judged("inconclusive", 4, ("the times differ too much to tell",), ())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploytk.scale.ray.apply.ASK_EVERY_S", 0.0)
+    monkeypatch.setattr("deploytk.scale.kubernetes.apply.ASK_EVERY_S", 0.0)
+
+
+# On Ray
+
+
+def _ray() -> FakeCluster:
+    cluster = FakeCluster()
+    apply(cluster, serve_config(replica(), wishes(bundle_place="/srv/old", replicas=Replicas(20, 20))), 60.0, Notes())
+    return cluster
+
+
+def _try(cluster: FakeCluster, judge: Any, percent: float = 10.0) -> Judged:
+    new = wishes(bundle_place="/srv/new", replicas=Replicas(20, 20))
+    return on_ray.roll_out(cluster, replica(), new, percent, judge, Notes())
+
+
+def _serving(cluster: FakeCluster) -> dict[str, tuple[str, object]]:
+    """Bundle and settings of every application."""
+    return {
+        name: (one["config"]["args"]["bundle"], one["config"]["deployments"][0]["user_config"])
+        for name, one in cluster.applications.items()
+    }
+
+
+def test_while_it_is_judged_the_canary_gets_its_share_and_the_old_revision_stays() -> None:
+    cluster, seen = _ray(), []
+
+    def judge() -> Judged:
+        seen.append(_serving(cluster))
+        seen.append(cluster.applications[f"{NAME}-canary"]["config"])  # type: ignore[arg-type]
+        return GOOD
+
+    _try(cluster, judge)
+
+    share = {"canary": {"application": f"{NAME}-canary", "percent": 10.0}}
+    assert seen[0] == {NAME: ("/srv/old", share), f"{NAME}-canary": ("/srv/new", {})}
+    assert seen[1]["deployments"][0]["num_replicas"] == 2  # type: ignore[call-overload]  # 10 % of 20
+    assert seen[1]["route_prefix"] == f"/{NAME}-canary"  # type: ignore[call-overload]
+
+
+def test_a_good_one_is_promoted_and_its_own_application_goes() -> None:
+    cluster = _ray()
+
+    assert _try(cluster, lambda: GOOD) == GOOD
+
+    assert _serving(cluster) == {NAME: ("/srv/new", {})}
+
+
+@pytest.mark.parametrize("verdict", [BAD, UNCLEAR])
+def test_one_that_is_not_good_is_taken_back(verdict: Judged) -> None:
+    cluster = _ray()
+
+    assert _try(cluster, lambda: verdict) == verdict
+
+    assert _serving(cluster) == {NAME: ("/srv/old", {})}
+
+
+def test_the_share_ends_before_the_canary_does() -> None:
+    cluster = _ray()
+    _try(cluster, lambda: BAD)
+
+    last, before = cluster.deployed[-1], cluster.deployed[-2]
+    assert [one["name"] for one in last["applications"]] == [NAME]
+    assert {one["name"] for one in before["applications"]} == {NAME, f"{NAME}-canary"}
+    assert all(one["deployments"][0]["user_config"] == {} for one in before["applications"])
+
+
+@pytest.mark.parametrize("error", [EndpointError("it does not answer", hint="-"), KeyboardInterrupt()])
+def test_whatever_stops_the_judging_the_old_revision_serves_alone(error: BaseException) -> None:
+    cluster = _ray()
+
+    def judge() -> Judged:
+        raise error
+
+    with pytest.raises(type(error)):
+        _try(cluster, judge)
+    assert _serving(cluster) == {NAME: ("/srv/old", {})}
+
+
+def test_a_canary_that_does_not_come_up_leaves_the_old_revision() -> None:
+    cluster = _ray()
+    cluster.fails.add("/srv/new")
+
+    with pytest.raises(ScaleError, match="does not run"):
+        _try(cluster, lambda: GOOD)
+    assert _serving(cluster) == {NAME: ("/srv/old", {})}
+
+
+def test_without_an_old_revision_there_is_nothing_to_try_it_beside() -> None:
+    with pytest.raises(ScaleError, match="beside which a canary"):
+        _try(FakeCluster(), lambda: GOOD)
+
+
+# On Kubernetes
+
+
+def _kubernetes() -> FakeApi:
+    api = FakeApi()
+    apply_objects(api, list(objects_of(replica(), wishes(replicas=Replicas(9, 9))).values()), Notes())
+    return api
+
+
+def _new() -> Any:
+    return replica(image=f"ghcr.io/me/chat@sha256:{'0' * 64}")
+
+
+def _image(api: FakeApi, name: str) -> Any:
+    return api.objects[f"Deployment {name}"]["spec"]["template"]["spec"]["containers"][0]["image"]
+
+
+@pytest.mark.parametrize(("percent", "old", "pods"), [(10, 9, 1), (10, 18, 2), (50, 3, 3), (1, 5, 1), (25, 9, 3)])
+def test_pods_of_the_canary_are_its_share_of_all(percent: float, old: int, pods: int) -> None:
+    # 3 beside 9 are a quarter of 12.
+    assert on_kubernetes.pods_for(percent, old) == pods
+
+
+def test_both_run_while_it_is_judged_and_a_good_one_is_promoted() -> None:
+    api, seen = _kubernetes(), []
+
+    def judge() -> Judged:
+        seen.extend([_image(api, NAME), _image(api, f"{NAME}-canary"), *sorted(api.objects)])
+        return GOOD
+
+    given = wishes(replicas=Replicas(9, 9))
+    assert on_kubernetes.roll_out(api, _new(), given, 10.0, judge, Notes()) == GOOD
+
+    assert seen[0] == replica().image
+    assert seen[1] == _new().image
+    assert f"Service {NAME}-stable" in seen
+    assert _image(api, NAME) == _new().image
+    assert not [name for name in api.objects if name.endswith(("-canary", "-stable"))]
+
+
+def test_a_bad_one_is_gone_and_the_old_one_untouched() -> None:
+    api = _kubernetes()
+    before = dict(api.objects)
+
+    on_kubernetes.roll_out(api, _new(), wishes(replicas=Replicas(9, 9)), 10.0, lambda: BAD, Notes())
+
+    assert {name: one["spec"] for name, one in api.objects.items()} == {n: one["spec"] for n, one in before.items()}
+
+
+# The judgement
+
+
+def _evidence(factor: float, turn: int) -> Evidence:
+    """The usual one, so many times slower, and no two values quite the same."""
+    records = []
+    for number, record in enumerate(EVIDENCE.records):
+        slower = factor * (1 + 0.001 * ((number * 7 + turn) % 5))
+        events = tuple(int(record.sent_ns + (when - record.sent_ns) * slower) for when in record.event_ns)
+        records.append(dataclasses.replace(record, event_ns=events))
+    return dataclasses.replace(EVIDENCE, records=tuple(records), findings=())
+
+
+def _rounds(factor: float = 1.0) -> list[tuple[Evidence, Evidence]]:
+    return [(_evidence(1.0, turn), _evidence(factor, turn)) for turn in range(ROUNDS)]
+
+
+def test_the_same_speed_is_good() -> None:
+    assert (judged(_rounds()).status, judged(_rounds()).exit_code) == ("same", 0)
+    assert judged(_rounds(0.5)).status == "faster"
+
+
+def test_a_slower_one_is_worse() -> None:
+    found = judged(_rounds(1.5))
+
+    assert (found.status, found.exit_code) == ("slower", 3)
+    assert "times that of the old revision" in found.reasons[0]
+
+
+def test_a_wrong_answer_is_worse_however_fast() -> None:
+    wrong = Finding("golden answers", "fail", "'2+2=' is answered with '5'")
+    rounds = [(old, dataclasses.replace(new, findings=(wrong,))) for old, new in _rounds(0.5)]
+
+    assert judged(rounds).reasons == ("golden answers: '2+2=' is answered with '5'",)
+
+
+def test_more_failures_are_worse() -> None:
+    rounds = [
+        (old, dataclasses.replace(new, records=(dataclasses.replace(new.records[0], error="500"), *new.records[1:])))
+        for old, new in _rounds(0.5)
+    ]
+
+    assert "requests failed" in judged(rounds).reasons[0]
+
+
+# The command
+
+
+@pytest.mark.parametrize("words", [("--canary", "10%"), ("--canary", "60%", "--apply"), ("--old-url", "http://a")])
+def test_options_without_effect_are_bad_usage(words: tuple[str, ...], tmp_path: Path) -> None:
+    from bundles import make_bundle
+    from conftest import MODELS
+
+    made = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+
+    done = run("scale", str(made.path), "--on", "ray", "-o", str(tmp_path / "o"), "--json", *words)
+
+    assert done.code == 2
+    assert json.loads(done.stdout)["error"]["exit_code"] == 2
+    assert not (tmp_path / "o").exists()
