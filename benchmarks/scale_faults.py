@@ -60,6 +60,7 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "DEPLOYTK_ENGINE": "cpu",
             "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # 15 by default, which starves them beside anything else
             "DEPLOYTK_CACHE_DIR": str(work / "cache"),
         }
         self.hosts = {name: Host(name, work / name, environment) for name in (HEAD, FIRST, SECOND)}

@@ -37,7 +37,7 @@ def deployment(replica: Replica, wishes: Wishes, revision: str = "stable", count
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": replica.start_s + 300,  # and some minutes to pull the image
             # GPUs are counted: a Pod more than there are would wait for ever.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": _steps(replica)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": _steps(replica, number)},
             "selector": {"matchLabels": selector_of(replica, revision)},
             "template": {
                 "metadata": {"labels": labels, "annotations": {"deploytk.ai/bundle": replica.bundle}},
@@ -47,8 +47,10 @@ def deployment(replica: Replica, wishes: Wishes, revision: str = "stable", count
     }
 
 
-def _steps(replica: Replica) -> Object:
-    return {"maxSurge": 0, "maxUnavailable": 1} if replica.gpus else {"maxSurge": 1, "maxUnavailable": 0}
+def _steps(replica: Replica, number: int) -> Object:
+    """A tenth at a time: one by one, a thousand would take a day."""
+    many = max(1, number // 10)
+    return {"maxSurge": 0, "maxUnavailable": many} if replica.gpus else {"maxSurge": many, "maxUnavailable": 0}
 
 
 def service(replica: Replica, revision: str | None = None) -> Object:
