@@ -148,11 +148,14 @@ def proxy(cluster: Cluster) -> Outcome:
     return broken_by(lambda: cluster.hosts[FIRST].kill("ray::ProxyActor"))
 
 
-def cable(cluster: Cluster) -> Outcome:  # noqa: ARG001 (called as the others are)
+def cable(cluster: Cluster) -> Outcome:
     def pull() -> None:
         plug(SECOND, is_in=False)
         time.sleep(20)
         plug(SECOND, is_in=True)
+        # Ray has ended on a node that was away: whoever watches over it there starts it anew.
+        cluster.hosts[SECOND].switch_off()
+        cluster.start(SECOND)
 
     return broken_by(pull)
 

@@ -17,8 +17,8 @@ HEALTH = "/-/healthz"
 
 RAY = "2.60.0"
 
-# A node that is gone is known to be after 3 s. A proxy gets more time: on a node that is short of processors it would be
-# ended for being slow, and the load balancer goes around one that is really gone.
+# A node that is gone is known to be after 3 s. A proxy gets more time: on a node that is short of processors it would
+# be ended for being slow, and the load balancer goes around one that is really gone.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
