@@ -115,6 +115,20 @@ def test_a_greeting_with_examples_one_title_and_the_focus_in_the_box(browser: An
     assert height == 800  # the whole window
 
 
+def test_where_the_bundle_has_no_examples_the_page_has_some(browser: Any, endpoint: Endpoint) -> None:
+    def without_examples(route: Any) -> None:
+        route.fulfill(json={"title": "x", "examples": [], "session_len": 64, "running": 1})
+
+    with browser.new_context(locale="zh-CN") as context:
+        page = context.new_page()
+        page.route("**/page/settings.json", without_examples)
+        page.goto(endpoint.url)
+        start(page)
+
+        assert page.locator("#examples button").count() == 4
+        assert page.locator("#examples button").first.inner_text().startswith("你是谁")
+
+
 def test_conversations_are_kept_over_a_reload_and_there_are_several(browser: Any, app: App) -> None:
     with opened(browser, app.url) as page:
         start(page)

@@ -72,3 +72,12 @@ def test_all_of_the_page_without_formulas_is_less_than_100_kib_on_the_wire() -> 
     packed = sum(len(file._packed) for path, file in page._files.items() if "temml" not in path)
 
     assert packed < 100 * 1024
+
+
+def test_every_test_that_the_page_of_the_chat_page_names_is_there() -> None:
+    root = Path(__file__).parents[1]
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (root / "docs" / "howto" / "chat-page.md").read_text("utf-8")))
+    there = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_app_*.py"))
+
+    assert len(named) > 15
+    assert [name for name in sorted(named) if f"def {name}(" not in there] == []

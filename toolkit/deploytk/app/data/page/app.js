@@ -65,7 +65,8 @@ function show() {
   const isEmpty = !conversation.leaf;
   find("locked").hidden = !isLocked;
   find("greeting").hidden = !isEmpty || isLocked || !settings.model;
-  find("examples").replaceChildren(...settings.examples.map((text) => make("li", {}, make("button", { type: "button", onclick: () => say(text) }, text))));
+  const examples = settings.examples.length ? settings.examples : word("examples");
+  find("examples").replaceChildren(...examples.map((text) => make("li", {}, make("button", { type: "button", onclick: () => say(text) }, text))));
   showMessages(conversation, acts);
   showConversations();
   showFacts();
