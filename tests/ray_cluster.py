@@ -19,6 +19,7 @@ class FakeCluster:
         self.fails: set[str] = set()
         self.drops: set[str] = set()  # keys of deployments that it does not know
         self.delay = 1
+        self.message = ""  # about what is not there yet
 
     def details(self) -> dict[str, Any]:
         for one in self.applications.values():
@@ -53,7 +54,9 @@ class FakeCluster:
             "status": status,
             "message": "the engine ended with code 1" if status == "DEPLOY_FAILED" else "",
             "deployed_app_config": config,
-            "deployments": {"Replica": healthy if status == "RUNNING" else {"status": "UPDATING", "message": ""}},
+            "deployments": {
+                "Replica": healthy if status == "RUNNING" else {"status": "UPDATING", "message": self.message}
+            },
         }
 
 

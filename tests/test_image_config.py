@@ -256,6 +256,20 @@ def test_both_are_in_the_image(bundle: Bundle, base: Base) -> None:
     assert sbom_of(bundle, base) in card
 
 
+@pytest.mark.parametrize(("weights", "link"), [("layers", "bundle"), ("mount", None), ("download", None)])
+def test_where_kserve_looks_for_the_model_there_is_one_where_the_image_has_it(
+    bundle: Bundle, base: Base, weights: Any, link: str | None
+) -> None:
+    source = WeightsSource("https://huggingface.co", "me/tiny", "main") if weights == "download" else None
+    options = BuildOptions("a:1", weights=weights, weights_source=source)
+
+    layer = plan_image(bundle, base, options, Silent()).layers[-1]
+
+    with tarfile.open(fileobj=io.BytesIO(b"".join(layer.read(0)))) as archive:
+        links = {entry.name: entry.linkname for entry in archive if entry.issym()}
+    assert links.get("models") == link
+
+
 def test_an_image_that_fetches_its_weights_knows_from_where(bundle: Bundle, base: Base) -> None:
     source = WeightsSource("https://hub.example", "me/tiny", "abc123")
     options = dataclasses.replace(OPTIONS, weights="download", weights_source=source)

@@ -36,6 +36,7 @@ def signed(tmp_path: Path, key: Path) -> Path:
 
 
 COMMANDS = {
+    "scale": ["scale", "SOURCE", "--on", "ray", "-o", "OUT"],
     "serve": ["serve", "SOURCE", "--engine", "cpu", "--port", "0"],
     "build": ["build", "SOURCE", "-t", "a:1", "--output", "oci:OUT", "--base", "oci:BASE"],
     "download": ["build", "SOURCE", "-t", "a:1", "--output", "oci:OUT", "--base", "oci:BASE", "--weights", "download"],
@@ -46,7 +47,12 @@ def _run(name: str, source: Path, key: Path, tmp_path: Path) -> tuple[int, str]:
     base = tmp_path / "base"
     if not base.exists():
         write_base(base)
-    places = {"SOURCE": str(source), "oci:OUT": f"oci:{tmp_path / 'out'}", "oci:BASE": f"oci:{base}"}
+    places = {
+        "SOURCE": str(source),
+        "OUT": str(tmp_path / "out"),
+        "oci:OUT": f"oci:{tmp_path / 'out'}",
+        "oci:BASE": f"oci:{base}",
+    }
     words = [places.get(word, word) for word in COMMANDS[name]]
     done = run(*words, "--require-signature", str(key.with_suffix(".pub")))
     return done.code, done.stderr

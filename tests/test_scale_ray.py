@@ -135,6 +135,15 @@ def test_a_key_that_ray_left_out_is_no_success() -> None:
         apply(cluster, _config(), -apply_module._PATIENCE_S + 0.2, Notes())
 
 
+def test_one_that_finds_no_room_is_given_up_with_what_ray_says_of_it() -> None:
+    cluster = FakeCluster()
+    cluster.delay, cluster.message = 10**9, "1 replicas have taken more than 30s to be scheduled"
+
+    with pytest.raises(ScaleError, match="it is DEPLOYING: 1 replicas have taken more than 30s to be scheduled"):
+        apply(cluster, _config(), -apply_module._PATIENCE_S + 0.2, Notes())
+    assert cluster.applications == {}
+
+
 def test_an_application_that_a_program_deployed_is_not_taken_away() -> None:
     cluster = FakeCluster()
     cluster.deploy({"applications": [_other()]})

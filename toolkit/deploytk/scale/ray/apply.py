@@ -74,7 +74,7 @@ def _merged(before: Mapping[str, Any], config: ServeConfig, without: tuple[str, 
 
 def _wait(cluster: Cluster, config: ServeConfig, within_s: float, progress: Progress) -> str:
     """Why it will not run, in a sentence; "" once all of it does."""
-    deadline, seen, said = time.monotonic() + within_s, 0, ""
+    deadline, seen, said, why = time.monotonic() + within_s, 0, "", ""
     while time.monotonic() < deadline:
         found = cluster.details()["applications"]
         states = [_state(found.get(application.name), application) for application in config.applications]
@@ -85,11 +85,12 @@ def _wait(cluster: Cluster, config: ServeConfig, within_s: float, progress: Prog
         if seen >= _SETTLED:
             return ""
         shown = ", ".join(status for status, _ in states)
+        why = next((trouble for _, trouble in states if trouble and trouble not in shown), "")
         if shown != said:
             progress.note(f"  {shown}")
             said = shown
         time.sleep(ASK_EVERY_S)
-    return f"after {within_s:.0f} s it is {said}"
+    return f"after {within_s:.0f} s it is {said}{': ' if why else ''}{why}"
 
 
 def _state(found: Mapping[str, Any] | None, wanted: Application) -> tuple[str, str]:
