@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from artifacts import internlm_7b
 from conftest import MODELS
+from legacy_workspace import Model, convert
 from quantizers import Stub, quantizer, tool
 from safetensors.numpy import load_file, save_file
 
@@ -24,6 +25,8 @@ from deploytk.quantize import Quantized, QuantizeOptions, memory, quantize, writ
 from deploytk.quantize.calibration import calibration_texts, measured_text, read_texts
 from deploytk.quantize.checks import check_wish, sizes_of
 from deploytk.quantize.engines.windows import NoWindowError, make_windows
+from deploytk.weights import open_weights
+from deploytk.weights.internlm2 import from_llama
 
 __all__ = ["quantizer"]  # a fixture
 
@@ -260,6 +263,64 @@ def test_a_generation_config_that_nothing_could_be_saved_with_is_left_aside_and_
 
     assert (tmp_path / "made" / "generation_config.json").read_text() == own
     assert "temperature, top_p" in done.notes[0]
+
+
+@pytest.fixture
+def internlm2(tmp_path: Path) -> Path:
+    """The tiny model as InternLM2 keeps it: merged, under other names, with code that its classes need."""
+    tensors = tuple(open_weights(read_artifact(TINY)).tensors())
+    model = tmp_path / "internlm2"
+    model.mkdir()
+    save_file({one.name: one.read() for one in from_llama(tensors, 2, 2)}, model / "model.safetensors")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        (model / name).write_bytes((TINY / name).read_bytes())
+    config = json.loads((TINY / "config.json").read_text())
+    config |= {"architectures": ["InternLM2ForCausalLM"], "model_type": "internlm2", "bias": False}
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
+    (model / "config.json").write_text(json.dumps(config))
+    (model / "modeling_internlm2.py").write_text("raise SystemExit('run')")
+    (model / "LICENSE").write_text("as it is")
+    return model
+
+
+def test_internlm2_is_read_and_written_as_the_llama_that_it_equals_and_runs_no_code(
+    tmp_path: Path, quantizer: Stub, internlm2: Path
+) -> None:
+    source = tmp_path / "seen"
+    quantizer.does(after=f"shutil.copytree(job['model'], {str(source)!r})")
+
+    done = quantized(internlm2, tmp_path / "made")
+
+    seen, original = load_file(source / "model.safetensors"), load_file(TINY / "model.safetensors")
+    assert seen.keys() == original.keys()
+    assert all(np.array_equal(seen[name], values) for name, values in original.items())
+    config = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert (config["architectures"], config["model_type"], config.get("auto_map")) == (
+        ["LlamaForCausalLM"],
+        "llama",
+        None,
+    )
+    assert done.architecture == "LlamaForCausalLM"
+    assert "modeling_internlm2.py" not in done.files
+    assert {"LICENSE", "generation_config.json", "chat_template.jinja"} <= set(done.files)
+    assert read_artifact(tmp_path / "made").remote_code == ()
+
+
+def test_a_workspace_in_16_bits_is_quantized_as_what_it_was_made_of(tmp_path: Path, quantizer: Stub) -> None:
+    shape = {"layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 128, "inner": 768, "vocab": 1024}
+    model = Model("LlamaForCausalLM", **shape, is_int4=False, has_bias=False)
+    model.tensors = load_file(TINY / "model.safetensors")
+    workspace = convert(model, tmp_path / "workspace", "0.7.3")
+    source = tmp_path / "seen"
+    quantizer.does(after=f"shutil.copytree(job['model'], {str(source)!r})")
+
+    done = quantized(workspace, tmp_path / "made")
+
+    seen = load_file(source / "model.safetensors")
+    assert all(np.array_equal(seen[name], values) for name, values in model.tensors.items())
+    assert done.architecture == "LlamaForCausalLM"
+    assert read_artifact(tmp_path / "made").layout == "huggingface"
+    assert {path.name for path in tmp_path.iterdir()} == {"workspace", "seen", "made", "stub.py", "stub.calls"}
 
 
 # --- what is known before
