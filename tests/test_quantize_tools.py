@@ -109,6 +109,16 @@ def test_a_real_run_that_is_killed_goes_on_after_the_calibration(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
+def _compressed_tensors() -> Path:
+    """What AutoRound packs with for the format of llm-compressor; kept between runs of the tests."""
+    place = platformdirs.user_cache_path("deploytk-tests") / "compressed-tensors-0.20.0"
+    with one_at_a_time("compressed-tensors"):
+        if not place.is_dir():
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place)]
+            subprocess.run([*pip, "compressed-tensors==0.20.0", "loguru==0.7.3"], check=True)
+    return place
+
+
 @pytest.mark.usefixtures("_kept_environments")
 @pytest.mark.parametrize(
     ("form", "symmetric", "weight_format"),
@@ -123,7 +133,7 @@ def test_what_autoround_packs_as_others_do_is_read_by_the_cpu_engine(
 ) -> None:
     tool = _tool("autoround")
     export = [str(tool.python), "-c", _EXPORT, str(TINY), str(tmp_path / "out"), form, symmetric]
-    subprocess.run(export, check=True, capture_output=True, cwd=tmp_path)
+    subprocess.run(export, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(_compressed_tensors())})
     [config] = (tmp_path / "out").rglob("config.json")
     artifact = read_artifact(config.parent)
 

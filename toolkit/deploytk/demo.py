@@ -19,6 +19,7 @@ from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import Release
 from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.local import Local
+from deploytk.quantize import Quantized, QuantizeOptions, quantize, tool_here
 from deploytk.serve import ServeOptions, choose_engine
 from deploytk.smoke import Budget, Report, Workload, smoke, write_report
 
@@ -26,6 +27,7 @@ WORKSPACE = "workspace-0.4.2-awq"
 AWQ = "hf-awq"
 
 _REQUESTS = 12
+_WINDOWS, _WINDOW_TOKENS = 8, 256  # of text: it has to be done in under a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,14 @@ class Demo:
     modernized: Modernized  # what it became
     workspace_release: Release  # of the legacy workspace: packaged, published, verified
     release: Release  # of the AWQ directory
+    quantized: Quantized | None  # the AWQ model, from 16 bits to 4 once more; None where no quantizer is here
     report_path: Path | None
     report: Report | None  # of the published AWQ model, served from the hub on the CPU; None without the extra [cpu]
 
 
 def run_demo(progress: Progress) -> Demo:
-    """Inspect and modernize a legacy workspace; package, publish and verify it and an AWQ directory; with extra [cpu]
-    serve and judge that.
+    """Inspect and modernize a legacy workspace; package, publish and verify it and an AWQ directory; quantize that anew
+    where a quantizer is here; with extra [cpu] serve and judge it.
 
     Raises DeployError when a step fails. Ended by a signal it leaves nothing behind.
     """
@@ -65,14 +68,15 @@ def _demo(directory: Path, progress: Progress) -> Demo:
         bundle = _package(directory, name, golden, progress)
         releases.append(publish_bundle(bundle, Local(), PublishOptions(repo=str(hub)), progress))
     workspace_release, release = releases
+    made = _quantized(directory, golden, progress)
     try:
         choose_engine("cpu")
     except UsageError as missing:
         progress.note(f"nothing is served: {missing}")
-        return Demo(directory, workspace, modernized, workspace_release, release, None, None)
+        return Demo(directory, workspace, modernized, workspace_release, release, made, None, None)
     report_path = directory / "report.json"
     report = _judged(release, report_path, progress)
-    return Demo(directory, workspace, modernized, workspace_release, release, report_path, report)
+    return Demo(directory, workspace, modernized, workspace_release, release, made, report_path, report)
 
 
 def _modernized(directory: Path, progress: Progress) -> tuple[Artifact, Modernized]:
@@ -80,6 +84,18 @@ def _modernized(directory: Path, progress: Progress) -> tuple[Artifact, Moderniz
     workspace = read_artifact(_copy(directory, WORKSPACE))
     progress.note(f"{WORKSPACE}: inspect, and modernize into what current LMDeploy loads")
     return workspace, modernize(workspace, directory / "modernized", ModernizeOptions(), progress)
+
+
+def _quantized(directory: Path, golden: tuple[Golden, ...], progress: Progress) -> Quantized | None:
+    """The AWQ model back in 16 bits, and to 4 by LMDeploy's own quantizer, on the CPU; what it cost is measured."""
+    if tool_here("awq") is None:
+        progress.note("nothing is quantized: LMDeploy's quantizer is not here (deploytk quantize installs it)")
+        return None
+    progress.note(f"{AWQ}: back to 16 bits, and to 4 by LMDeploy's quantizer, on the CPU")
+    dense = directory / "models" / "hf-fp16"
+    modernize(read_artifact(_copy(directory, AWQ)), dense, ModernizeOptions(to_fp16=True), progress)
+    options = QuantizeOptions(samples=_WINDOWS, seqlen=_WINDOW_TOKENS, device="cpu", golden=golden)
+    return quantize(read_artifact(dense), directory / "quantized", options, progress)
 
 
 def _judged(release: Release, report_path: Path, progress: Progress) -> Report:

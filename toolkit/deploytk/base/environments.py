@@ -15,6 +15,7 @@ from deploytk.base.processes import die_with_parent
 from deploytk.base.progress import Progress
 
 _INSTALL_WITHIN_S = 900.0
+_DONE = ".complete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,19 @@ class OwnEnvironment:
         return cache_directory() / f"{self.package}-{self.version}-python{version}"
 
 
+def python_of(environment: OwnEnvironment) -> Path | None:
+    """The Python of that environment, where it was made before."""
+    is_made = (environment.place / _DONE).is_file()
+    return environment.place / "bin" / "python" if is_made else None
+
+
 def own_python(environment: OwnEnvironment, progress: Progress) -> Path:
     """The Python of that environment; made on the first call, which needs a package index."""
+    made = python_of(environment)
+    if made:
+        return made
     place = environment.place
-    python, done = place / "bin" / "python", place / ".complete"
-    if done.is_file():
-        return python
+    python = place / "bin" / "python"
     lock = place.with_name(f".{place.name}.lock")
     with disk_errors(place, environment.raises), locked(lock, f"the environment of {environment.package}"):
         shutil.rmtree(place, ignore_errors=True)
@@ -51,7 +59,7 @@ def own_python(environment: OwnEnvironment, progress: Progress) -> Path:
             _show_ours(place)
         _run(environment, [*_pip(python, environment), *_requirements(environment)])
         _run(environment, [str(python), "-I", "-c", f"import {environment.imports}"])
-        done.touch()
+        (place / _DONE).touch()
     return python
 
 

@@ -60,6 +60,7 @@ def show_demo(demo: Demo) -> None:
             ("", f"modernized for current LMDeploy: {demo.modernized.path}"),
             ("", f"published and verified, revision {demo.workspace_release.revision[:12]}"),
             ("AWQ model", f"published and verified, revision {demo.release.revision[:12]}, {served}"),
+            *_quantized_rows(demo),
             ("everything", str(demo.directory)),
             ("models", str(demo.directory / "models")),
             ("bundles", str(demo.directory / "bundles")),
@@ -74,6 +75,19 @@ def show_demo(demo: Demo) -> None:
         plain_line(f"deploytk serve {quoted(demo.directory / 'models' / 'hf-awq')} --engine cpu --open")
     else:
         plain_line("uvx --from 'deploytk[cpu,ui]' deploytk demo      (or pip install 'deploytk[cpu,ui]')")
+
+
+def _quantized_rows(demo: Demo) -> list[tuple[str, str]]:
+    if demo.quantized is None:
+        return []
+    by = demo.quantized.quantized_by
+    answers = f", {by.cost.golden_after} of {by.cost.golden} known answers right" if by.cost else ""
+    return [
+        (
+            "quantized here",
+            f"16 bits to 4 by {by.tool} {by.tool_version} in {demo.quantized.seconds.tool:.0f} s{answers}",
+        )
+    ]
 
 
 def _versions(artifact: Artifact) -> str:

@@ -6,7 +6,7 @@ engines/ is what runs there. Nothing of them is imported here.
 
 from deploytk.quantize.calibration import NONE, OWN
 from deploytk.quantize.once import quantize_once
-from deploytk.quantize.tools import Tool, find_tool
+from deploytk.quantize.tools import Tool, find_tool, tool_here
 from deploytk.quantize.value import (
     ITERATIONS,
     SAMPLES,
@@ -36,4 +36,5 @@ __all__ = [
     "find_tool",
     "quantize",
     "quantize_once",
+    "tool_here",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploytk import lmdeploy
-from deploytk.base.environments import OwnEnvironment, own_python
+from deploytk.base.environments import OwnEnvironment, own_python, python_of
 from deploytk.base.errors import QuantizeError, UsageError
 from deploytk.base.import_path import python_environment
 from deploytk.base.progress import Progress
@@ -102,16 +103,25 @@ _NEEDS: dict[Method, _Needs] = {
 }
 
 
+def tool_here(method: Method) -> Tool | None:
+    """The quantizer where nothing has to be installed for it: here, or in an environment that was made before."""
+    made = python_of(_NEEDS[method].environment)
+    for place in (*_candidates(method), *([made] if made else [])):
+        with contextlib.suppress(UsageError, QuantizeError):  # a broken environment that nobody named is passed over
+            if tool := _tool_in(place, method):
+                return tool
+    return None
+
+
 def find_tool(method: Method, python: Path | None, progress: Progress) -> Tool:
     """The quantizer of that method: in the environment of `python`, here, or in an environment of its own.
 
     Nothing of it is imported. Raises UsageError or QuantizeError, with what to do, where there is none.
     """
     needs = _NEEDS[method]
-    for candidate in [python] if python else _candidates(method):
-        tool = _tool_in(candidate, method)
-        if tool:
-            return tool
+    tool = _tool_in(python, method) if python else tool_here(method)
+    if tool:
+        return tool
     if python:
         raise UsageError(f"{python} has no {needs.package}", hint=f"{python} -m pip install {needs.package}")
     _require_python(needs)
