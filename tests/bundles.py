@@ -7,14 +7,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from conftest import MODELS
-
 from deploytk.artifact import read_artifact
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle, BundleOptions, read_bundle, render_bundle, shown_on
 from deploytk.plan import PlanRequest, plan_serving
 from deploytk.publish.target import target_class
 
+MODELS = Path(__file__).parent / "models"
 _COPIES = tempfile.TemporaryDirectory(prefix="deploytk-models-")
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import hostile
 import pytest
 from hypothesis import settings
+from pages import browser, hosted  # noqa: F401 (fixtures of the tests with a browser)
 
 if TYPE_CHECKING:
     from git_server import GitServer
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODELS = Path(__file__).parent / "models"
-
-from pages import browser, hosted  # noqa: E402, F401 (fixtures; they read MODELS)
 
 # What the person who runs the tests has measured on this machine is not theirs to plan with.
 os.environ["DEPLOYTK_DATA_DIR"] = str(Path(tempfile.gettempdir()) / f"deploytk-tests-{os.getpid()}")
