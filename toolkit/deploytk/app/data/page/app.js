@@ -47,6 +47,7 @@ const context = {
 // What is on the page
 
 async function begin() {
+  const ready = untilReady();  // asked beside the settings: a page is not kept waiting twice
   try {
     Object.assign(settings, await getSettings());
   } catch (error) {
@@ -57,7 +58,7 @@ async function begin() {
   const title = settings.title || word("chat");
   document.title = find("title").textContent = title;
   show();
-  settings.model = (await untilReady()).model;
+  settings.model = (await ready).model;
   show();
 }
 
