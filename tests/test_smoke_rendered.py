@@ -9,10 +9,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_smoke_report import EVIDENCE, GPU, IDENTITY, VRAM, record
 
 from deploytk.hardware.catalogue import MIB
-from deploytk.smoke import Budget, Evidence, Workload, judge, write_report
+from deploytk.smoke import Budget, Evidence, Workload, charts, judge, write_report
 from deploytk.smoke.memory import Components, Predicted, Sampling
 from deploytk.smoke.render import rows
 
@@ -116,7 +118,8 @@ def test_html_has_the_verdict_the_rows_the_budget_and_what_is_uncertain(tmp_path
     assert "<tr><td>latency.ttft_ms.p50<td>&lt;= 30<td>25.5<td>pass" in text
     # 12 samples are enough for a median (11) and for nothing above it (64 for the 90th percentile).
     # The 90th of 20 ... 31 lies at 0.9 x 11 = 9.9: 29.9; the 95th at 30.45; the 99th at 30.89.
-    assert "<td>time to first token<td>12<td>20.0<td>25.5<td>29.9 ?<td>30.4 ?<td>30.9 ?<td>31.0" in text
+    plain = text.replace("<td class=figure>", "<td>").replace("<td class=key>", "<td>")
+    assert "<td>time to first token<td>12<td>20.0<td>25.5<td>29.9 ?<td>30.4 ?<td>30.9 ?<td>31.0" in plain
 
 
 def test_html_says_every_doubt_once(tmp_path: Path) -> None:
@@ -136,106 +139,122 @@ def test_a_picture_without_anything_in_it_is_not_drawn(tmp_path: Path) -> None:
     assert "nan" not in text
 
 
-def test_ranges_of_latency_are_drawn_on_one_scale(tmp_path: Path) -> None:
-    picture = _picture(WHOLE, "Latency: least, median, most", tmp_path)
-
-    # Of the four rows the largest value is that of whole answers, 31 + 40 + 1 = 72 ms; least 61, median 66.5.
-    left, right = 180.0, max(float(line.get("x2", 0)) for line in picture.iter("line"))
-    expected = {
-        "time to first token": (20, 25.5, 31),
-        "time per output token": (10, 10, 10),
-        "gap between pieces of text": (10, 10, 10),
-        "whole answer": (61, 66.5, 72),
-    }
-    names = [text.text for text in picture.iter("text")][::2]
-    ends = [text.text for text in picture.iter("text")][1::2]
-    drawn = [
-        [float(line.get("x1", 0)), float(dot.get("cx", 0)), float(line.get("x2", 0))]
-        for line, dot in zip(picture.iter("line"), picture.iter("circle"), strict=True)
-    ]
-    assert names == list(expected)
-    assert ends == ["31.0", "10.0", "10.0", "72.0"]
-    for places, values in zip(drawn, expected.values(), strict=True):
-        assert places == pytest.approx([left + value / 72 * (right - left) for value in values], abs=0.1)
-    heights = [float(line.get("y1", 0)) for line in picture.iter("line")]
-    assert heights == [float(line.get("y2", 0)) for line in picture.iter("line")]
-    assert heights == [float(dot.get("cy", 0)) for dot in picture.iter("circle")]
-    assert all(b - a >= 24 for a, b in pairwise(heights))  # twice the height of a letter
-    _lies_within(picture)
-    assert right + 8 + 8 * len("72.0") < _width(picture)  # there is room for the figure behind the longest
+def test_every_distribution_has_an_axis_of_its_own_from_0_to_its_most(tmp_path: Path) -> None:
+    # Least 20, median 25.5, most 31 of the first tokens; 61, 66.5, 72 of whole answers.
+    for title, values in (("time to first token", (20, 25.5, 31)), ("whole answer", (61, 66.5, 72))):
+        picture = _picture(WHOLE, f"{title}, ms", tmp_path)
+        lines = [(float(line.get("x1", 0)), float(line.get("x2", 0))) for line in picture.iter("line")]
+        (left, right), (low, high) = lines[:2]
+        unit = (right - left) / values[2]
+        assert (low, high) == pytest.approx((left + values[0] * unit, right), abs=0.1)
+        ticks = [x1 for x1, x2 in lines[2::2] if x1 == x2]
+        assert ticks == pytest.approx([left + value * unit for value in values], abs=0.1)
+        _lies_within(picture)
 
 
-def test_parts_of_memory_are_drawn_to_scale_measured_over_planned(tmp_path: Path) -> None:
-    picture = _picture(WHOLE, "VRAM by component", tmp_path)
+@given(st.lists(st.floats(0, 700), min_size=1, max_size=6))
+def test_labels_of_a_distribution_never_lie_on_each_other(places: list[float]) -> None:
+    labels = [f"p{at} 1,234" for at in range(len(places))]
 
-    bars = [bar for bar in picture.iter("rect") if bar.find("title") is not None]
-    titles = [bar.findtext("title") for bar in bars]
+    middles = charts._beside(sorted(places), labels)
+
+    half = 6.7 * len(labels[0]) / 2  # a letter of 12 pixels is at most 6.7 wide
+    assert all(b - a >= 2 * half for a, b in pairwise(middles))
+    assert middles[-1] + half <= charts.WIDTH
+
+
+@given(st.lists(st.floats(16, 300), min_size=1, max_size=12))
+def test_names_of_lines_never_lie_on_each_other(heights: list[float]) -> None:
+    found = sorted(charts._parted(heights, 300))
+
+    assert all(b - a >= 14.9 for a, b in pairwise(found))
+    assert found[-1] <= 300.1
+
+
+def test_a_load_axis_is_marked_with_the_loads_that_were_measured() -> None:
+    picture = ElementTree.fromstring(charts.lines("t", "at once", {"a": [(1, 5), (2, 9), (4, 20), (32, 90)]}))
+
+    marks = {text.text: float(text.get("x", 0)) for text in picture.iter("text") if text.get("text-anchor") == "middle"}
+    assert [mark for mark in marks if mark != "at once"] == ["1", "2", "4", "32"]
+    # logarithmic: from 1 to 2 as far as from 2 to 4; from 4 to 32 three times that
+    assert marks["4"] - marks["2"] == pytest.approx(marks["2"] - marks["1"], abs=0.2)
+    assert marks["32"] - marks["4"] == pytest.approx(3 * (marks["2"] - marks["1"]), abs=0.2)
+
+
+def test_parts_of_memory_are_a_table_and_bars_to_scale_measured_over_planned(tmp_path: Path) -> None:
+    text = _written(WHOLE, Budget(), tmp_path / "r.html").replace(" class=figure", "").replace(" class=key", "")
+    picture = _picture(WHOLE, "VRAM by term", tmp_path)
+
+    assert "<td>weights<td>3,000<td>2,000<td>+1,000" in text
+    assert "<td>KV pool<td>1,000<td>1,500<td>-500" in text
+    bars = list(picture.iter("rect"))
     widths = [float(bar.get("width", 0)) for bar in bars]
-    left = float(bars[0].get("x", 0))
-    assert titles == [
-        "weights: 3,000 MiB",
-        "KV pool: 1,000 MiB",
-        "other: 1,000 MiB",
-        "weights: 2,000 MiB",
-        "KV pool: 1,500 MiB",
-        "other: 500 MiB",
-    ]
     unit = widths[0] / 3000
     assert widths == pytest.approx([unit * mib for mib in (3000, 1000, 1000, 2000, 1500, 500)], abs=0.1)
     assert sum(widths[:3]) > 0.8 * _width(picture)  # the larger bar takes the whole line
     for row in (bars[:3], bars[3:]):
-        assert float(row[0].get("x", 0)) == left
         for bar, following in pairwise(row):
             end = float(bar.get("x", 0)) + float(bar.get("width", 0))
             assert float(following.get("x", 0)) == pytest.approx(end, abs=0.11)
         assert len({bar.get("y") for bar in row}) == 1
-    assert float(bars[3].get("y", 0)) >= float(bars[0].get("y", 0)) + float(bars[0].get("height", 0))
-    colours = [bar.get("fill") for bar in bars]
-    legend = [bar for bar in picture.iter("rect") if bar.find("title") is None]
-    assert colours == [bar.get("fill") for bar in legend] * 2
-    assert len(set(colours)) == 3
-    assert float(legend[0].get("y", 0)) >= float(bars[3].get("y", 0)) + float(bars[3].get("height", 0))
-    named = [text.text for text in picture.iter("text")]
-    assert named == ["measured", "planned", "weights", "KV pool", "other"]
-    places = [float(text.get("x", 0)) for text in picture.iter("text")][2:]
-    assert all(b - a > 12 + 8 * len("weights") for a, b in pairwise(places))  # no name under the next
+    said = [text.text for text in picture.iter("text")]
+    assert "measured: weights 3,000, KV pool 1,000, everything else 1,000" in said
+    assert "planned: weights 2,000, KV pool 1,500, everything else 500" in said
     _lies_within(picture)
 
 
 @pytest.mark.parametrize(
     ("vram", "named"),
-    [(VRAM, ["measured"]), (replace(MEASURED, components=Components(None, 1000 * MIB, None)), ["planned"])],
+    [(VRAM, "measured"), (replace(MEASURED, components=Components(None, 1000 * MIB, None)), "planned")],
 )
-def test_a_bar_is_drawn_only_for_what_is_known(vram: object, named: list[str], tmp_path: Path) -> None:
-    picture = _picture(replace(WHOLE, vram=vram), "VRAM by component", tmp_path)  # type: ignore[arg-type]
+def test_a_bar_is_drawn_only_for_what_is_known(vram: object, named: str, tmp_path: Path) -> None:
+    picture = _picture(replace(WHOLE, vram=vram), "VRAM by term", tmp_path)  # type: ignore[arg-type]
 
-    assert [text.text for text in picture.iter("text")] == [*named, "weights", "KV pool", "other"]
+    heads = [text.text.partition(":")[0] for text in picture.iter("text") if text.text and ":" in text.text]
+    assert heads == [named]
+
+
+def test_a_report_beside_a_baseline_tells_what_changed(tmp_path: Path) -> None:
+    report = judge(WHOLE, Budget())
+    slower = replace(report, throughput=replace(report.throughput, output_tps=50.0))
+    faster = replace(report, throughput=replace(report.throughput, output_tps=40.0))
+
+    write_report(slower, tmp_path / "r.html", faster)
+
+    text = (tmp_path / "r.html").read_text().replace(" class=figure", "").replace(" class=key", "")
+    assert "<td>output, tokens/s<td>40.0<td>50.0<td>+25.0 %" in text  # 50 / 40 - 1
 
 
 def test_memory_over_time_starts_left_ends_right_and_peaks_at_the_top(tmp_path: Path) -> None:
     series = ((0.0, 500.0), (1.0, 6000.0), (4.0, 3000.0))
     vram = replace(VRAM, sampling=Sampling(100, 3, 100, series))
 
-    picture = _picture(replace(WHOLE, vram=vram), "VRAM in use over time", tmp_path)
+    picture = _picture(replace(WHOLE, vram=vram), "VRAM in use over time, MiB", tmp_path)
 
     line = picture.find("polyline")
     assert line is not None
     points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
     (x0, y0), (x1, y1), (x2, y2) = points
-    texts = {text.text: (float(text.get("x", 0)), float(text.get("y", 0))) for text in picture.iter("text")}
+    texts = {text.text: (_start(text), float(text.get("y", 0))) for text in picture.iter("text")}
     assert (x1 - x0) / (x2 - x0) == pytest.approx(1 / 4, abs=0.001)
     zero = texts["0"][1]
     assert (zero - y0) / (zero - y1) == pytest.approx(500 / 6000, abs=0.001)
     assert (zero - y2) / (zero - y1) == pytest.approx(3000 / 6000, abs=0.001)
     assert texts["0 s"][0] == x0
     assert set(texts) == {"6,000", "0", "0 s", "4 s"}
-    assert texts["6,000"][0] + 8 * len("6,000") < x0  # beside the line, not in it
+    assert texts["6,000"][0] + 7 * len("6,000") < x0  # beside the line, not in it
     assert texts["6,000"][1] == pytest.approx(y1, abs=12)
     assert 0.8 * _width(picture) < x2 - x0 < x2 < _width(picture)
     assert all(0 < y < zero for _, y in points[1:])
     assert zero - y1 > 0.7 * _height(picture)
     assert texts["0 s"][1] > zero + 12  # below the line
     _lies_within(picture)
+
+
+def _start(text: ElementTree.Element) -> float:
+    """Where it begins, when a letter is 7 pixels wide."""
+    wide = 7 * len(text.text or "")
+    return float(text.get("x", 0)) - {"start": 0, "middle": wide / 2, "end": wide}[text.get("text-anchor", "start")]
 
 
 def _written(evidence: Evidence, budget: Budget, path: Path) -> str:

@@ -244,8 +244,13 @@ def test_junit_has_a_case_per_check(tmp_path: Path) -> None:
 
     write_report(report, tmp_path / "report.xml")
 
-    suite = ElementTree.parse(tmp_path / "report.xml").getroot()
-    cases = {case.get("name"): [child.tag for child in case] for case in suite}
+    suites = ElementTree.parse(tmp_path / "report.xml").getroot()
+    suite = suites[0]
+    cases = {case.get("name"): [child.tag for child in case] for case in suite.iter("testcase")}
+    assert (suites.tag, suite.tag) == ("testsuites", "testsuite")
+    assert float(suites.get("time", 0)) == float(suite.get("time", 0)) > 0
+    assert all(case.get("time") for case in suite.iter("testcase"))
+    assert "machine" in {one.get("name") for one in suite.iter("property")}
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "2", "1")
     assert cases == {
         "golden answers": ["failure"],
@@ -263,7 +268,7 @@ def test_html_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in text
     assert not [word for word in ("src=", "href=", "url(", "@import", "//") if word in text]
-    assert text.count("<svg") == 3  # latency, VRAM by component, VRAM over time
+    assert text.count("<svg") == 6  # four distributions, VRAM by term, VRAM over time
 
 
 def test_markdown_keeps_what_a_model_says_in_its_cell(tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ def _throughput(result: Result) -> Figure | None:
         axes.plot(*zip(*points, strict=True), marker="o", label=setting)
     axes.set_xlabel("requests at once")
     axes.set_xscale("log", base=2)
+    places = sorted({row.concurrency for row in result.rows})
+    axes.set_xticks(places, [str(place) for place in places])
+    axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure

@@ -14,13 +14,14 @@ from deploytk.base.files import write_text
 from deploytk.base.json import plain, shown, to_json
 from deploytk.base.progress import Progress
 from deploytk.bench.recommend import Row
-from deploytk.bench.table import Result
+from deploytk.bench.table import Result, read_reports
+from deploytk.smoke.report import Identity
 
 SCHEMA = "deploytk.bench/1"
 
 
 def write_results(result: Result, out: Path, progress: Progress) -> None:
-    """results.json, results.csv, report.md and, with matplotlib, plots/*.svg below `out`."""
+    """results.json, results.csv, report.html, report.md and, with matplotlib, plots/*.svg below `out`."""
     fields = {"schema": SCHEMA, **{name: value for name, value in _fields(result).items() if name != "path"}}
     write_text(out / "results.json", to_json(fields, indent=1) + "\n")
     write_text(out / "results.csv", _csv(result.rows))
@@ -34,6 +35,10 @@ def write_results(result: Result, out: Path, progress: Progress) -> None:
 
         plots = draw(result, out / "plots")
     write_text(out / "report.md", markdown(result, plots))
+    if result.rows:
+        from deploytk.bench.html import html
+
+        write_text(out / "report.html", html(result, read_reports(out)))
 
 
 def markdown(result: Result, plots: Sequence[str] = ()) -> str:
@@ -68,6 +73,8 @@ def remarks(result: Result) -> list[tuple[str, str]]:
         found.append(("", "Nothing is recommended: no row is both beyond doubt and small enough for the GPU."))
     if result.slo:
         found.append(("Goodput", f"requests per second with {result.slo}, and their share of all."))
+    if any(row.doubts for row in result.rows):
+        found.append(("?", "behind a setting marks figures that are not to be relied on; why is said below."))
     if any(row.bound_share is not None for row in result.rows):
         bound = "tokens/s that the GPU's memory allows one stream when every token reads all weights and its KV cache"
         found.append(("of bound", f"the measured share of the {bound}; a bound, not a prediction."))
@@ -93,6 +100,13 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def _markdown(table: Table) -> list[str]:
     lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def machine(identity: Identity) -> list[tuple[str, str]]:
+    """What it was measured on, with what, line by line."""
+    from deploytk.smoke.render import machine as of_smoke
+
+    return of_smoke(identity)
 
 
 def head(result: Result) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -71,6 +72,7 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
             _claim(out, deployments, here)
             for directory in ("cells", "logs"):
                 (out / directory).mkdir(exist_ok=True)
+            left = _Left(_cells_left(out, deployments, options), progress)
             for repetition in range(options.matrix.repetitions):
                 for deployment in deployments:
                     loads = [
@@ -80,9 +82,10 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
                     ]
                     if not loads or deployment.name in failed:
                         continue
-                    progress.note(f"{deployment.name}, repetition {repetition + 1} of {options.matrix.repetitions}")
+                    left.say(f"{deployment.name}, repetition {repetition + 1} of {options.matrix.repetitions}")
                     try:
                         _measure(deployment, loads, repetition, options, out, progress)
+                        left.done(len(loads))
                     except EndpointError as error:
                         failed[deployment.name] = str(error)
                         progress.note(f"{deployment.name} failed: {str(error).splitlines()[0]}")
@@ -94,6 +97,31 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
             result = dataclasses.replace(result, skipped=tuple(skipped), failed=reasons)
             write_results(result, out, progress)
     return result
+
+
+def _cells_left(out: Path, deployments: Sequence[Deployment], options: BenchOptions) -> int:
+    """How many cells are still to be measured."""
+    cells = itertools.product(deployments, options.matrix.loads(), range(options.matrix.repetitions))
+    return sum(not cell_path(out, *cell).exists() for cell in cells)
+
+
+class _Left:
+    """Says how many cells are done and, by the time that they took, how long the others will."""
+
+    def __init__(self, cells: int, progress: Progress) -> None:
+        self._cells, self._done = cells, 0
+        self._progress = progress
+        self._started = time.monotonic()
+
+    def done(self, cells: int) -> None:
+        self._done += cells
+
+    def say(self, what: str) -> None:
+        time_left = ""
+        if self._done:
+            left_s = (time.monotonic() - self._started) / self._done * (self._cells - self._done)
+            time_left = f", about {max(1, round(left_s / 60))} min left"
+        self._progress.note(f"{what}: {self._done} of {self._cells} cells done{time_left}")
 
 
 def _measure(

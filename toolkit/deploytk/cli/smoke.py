@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,14 @@ class Limits:
         names = [field.name for field in dataclasses.fields(self) if field.name != "budget"]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return limits.beaten_by(make_budget(given, "the command line"))
+
+    def baseline(self) -> Report | None:
+        """The earlier report that the limits come from, where they do."""
+        from deploytk.smoke.render import read_report
+
+        with contextlib.suppress(UsageError):  # limits in a file of their own
+            return read_report(self.budget) if self.budget and self.budget.suffix == ".json" else None
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +119,12 @@ class Kept:
         if self.output:
             check_path(self.output)
 
-    def write(self, evidence: Evidence, budget: Budget, report: Report) -> list[str]:
+    def write(self, evidence: Evidence, budget: Budget, report: Report, baseline: Report | None) -> list[str]:
         """What went wrong: of a measurement nothing is lost, whatever becomes of its files."""
         from deploytk.smoke import keep, write_raw, write_report
 
         problems = [keep(self.raw, lambda path: write_raw(evidence, budget, path)) if self.raw else ""]
-        problems += [keep(self.output, lambda path: write_report(report, path)) if self.output else ""]
+        problems += [keep(self.output, lambda path: write_report(report, path, baseline)) if self.output else ""]
         return [problem for problem in problems if problem]
 
 
@@ -146,7 +155,7 @@ def smoke(
     _say_too_few(workload, budget)
     evidence = gather(source, options, workload, Session.progress)
     report = judge(evidence, budget)
-    problems = kept.write(evidence, budget, report)
+    problems = kept.write(evidence, budget, report, limits.baseline())
     show(report, "show_report")
     if problems:
         _say(problems, report)

@@ -11,22 +11,23 @@ from deploytk.base.errors import UsageError
 from deploytk.base.files import read_bounded, write_text
 from deploytk.base.json import parse_plain, shown, to_json
 from deploytk.base.terminal import one_line, printable
+from deploytk.base.validation import in_words
 from deploytk.hardware.catalogue import MIB
 from deploytk.plan import MeasuredOverhead
 from deploytk.smoke.html import html
 from deploytk.smoke.judge import judge
 from deploytk.smoke.memory import VramReport
 from deploytk.smoke.raw import read_raw
-from deploytk.smoke.report import Report
+from deploytk.smoke.report import Identity, Report
 from deploytk.smoke.statistics import Summary
 
 _LARGEST_REPORT_BYTES = 2**26
 
 
-def write_report(report: Report, path: Path) -> None:
-    """Write the report as what the ending of `path` says."""
+def write_report(report: Report, path: Path, baseline: Report | None = None) -> None:
+    """Write the report as what the ending of `path` says; HTML shows what changed since `baseline`."""
     check_path(path)
-    write_text(path, _FORMATS[path.suffix](report))
+    write_text(path, _html(report, baseline) if path.suffix == ".html" else _FORMATS[path.suffix](report))
 
 
 def check_path(path: Path) -> None:
@@ -53,7 +54,12 @@ def read_report(path: Path) -> Report:
     try:
         content = read_bounded(path, _LARGEST_REPORT_BYTES)
         return TypeAdapter(Report).validate_json(json.dumps(parse_plain(content)))
-    except (OSError, ValueError, RecursionError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        what = f"{path} is no report that this deploytk reads: {place} {in_words(first, names_value=False)}"
+        raise UsageError(what, hint="use the deploytk that wrote it, or compute it again from raw data") from error
+    except (OSError, ValueError, RecursionError) as error:
         hint = "name a JSON file that smoke -o wrote, or a .jsonl file of smoke --raw"
         raise UsageError(f"{path} is no report: {one_line(str(error), 200)}", hint=hint) from error
 
@@ -90,21 +96,44 @@ def junit(report: Report) -> str:
     cases.append(("requests answered", "fail" if report.counts.failed else "pass", failed))
     if report.verdict.status == "inconclusive":
         cases.append(("verdict", "inconclusive", "; ".join(report.verdict.reasons)))
-    suite = ElementTree.Element("testsuite", name="deploytk smoke", tests=str(len(cases)))
+    took_s = f"{report.latency.window_s:.3f}"
+    suites = ElementTree.Element("testsuites", name="deploytk", tests=str(len(cases)), time=took_s)
+    suite = ElementTree.SubElement(suites, "testsuite", name="deploytk smoke", tests=str(len(cases)))
     suite.set("failures", str(sum(status == "fail" for _, status, _ in cases)))
     suite.set("errors", str(sum(status == "inconclusive" for _, status, _ in cases)))
     suite.set("skipped", str(sum(status == "not run" for _, status, _ in cases)))
-    suite.set("time", f"{report.latency.window_s:.3f}")
+    suite.set("time", took_s)
     suite.set("timestamp", report.created)
+    for name in ("failures", "errors", "skipped"):
+        suites.set(name, suite.get(name, "0"))
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in machine(report.identity, report.created):
+        ElementTree.SubElement(properties, "property", name=name, value=_printable(value))
     for name, status, detail in cases:
         case = ElementTree.SubElement(suite, "testcase", classname="smoke", name=_printable(name))
+        case.set("time", took_s if name == "requests answered" else "0")  # checks are of what was measured then
         tag = {"fail": "failure", "inconclusive": "error", "not run": "skipped"}.get(status)
         if tag:
             ElementTree.SubElement(case, tag, message=_printable(detail))
         else:
             ElementTree.SubElement(case, "system-out").text = _printable(detail)
-    ElementTree.indent(suite)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+    ElementTree.indent(suites)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
+
+
+def machine(identity: Identity, created: str = "") -> list[tuple[str, str]]:
+    """What it was measured on, with what."""
+    client, gpu = identity.client, identity.gpu
+    found = [
+        ("machine", f"{client.cpu}, {client.cores} cores"),
+        ("GPU", f"{gpu.name}, {gpu.total_bytes / MIB:,.0f} MiB, driver {gpu.driver}" if gpu else "none was seen"),
+        ("serving engine", identity.engine or "does not say"),
+        ("LMDeploy", identity.lmdeploy or ""),
+        ("deploytk", identity.deploytk),
+        ("Python of the client", client.python),
+        ("measured", created),
+    ]
+    return [(name, value) for name, value in found if value]
 
 
 def rows(report: Report) -> list[tuple[str, str]]:
@@ -200,8 +229,10 @@ def _json(report: Report) -> str:
     return to_json(report, indent=2) + "\n"
 
 
-def _html(report: Report) -> str:
-    return html(report, [(name, printable(value)) for name, value in rows(report)])
+def _html(report: Report, baseline: Report | None = None) -> str:
+    found = (rows(report), machine(report.identity, report.created))
+    first, where = ([(name, printable(value)) for name, value in one] for one in found)
+    return html(report, first, where, baseline)
 
 
 _FORMATS: dict[str, Callable[[Report], str]] = {".json": _json, ".md": markdown, ".xml": junit, ".html": _html}
