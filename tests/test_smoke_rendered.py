@@ -237,7 +237,10 @@ def test_memory_over_time_starts_left_ends_right_and_peaks_at_the_top(tmp_path: 
     (x0, y0), (x1, y1), (x2, y2) = points
     texts = {text.text: (_start(text), float(text.get("y", 0))) for text in picture.iter("text")}
     assert (x1 - x0) / (x2 - x0) == pytest.approx(1 / 4, abs=0.001)
-    zero = texts["0"][1]
+    axis = picture.find("line")
+    assert axis is not None
+    zero = float(axis.get("y1", 0))
+    assert texts["0"][1] == pytest.approx(zero, abs=6)
     assert (zero - y0) / (zero - y1) == pytest.approx(500 / 6000, abs=0.001)
     assert (zero - y2) / (zero - y1) == pytest.approx(3000 / 6000, abs=0.001)
     assert texts["0 s"][0] == x0
