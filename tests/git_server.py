@@ -3,7 +3,7 @@
 with git_server(directory) as server:
     server.create("me/tiny")
     server.url            # http://127.0.0.1:PORT
-    server.faults["PUT"] = [503, "cut"]     # what the next requests of that kind meet
+    server.faults["PUT"] = [503, "cut", (429, 1)]     # what the next requests of that kind meet; with Retry-After
     server.stored         # LFS object ids in the order in which they arrived whole
 
     python git_server.py DIRECTORY    # serves every DIRECTORY/OWNER/NAME.git until stdin ends, and prints its address
@@ -47,7 +47,7 @@ class GitServer(ThreadingHTTPServer):
         self.repositories: dict[str, Repo] = {}
         self.git = HTTPGitApplication(DictBackend(self.repositories))
         self.public: set[str] = set()
-        self.faults: dict[str, list[int | str]] = {}  # an address: sent on to there
+        self.faults: dict[str, list[int | str | tuple[int, int]]] = {}  # an address: sent on to there
         self.objects_at: str | None = None  # where LFS objects are said to be, by an address without a path
         self.echoes_login = True  # whether the addresses of objects come with the login that was given
         self.shows: Callable[[bytes], bytes] | None = None  # what it hands out of an LFS object instead
@@ -148,6 +148,8 @@ class _Handler(LFSRequestHandler):
         elif fault == "hang":
             time.sleep(15)
             self.close_connection = True
+        elif isinstance(fault, tuple):
+            self._refuse(*fault)
         elif isinstance(fault, int):
             self._refuse(fault)
         elif fault and "://" in fault:
@@ -196,8 +198,10 @@ class _Handler(LFSRequestHandler):
             return 403 if account == READER and is_writing else None
         return None if kind == "GET" and self._repo in self.server.public and "upload-pack" in self.path else 401
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, wait_s: int | None = None) -> None:
         self.send_response(status)
+        if wait_s is not None:
+            self.send_header("Retry-After", str(wait_s))
         if status == 401:
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
         self.send_header("Content-Length", "0")

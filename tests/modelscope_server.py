@@ -2,7 +2,7 @@
 
 with modelscope_server() as hub:
     hub.url                       # for MODELSCOPE_ENDPOINT
-    hub.faults["PUT"] = [500]     # what the next requests of that kind are answered
+    hub.faults["PUT"] = [500, (429, 1)]     # what the next requests of that kind are answered, and Retry-After
     hub.repositories["me/tiny"]   # visibility and files
 """
 
@@ -46,7 +46,7 @@ class ModelScopeServer(ThreadingHTTPServer):
         self.studios: dict[str, Studio] = {}
         self.statuses: list[str] | None = None  # of Studios to come
         self.blobs: dict[str, bytes] = {}
-        self.faults: dict[str, list[int]] = {}
+        self.faults: dict[str, list[int | tuple[int, float]]] = {}
         self.requests: list[str] = []
         self.puts = 0
         self.loses: set[str] = set()  # paths that a commit drops although it says that all went well
@@ -122,7 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
             elif "FilePath=" in self.path and not waiting and token in (WRITER, READER):
                 self._download(path)
             elif waiting:
-                self._send(waiting.pop(0), {"Message": "as the test wants it"})
+                fault = waiting.pop(0)
+                status, wait_s = fault if isinstance(fault, tuple) else (fault, None)
+                self._send(status, {"Message": "as the test wants it"}, wait_s)
             elif token not in (WRITER, READER):
                 self._send(401, {"Message": "not signed in"})
             elif token == READER and method != "GET":
@@ -238,9 +240,11 @@ class _Handler(BaseHTTPRequestHandler):
         folders = {path.rpartition("/")[0] for path in repository.files if "/" in path}
         return [*files, *({"Path": folder, "Name": folder, "Type": "tree"} for folder in sorted(folders))]
 
-    def _send(self, status: int, body: Any) -> None:
+    def _send(self, status: int, body: Any, wait_s: float | None = None) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
+        if wait_s is not None:
+            self.send_header("Retry-After", str(wait_s))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -33,13 +33,19 @@ class RetryPolicy:
         return random.uniform(0.5, 1.0) * longest_s  # noqa: S311
 
 
+class Waits:
+    """Where waits are said that nobody gave a place for: whoever runs a command hears of every one."""
+
+    say: Callable[[str], None] = staticmethod(lambda _: None)
+
+
 class Retry:
     """One request and its failures; not for several threads."""
 
-    def __init__(self, policy: RetryPolicy, host: str, note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, policy: RetryPolicy, host: str, note: Callable[[str], None] | None = None) -> None:
         self._policy = policy
         self._host = host
-        self._note = note
+        self._note = note or Waits.say
         self.failures = 0
         self._since = 0.0
         self._said = ""
@@ -64,6 +70,10 @@ class Retry:
             self._note(f"{self._host} {problem}: again {_when(pause_s)}, until {_clock(left_s)} at most")
             self._said = problem
         time.sleep(pause_s)
+
+    def over(self, problem: str, asked_s: float | None) -> TryAgainError:
+        """What to raise where waiting as long as the server asks is out of the question."""
+        return self._over(problem, asked_s, 0.0)
 
     def _over(self, problem: str, asked_s: float | None, waited_s: float) -> TryAgainError:
         if asked_s and asked_s > 1.0:

@@ -22,6 +22,8 @@ from deploytk.cli.session import Session, output_error
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAME_WISH_WITHIN_S = 0.5  # a terminal and a parent may both pass on one Ctrl-C
+_CLEANED_UP_WITHIN_S = 1.5
+_WITH_SERVERS = ("serve", "chat", "smoke", "bench", "preflight", "demo")  # which they have to stop, each in its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Failure:
 
 def run_to_the_end(run: Callable[[], object], arguments: Sequence[str]) -> int:
     """The exit code of a command; what went wrong is on stderr, and with --json on stdout too, as its one value."""
-    ending = _Ending()
+    ending = _Ending(arguments)
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, ending.ask)
@@ -45,29 +47,48 @@ def run_to_the_end(run: Callable[[], object], arguments: Sequence[str]) -> int:
             sys.stdout.flush()
     except (DeployError, typer.TyperException, OSError, typer.Abort, KeyboardInterrupt) as error:
         code = _fail(_failure(error), arguments)
-    if ending.number is not None and code == _INTERRUPTED:
-        interrupted = Failure(f"ended by {ending.number.name}", "run it again", 128 + ending.number)
-        return _fail(interrupted, arguments, is_said=False)
-    return code if isinstance(code, int) else 0
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return ending.say() if code == _INTERRUPTED and ending.number else code if isinstance(code, int) else 0
 
 
 _INTERRUPTED = 130  # what typer makes of KeyboardInterrupt
 
 
 class _Ending:
-    """The first signal ends the command as Ctrl-C does, with all that it cleans up; the next one ends it at once."""
+    """The first signal ends the command as Ctrl-C does, with all that it cleans up; the next one ends it at once.
 
-    def __init__(self) -> None:
+    A command without servers to stop has two seconds in all: a library that waits in threads would hold it for
+    minutes, and what is left unfinished is found by the next run, as after a kill.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
         self.number: signal.Signals | None = None
         self._asked_s = 0.0
+        self._arguments = arguments
 
     def ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         now = time.monotonic()
         if self.number is None:
             self.number, self._asked_s = signal.Signals(number), now
+            if Session.command not in _WITH_SERVERS:
+                signal.signal(signal.SIGALRM, self._run_out)
+                signal.setitimer(signal.ITIMER_REAL, _CLEANED_UP_WITHIN_S)
             raise KeyboardInterrupt
         if now - self._asked_s > _SAME_WISH_WITHIN_S:
             _end_at_once(128 + number)
+
+    def say(self) -> int:
+        """The exit code, and with --json the value that says so."""
+        assert self.number is not None  # noqa: S101 (it was asked)
+        interrupted = Failure(f"ended by {self.number.name}", "run it again", 128 + self.number)
+        return _fail(interrupted, self._arguments, is_said=False)
+
+    def _run_out(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        code = 128 + (self.number or 0)
+        with contextlib.suppress(RuntimeError, ValueError, OSError):  # stdout may be in the middle of a write
+            code = self.say()
+            sys.stdout.flush()
+        _end_at_once(code)
 
 
 def _end_at_once(code: int) -> NoReturn:

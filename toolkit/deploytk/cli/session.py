@@ -11,6 +11,7 @@ import typer
 from deploytk.base.errors import DeployError, UsageError
 from deploytk.base.json import plain, to_json
 from deploytk.base.progress import Progress, Silent, Verbose, terminal_progress
+from deploytk.base.retry import Waits
 from deploytk.base.settings import Settings
 
 
@@ -40,6 +41,7 @@ class Session:
             raise UsageError("-q and -v ask for opposite things", hint="take one of them")
         if quiet or verbose:
             cls.progress = Silent() if quiet else Verbose()
+        Waits.say = cls.progress.note
 
 
 def unused(*options: str | type, because: str, hint: str = "leave it out") -> None:

@@ -28,10 +28,6 @@ Body = bytes | Iterable[bytes] | None
 Note = Callable[[str], None]
 
 
-def _silent(_: str) -> None:
-    pass
-
-
 class Connection:
     """One repository of a registry; may be used by several threads."""
 
@@ -42,7 +38,7 @@ class Connection:
         policy: RetryPolicy | None = None,
         *,
         mounts_from: str = "",  # another repository, whose blobs it will want to mount
-        note: Note = _silent,  # told when it has to wait
+        note: Note | None = None,  # told when it has to wait
     ) -> None:
         self.reference = reference
         self.policy = policy or _POLICY

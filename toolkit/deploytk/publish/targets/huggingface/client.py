@@ -17,13 +17,22 @@ from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from deploytk.base.bound import keep_at_home
-from deploytk.base.errors import ReleaseError
+from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.net import origin_of
 from deploytk.base.progress import Progress
 from deploytk.base.retry import BUSY, Retry, RetryPolicy
 from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES
 from deploytk.publish.targets.huggingface.place import Hub
-from deploytk.publish.targets.huggingface.refusals import FAILURES, busy, in_words, is_transient, status_of, wait_s
+from deploytk.publish.targets.huggingface.refusals import (
+    FAILURES,
+    asked_wait_s,
+    busy,
+    in_words,
+    is_slow,
+    is_transient,
+    status_of,
+    wait_s,
+)
 from deploytk.publish.targets.huggingface.uploads import Addition
 
 PATIENCE_S = 120.0
@@ -40,11 +49,14 @@ Result = TypeVar("Result")
 
 
 class MovedError(Exception):
-    """The commit was not taken, or its answer was lost; the hub asks to wait `wait_s` before the next look."""
+    """The commit was not taken, or its answer was lost; the hub asks to wait `wait_s` before the next look.
 
-    def __init__(self, wait_s: float) -> None:
+    `is_slow`: it has the commit, and has not answered in time.
+    """
+
+    def __init__(self, why: str, wait_s: float, *, is_slow: bool) -> None:
         super().__init__()
-        self.wait_s = wait_s
+        self.why, self.wait_s, self.is_slow = why, wait_s, is_slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,7 @@ class Client:
         self.hub = hub
         self.progress = progress
         self.patience_s = patience_s
+        self._said: set[tuple[int, float | None]] = set()  # which refusals a person has read of
         _quiet()
         session = type(huggingface_hub.get_session())  # httpx or httpx2, by its version
         # On loopback no proxy can be meant.
@@ -76,7 +89,7 @@ class Client:
                 follow_redirects=True,
                 timeout=_STALLED_S,
                 trust_env=not hub.is_loopback,
-                event_hooks={"request": [self._keep_at_home]},
+                event_hooks={"request": [self._keep_at_home], "response": [self._note_busy]},
             )
         )
         self.api = _Api(endpoint=hub.endpoint, token=hub.token)
@@ -85,10 +98,28 @@ class Client:
         """The client sends the token to whatever address the hub names for "verify", a next page or a redirect."""
         keep_at_home(str(request.url), request.headers, self.hub.origin)
 
+    def _note_busy(self, answer: Any) -> None:
+        """Says at once that a server is busy: the client would wait as it is told, up to 16 minutes, without a word.
+
+        How long it is waited for is ours to say, with the request as a whole (`ask`). Short pauses are left to the
+        client, which sends a part of a file again where all of it would be.
+        """
+        asked_s = asked_wait_s(answer.headers) if answer.status_code in BUSY else None
+        if asked_s is not None and asked_s > _LONGEST_PAUSE_S:
+            raise HfHubHTTPError(f"answers {answer.status_code}", response=answer)
+        if answer.status_code in BUSY and (answer.status_code, asked_s) not in self._said:
+            self._said.add((answer.status_code, asked_s))
+            when = f"in {asked_s:.0f} s" if asked_s else "in a moment"
+            self.progress.note(f"{answer.request.url.host} answers {answer.status_code}: asked again {when}")
+
     def retry(self) -> Retry:
         """For one thing that is asked of the hub, its failures and the pauses between them."""
         policy = RetryPolicy(attempts=1000, total_s=self.patience_s, longest_s=_LONGEST_PAUSE_S)
         return Retry(policy, self.hub.host, self.progress.note)
+
+    def not_now(self, problem: str, asked_s: float) -> TryAgainError:
+        """The hub asks for more time than its patience."""
+        return self.retry().over(problem, asked_s)
 
     def account(self) -> dict[str, Any]:
         def read() -> dict[str, Any]:
@@ -212,7 +243,8 @@ class Client:
             status = status_of(error)
             # 409 too: another commit is being made. A lost answer: whether it landed, the next look tells.
             if status in (409, 412) or is_transient(error):
-                raise MovedError(min(wait_s(error) or 0.0, self.patience_s)) from error
+                why = busy(error) if is_transient(error) else "takes commits of others meanwhile"
+                raise MovedError(why, wait_s(error) or 0.0, is_slow=is_slow(error)) from error
             raise in_words(error, repo, self.hub) from error
         return done.oid
 

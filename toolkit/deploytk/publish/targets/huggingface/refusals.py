@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+from collections.abc import Mapping
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError
@@ -35,7 +37,19 @@ def status_of(error: BaseException) -> int | None:
 def wait_s(error: BaseException) -> float | None:
     """How long the hub asks to wait."""
     response = getattr(_cause(error), "response", None)
-    return retry_after_s(response.headers.get("Retry-After")) if response is not None else None
+    return asked_wait_s(response.headers) if response is not None else None
+
+
+def asked_wait_s(headers: Mapping[str, str]) -> float | None:
+    """How long an answer asks to wait: by Retry-After, or by the hub's RateLimit ("api";r=0;t=55)."""
+    spent = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})", headers.get("RateLimit", ""))
+    asked_s = retry_after_s(headers.get("Retry-After"))
+    return asked_s if asked_s is not None else float(spent[1]) if spent else None
+
+
+def is_slow(error: BaseException) -> bool:
+    """Whether the hub has the request, and only its answer did not come in time."""
+    return isinstance(_cause(error), _http.ReadTimeout)
 
 
 def busy(error: BaseException) -> str:

@@ -169,7 +169,8 @@ def _bring(
     first: tuple[Change, ...] | None = None
     head: Head | None = repository.head
     files = size = 0
-    retry = Retry(RetryPolicy(_ATTEMPTS, _WITHIN_S, longest_s=_LONGEST_PAUSE_S), client.hub.host)
+    policy = RetryPolicy(_ATTEMPTS, max(_WITHIN_S, client.patience_s), longest_s=_LONGEST_PAUSE_S)
+    retry = Retry(policy, client.hub.host, client.progress.note)
     while True:
         if first is not None:
             head = client.head(name, kind)
@@ -187,7 +188,12 @@ def _bring(
             files, size = files + len(sent.large), size + sum(wanted[path].size for path in sent.large)
             commit = client.commit(name, sent.operations, head, message, kind)
         except MovedError as error:
-            retry.wait("does not take the commit, or others keep committing", error.wait_s)
+            if error.is_slow:
+                _await_commit(client, name, kind, head)
+            elif error.wait_s > client.patience_s:
+                raise client.not_now(error.why, error.wait_s) from error
+            else:
+                retry.wait(error.why, error.wait_s)
             continue
         except (ReleaseError, TryAgainError) as error:
             _refuse_changed(wanted, stats, error)
@@ -196,6 +202,24 @@ def _bring(
         _verify(client, repository, wanted, paths_with("deleted", changes), commit)
         _refuse_changed(wanted, stats, None, "was committed")
         return Outcome(commit, first, files, size)
+
+
+def _await_commit(client: Client, name: str, kind: str, before: Head) -> None:
+    """Return when the hub shows another commit than `before`: ours, which it has and takes its time for, or not.
+
+    Raises TryAgainError when it shows none: asked for once more it would have the same work twice.
+    """
+    host, until_s = client.hub.host, time.monotonic() + client.patience_s
+    client.progress.note(f"{host} has the commit and has not answered: looking for it for {client.patience_s:.0f} s")
+    pause_s = _SHOWN_AFTER_S[0]
+    while time.monotonic() < until_s:
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        head = client.head(name, kind)
+        if head is None or head.commit != before.commit:
+            return
+    hint = "look at the repository in some minutes, then run again: what has arrived is not sent again"
+    raise TryAgainError(f"{host} has not finished the commit", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,14 @@ from deploytk.publish.record import Release
 from deploytk.publish.samples import Samples, Sent
 from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
 from deploytk.publish.targets.modelscope.options import StudioRequest
-from deploytk.publish.targets.modelscope.signin import TOKEN_HINT, has_token, home_of, login_headers, sign_in
+from deploytk.publish.targets.modelscope.signin import (
+    TOKEN_HINT,
+    HubBusy,
+    has_token,
+    home_of,
+    login_headers,
+    sign_in,
+)
 from deploytk.publish.targets.modelscope.studio import plan_studio, publish_studio
 from deploytk.publish.targets.modelscope.superseded import keep_pending, superseded
 
@@ -120,7 +127,8 @@ def _patiently(bring: Callable[[], _Done], repo: str, retry: Retry) -> _Done:
                 return bring()
         except TryAgainError as error:  # noqa: PERF203 (it waits anyway)
             wait_s = getattr(error.__cause__, "retry_after", None)
-            retry.wait(str(error).removeprefix("ModelScope "), wait_s)
+            problem = f"answers {error.__cause__.status}" if isinstance(error.__cause__, HubBusy) else str(error)
+            retry.wait(problem.removeprefix("ModelScope "), wait_s)
 
 
 def _bring(
@@ -264,6 +272,10 @@ def _translated(repo: str) -> Iterator[None]:
     """Turn the client's exceptions into ours; none of them holds the token."""
     try:
         yield
+    except HubBusy as busy:
+        after = f" and asks to wait {busy.retry_after:.0f} s" if busy.retry_after else ""
+        hint = "run again later: only the rest is sent"
+        raise TryAgainError(f"ModelScope answers {busy.status}{after}", hint=hint) from busy
     except errors.HubError as error:
         raise _ours(error, repo) from error
     except requests.RequestException as error:

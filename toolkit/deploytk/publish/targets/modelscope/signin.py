@@ -15,11 +15,14 @@ from deploytk.base.bound import keep_at_home
 from deploytk.base.credentials import ask_token
 from deploytk.base.errors import ReleaseError, UsageError
 from deploytk.base.net import Origin, origin_of
+from deploytk.base.retry import BUSY, retry_after_s
 
 TOKEN_HINT = "set MODELSCOPE_API_TOKEN (ModelScope, account, access token) to one that may write"  # noqa: S105
 
 _PUBLIC_SITES = ("modelscope.cn", "modelscope.ai")
 _POOL = 32
+_CONNECT_S, _COMMITTED_S = 30.0, 900.0
+_NEVER_MEANT_OTHERWISE = (429, 503)  # others of BUSY may be faults of the hub, which the client tells apart
 
 
 def sign_in() -> tuple[HubApi, str]:
@@ -74,6 +77,14 @@ def _friends(home: Origin) -> tuple[Origin, ...]:
     return tuple(Origin("https", f"{name}.{site}", 443) for name in names)
 
 
+class HubBusy(BaseException):
+    """The hub is busy. The client would wait as it is told, without a word, and asks again after any Exception."""
+
+    def __init__(self, status: int, retry_after: float | None) -> None:
+        super().__init__(f"answers {status}")
+        self.status, self.retry_after = status, retry_after
+
+
 class _Bound(HTTPAdapter):
     def __init__(self, home: Origin, friends: Collection[Origin]) -> None:
         self._home, self._friends = home, friends
@@ -81,4 +92,11 @@ class _Bound(HTTPAdapter):
 
     def send(self, request: Any, *arguments: Any, **more: Any) -> Any:
         keep_at_home(str(request.url), request.headers, self._home, self._friends)
-        return super().send(request, *arguments, **more)
+        if "/commit/" in str(request.url):  # given up earlier, it lands all the same, and would be sent again
+            more["timeout"] = (_CONNECT_S, _COMMITTED_S)
+        answer = super().send(request, *arguments, **more)
+        asked_s = retry_after_s(answer.headers.get("Retry-After")) if answer.status_code in BUSY else None
+        if answer.status_code in _NEVER_MEANT_OTHERWISE or asked_s is not None:
+            answer.close()
+            raise HubBusy(answer.status_code, asked_s)
+        return answer

@@ -23,7 +23,7 @@ from deploytk.base.errors import DeployError, ReleaseError, TryAgainError
 from deploytk.base.net import Origin, origin_of
 from deploytk.base.processes import die_with_parent
 from deploytk.base.progress import Progress
-from deploytk.base.retry import Retry, RetryPolicy, retry_after_s
+from deploytk.base.retry import BUSY, Retry, RetryPolicy, retry_after_s
 from deploytk.publish.targets.openxlab.place import SERVER_VARIABLE, SITE, Account
 
 Trouble = Literal["elsewhere", "gone", "credentials", "forbidden", "missing", "moved", "disk", "other"]
@@ -33,6 +33,7 @@ PATIENCE_S = 90.0  # with a server that does not answer
 _FULL_BYTES = 2**18
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 4.0
+_LOOK_WITHIN_S = 10.0
 
 # Speaks git's credential protocol, for one origin: whoever else asks for a login ends the command.
 _CREDENTIAL_HELPER = """#!/bin/sh
@@ -131,7 +132,19 @@ class Git:
                 return done.stdout
             if done.trouble != "gone":
                 raise self.error(done)
-            retry.wait(f"does not answer: {_last_line(done.stderr)}", done.asked_s)
+            busy = re.search(r"error: (429|503)\b", done.stderr)
+            problem = f"answers {busy[1]}" if busy else f"does not answer: {_last_line(done.stderr)}"
+            retry.wait(problem, done.asked_s if done.asked_s is not None or not busy else self._asked_s())
+
+    def _asked_s(self) -> float | None:
+        """How long a busy server asks to wait, which git does not say: it is asked what git asks first."""
+        url = f"{self.url}/info/refs?service=git-receive-pack"
+        trusts_environment = not self.origin.is_loopback
+        try:
+            answer = httpx.get(url, auth=self.login, timeout=_LOOK_WITHIN_S, trust_env=trusts_environment)
+        except httpx.HTTPError:
+            return None
+        return retry_after_s(answer.headers.get("Retry-After")) if answer.status_code in BUSY else None
 
     def patience(self) -> Retry:
         """For one request to this server, or to where it keeps large files."""
