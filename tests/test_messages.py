@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from messages import messages
 
 from deploytk.cli import COMMANDS
@@ -17,6 +18,7 @@ SAID = [message for message in ALL if message.kind != "Option"]
 # Programs of others that hints name, with options of their own.
 OTHERS = ("pip", "docker", "git", "openssl", "apt-get", "lmdeploy", "LMDeploy", "CUDA", "hf auth", "cosign", "kubectl")
 PYTHONIC = re.compile(r"\blist\(|\btuple\(|\bdict\(|\bset\(|\['msg'\]|\.msg\b|errors\(")
+GOLDEN = Path(__file__).parent / "golden" / "messages"
 _OURS = "|".join(command.name for command in COMMANDS)
 COMMAND = re.compile(rf"(?:^|[\s`(:])(?:deploytk (?:{_OURS})|docker (?:pull|run|build)|openssl ec|kubectl) [^;`]*")
 
@@ -106,3 +108,22 @@ def test_what_is_put_into_a_command_to_be_pasted_is_quoted() -> None:
     ]
 
     assert bare == []
+
+
+def test_every_message_is_as_it_was_reviewed(request: pytest.FixtureRequest) -> None:
+    """A file per room: `make golden` rewrites them; review the diff as a reader who knows nothing would."""
+    rooms: dict[str, list[str]] = {}
+    for message in ALL:
+        lines = rooms.setdefault(message.module.partition("/")[0], [])
+        lines.append("\n    ".join((f"{message.module} {message.kind}", *message.sentences)).replace("\r", ""))
+    wanted = {room: "\n".join(lines) + "\n" for room, lines in rooms.items()}
+    if request.config.getoption("--rewrite-golden"):
+        GOLDEN.mkdir(exist_ok=True)
+        for stale in GOLDEN.glob("*.txt"):
+            stale.unlink()
+        for room, text in wanted.items():
+            (GOLDEN / f"{room}.txt").write_text(text)
+    found = {path.stem: path.read_text() for path in GOLDEN.glob("*.txt")}
+
+    assert found.keys() == wanted.keys()
+    assert [room for room in wanted if found[room] != wanted[room]] == [], "make golden, and review the diff"
