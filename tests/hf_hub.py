@@ -57,6 +57,11 @@ class _AnswerLostError(Exception):
     pass
 
 
+def is_large(path: str, size: int) -> bool:
+    """Whether the hub keeps such a file by LFS."""
+    return size >= _LARGE_BYTES or bool(_LARGE_NAMES.fullmatch(path))
+
+
 @dataclass
 class Hub:
     root: Path
@@ -332,10 +337,10 @@ class _Handler(BaseHTTPRequestHandler):
         there = state["commits"][-1]["files"]
         answer = []
         for file in asked["files"]:
-            is_large = file["size"] >= _LARGE_BYTES or bool(_LARGE_NAMES.fullmatch(file["path"]))
+            is_kept_large = is_large(file["path"], file["size"])
             known = there.get(file["path"], {})
             oid = known.get("lfs") or known.get("oid")
-            mode = "lfs" if is_large else "regular"
+            mode = "lfs" if is_kept_large else "regular"
             answer.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         return self._json(200, {"files": answer})
 

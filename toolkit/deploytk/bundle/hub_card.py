@@ -56,7 +56,10 @@ def shown_on(bundle: Bundle, hub: HubCard | None, *, will_be_signed: bool = Fals
 
 def _cards(bundle: Bundle, hub: HubCard) -> dict[str, tuple[str, str | None]]:
     """Name -> the card as it is shown, and as it would be if nobody had edited it."""
-    texts = canonical({name: (bundle.path / name).read_text(encoding="utf-8") for name in _there(bundle)})
+    try:
+        texts = canonical({name: (bundle.path / name).read_text(encoding="utf-8") for name in _there(bundle)})
+    except UnicodeDecodeError:  # what no hub takes is for the target to say
+        return {}
     if not any(_PLACE.search(text) for text in texts.values()):
         return {}
     generated = _for_hub(canonical(bundle.manifest.card.generated), hub)
