@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 from apps import running_app
-from bundles import Notes, make_bundle
+from bundles import Notes, as_shown_on, make_bundle
 from conftest import MODELS
 from hf_hub import READER, WRITER, Hub, hf_hub
 from huggingface_hub import SpaceHardware, constants
@@ -47,7 +47,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
+    made = make_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
+    return as_shown_on(made, "huggingface", "me/tiny")
 
 
 def _publish(bundle: Bundle, options: PublishOptions, own: HuggingFaceOptions = DOCKER) -> None:
