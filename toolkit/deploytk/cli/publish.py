@@ -238,7 +238,7 @@ def _publish_bundle(bundle: Bundle, place: Target, where: Where, gpu: str | None
     sign = (lambda shown: signed(shown, signer)) if signer else None
     release = publish_bundle(bundle, place, where.options(), Session.progress, sign)
     if signer and isinstance(place, ImageTarget):
-        sign_at(release.url, signer, with_signature(bundle), has_sbom=place.has_sbom)
+        sign_at(release.url, signer, with_signature(bundle), has_sbom=place.has_sbom())
     show(release, "show_release", leave_out=("app_files",))
     if app and app.url:
         from deploytk.preflight import await_app

@@ -72,7 +72,6 @@ class Target(Protocol):
 class ImageTarget(Protocol):
     """A target that takes container images as they are, too."""
 
-    @property
     def has_sbom(self) -> bool:
         """Whether what it makes of a bundle holds more than the bundle, which an SBOM beside that lists."""
         ...

@@ -58,7 +58,6 @@ class Oci:
         image = build_image(bundle, self._build(options), progress)
         return _release(image.tag, image.digest, image.layers, image.sent_bytes)
 
-    @property
     def has_sbom(self) -> bool:
         return not self._is_modelpack
 
