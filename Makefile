@@ -101,10 +101,11 @@ $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group bench
 	touch $@
 
-$(VENV)/.scale-faults: $(VENV)/.ray ## Ray on three hosts of one machine, broken in every way: needs root; FAULTS="--short" or names of faults
-	$(BIN)/python -m benchmarks.scale_faults $(FAULTS)
+$(VENV)/.ray: $(VENV)/.services
+	$(BIN)/python -m pip install --quiet --editable ".[ray]"
+	touch $@
 
-mutants: $(VENV)/.test
+$(VENV)/.mutants: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group mutants
 	touch $@
 
