@@ -21,7 +21,7 @@ async def _started_with(settings: EngineSettings, name: str) -> str:
 def test_the_engine_gets_what_its_plan_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: str | None, expected: str
 ) -> None:
-    plan = {"engine": "turbomind", "argv": ["lmdeploy", "serve", "api_server", "."], "model_name": "m"}
+    plan = {"engine": "turbomind", "argv": ["lmdeploy", "serve", "api_server", "."], "model_name": "m", "features": []}
     plan |= {"environment": [["NCCL_WIN_ENABLE", "0"]]}
     settings = EngineSettings.of(tmp_path, {"plan": plan, "files": {}})
     monkeypatch.delenv("NCCL_WIN_ENABLE", raising=False)

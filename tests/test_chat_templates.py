@@ -169,7 +169,7 @@ def test_an_unknown_template_is_said(tmp_path, model_copy):
     done = modernize(read_artifact(root), tmp_path / "model", ModernizeOptions(), Noting())
 
     assert done.chat_template == "none"
-    assert notes == ["chat template my-own is unknown: chats need --chat-template"]
+    assert notes == ["chat template my-own is unknown: chats need LMDeploy's --chat-template"]
 
 
 def test_an_answer_stops_where_the_template_says(tmp_path, model_copy):

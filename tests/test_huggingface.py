@@ -24,6 +24,7 @@ from deploytk.publish.target import find_target
 from deploytk.publish.targets.huggingface import HuggingFace, client
 from deploytk.publish.targets.huggingface.target import check_front_matter
 
+PAGE_SCRIPTS = 2  # of the chat page that are large enough to be objects of their own
 REPO = "me/tiny"
 
 
@@ -74,7 +75,8 @@ def _kinds(hub: Hub) -> list[str]:
 
 
 def _changed(bundle: Bundle, tmp_path: Path, *, license_: str = "apache-2.0") -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "changed", BundleOptions(name="tiny", license=license_))
+    made = make_bundle(MODELS / "hf-awq", tmp_path / "changed", BundleOptions(name="tiny", license=license_))
+    return as_shown_on(made, "huggingface", REPO)
 
 
 def test_the_repository_is_the_bundle_after_one_commit(hub: Hub, bundle: Bundle) -> None:
@@ -127,10 +129,12 @@ def test_one_changed_file_is_one_upload_and_what_is_gone_goes_in_the_same_commit
         (model / file.name).write_bytes(file.read_bytes())
     (model / "notes.txt").write_bytes(b"1" * 100_000)
     (model / "more.txt").write_text("more\n")
-    _publish(make_bundle(model, tmp_path / "one", BundleOptions(name="tiny", license="mit")))
+    first = make_bundle(model, tmp_path / "one", BundleOptions(name="tiny", license="mit"))
+    _publish(as_shown_on(first, "huggingface", REPO))
     (model / "notes.txt").write_bytes(b"2" * 100_000)
     (model / "more.txt").unlink()
-    second = make_bundle(model, tmp_path / "two", BundleOptions(name="tiny", license="mit"))
+    made = make_bundle(model, tmp_path / "two", BundleOptions(name="tiny", license="mit"))
+    second = as_shown_on(made, "huggingface", REPO)
     hub.requests.clear()
 
     release = _publish(second)
@@ -148,11 +152,12 @@ def test_equal_files_are_sent_once(hub: Hub, tmp_path: Path) -> None:
         (model / file.name).write_bytes(file.read_bytes())
     for name in ("a.txt", "b.txt"):
         (model / name).write_bytes(b"1" * 100_000)
-    bundle = make_bundle(model, tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
+    made = make_bundle(model, tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
+    bundle = as_shown_on(made, "huggingface", REPO)
 
     _publish(bundle)
 
-    assert len(hub.stored) == len(set(hub.stored)) == 2  # model.safetensors, and one for both
+    assert len(hub.stored) == len(set(hub.stored)) == 2 + PAGE_SCRIPTS  # model.safetensors, and one for both
     assert _published(hub) == _expected(bundle)
 
 
@@ -221,7 +226,7 @@ def test_a_commit_of_somebody_else_is_seen_before_ours(hub: Hub, bundle: Bundle)
     _publish(bundle)
 
     assert [commit["summary"] for commit in hub.commits(REPO)] == ["initial commit", "theirs", "Publish tiny"]
-    assert _kinds(hub).count("PUT") == 1
+    assert _kinds(hub).count("PUT") == 1 + PAGE_SCRIPTS
     assert _published(hub).keys() == {*_expected(bundle), "theirs.txt"}
 
 
@@ -401,7 +406,7 @@ def test_large_files_go_in_parts_where_the_hub_wants_it(hub: Hub, bundle: Bundle
     _publish(bundle)
 
     assert _published(hub) == _expected(bundle)
-    assert _kinds(hub).count("PUT") == 4  # 1,941,456 bytes
+    assert _kinds(hub).count("PUT") == 4 + PAGE_SCRIPTS  # 1,941,456 bytes
 
 
 def test_a_listing_in_pages_is_read_to_its_end(hub: Hub, bundle: Bundle) -> None:
@@ -422,7 +427,7 @@ def test_plan_shows_every_change_and_changes_nothing(hub: Hub, bundle: Bundle, t
     assert {change.status for change in before.changes} == {"new"}
     assert before.upload_bytes == bundle.bytes + (bundle.path / "deploytk.json").stat().st_size
     assert before.is_private
-    assert {c.path for c in after.changes if c.status == "changed"} == {"README.md", "deploytk.json"}
+    assert {c.path for c in after.changes if c.status == "changed"} == {"README.md", "README_zh.md", "deploytk.json"}
     assert set(_kinds(hub)) == {"whoami", "info", "tree"}
 
 

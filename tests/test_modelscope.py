@@ -94,9 +94,9 @@ def test_only_what_changed_is_sent_and_what_is_gone_is_deleted(
 ) -> None:
     _publish(bundle)
     puts = hub.puts
-    other = make_bundle(
-        MODELS / "workspace-0.4.2-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit", app="api")
-    )
+    options = BundleOptions(name="tiny", license="mit", app="api")
+    made = make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "other", options)
+    other = as_shown_on(made, "modelscope", REPO)
 
     release = _publish(other)
 

@@ -15,7 +15,7 @@ else:
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
 # Tables that `bench` wrote: the results link to them.
-NOT_IN_THE_MENU = {"results/h200/bench-speed/report.md", "results/h200/bench-vram/report.md"}
+NOT_IN_THE_MENU = {f"results/h200/{bench}/report.md" for bench in ("bench-speed", "bench-vram", "two-gpus/bench")}
 
 
 def _pages(menu: list[Any]) -> Iterator[str]:
