@@ -324,7 +324,9 @@ def test_ctrl_c_stops_an_answer_and_twice_it_ends(model: Model) -> None:
         os.write(keys, "你\n".encode())
         screen.until("you 你")
         screen.until("> ")
-        os.write(keys, b"half a lin\x03")
+        os.write(keys, b"half a lin")
+        screen.until("half a lin")
+        os.write(keys, b"\x03")
         screen.until("once more")
         os.write(keys, b"\x03")
 
