@@ -95,6 +95,7 @@ $(VENV)/clients/%/.ready: tests/clients/%.txt
 
 $(VENV)/.services: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group services
+	$(BIN)/python -m pip install --quiet --no-deps "kubernetes>=37" # it and moto's boto3 name different python-dateutils
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test

@@ -25,7 +25,7 @@ from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import Release, record_path
-from deploytk.publish.release import publish_bundle
+from deploytk.publish.release import plan_release, publish_bundle
 from deploytk.publish.superseded import named_in
 from deploytk.publish.target import Target
 from deploytk.publish.targets.huggingface import HuggingFace
@@ -197,7 +197,7 @@ def test_what_others_wrote_stays_and_is_named(remote: Remote, make: Make) -> Non
     remote.put("LICENSE", LICENSE)
     remote.put("results/mmlu.json", b"{}")
 
-    plan = remote.target.preview(bundle, PublishOptions(repo=remote.repo))
+    plan = plan_release(bundle, remote.target, PublishOptions(repo=remote.repo), Silent())
     release = _publish(remote, make(notes=b"new"))
 
     assert {change.path for change in plan.changes if change.status == "kept"} == {"LICENSE", "results/mmlu.json"}
@@ -225,7 +225,7 @@ def test_what_an_earlier_release_wrote_goes_and_is_named(remote: Remote, make: M
     remote.put("LICENSE", LICENSE)
 
     bundle = make()
-    plan = remote.target.preview(bundle, PublishOptions(repo=remote.repo))
+    plan = plan_release(bundle, remote.target, PublishOptions(repo=remote.repo), Silent())
     release = _publish(remote, bundle)
 
     assert [change.path for change in plan.changes if change.status == "deleted"] == ["notes.txt"]
@@ -248,7 +248,7 @@ def test_mirror_makes_it_what_the_bundle_is(remote: Remote, make: Make) -> None:
     remote.put("LICENSE", LICENSE)
 
     bundle = make()
-    plan = remote.target.preview(bundle, PublishOptions(repo=remote.repo, is_mirror=True))
+    plan = plan_release(bundle, remote.target, PublishOptions(repo=remote.repo, is_mirror=True), Silent())
     release = _publish(remote, bundle, is_mirror=True)
 
     assert [change.path for change in plan.changes if change.status == "deleted"] == ["LICENSE"]
@@ -383,7 +383,7 @@ def test_what_others_wrote_beside_the_app_stays(openxlab: OnOpenXLab, make: Make
     records["releases"][-1]["app_files"]["old.py"] = [3, hashlib.sha256(b"old").hexdigest()]
     record_path(bundle).write_text(json.dumps(records))
 
-    plan = openxlab.target.preview(bundle, PublishOptions(repo="me/tiny"))
+    plan = plan_release(bundle, openxlab.target, PublishOptions(repo="me/tiny"), Silent())
     release = _publish(openxlab, bundle)
 
     assert plan.app

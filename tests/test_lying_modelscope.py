@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
+from bundles import as_shown_on, make_bundle
 from conftest import MODELS
 from modelscope_server import WRITER, ModelScopeServer, modelscope_server
 from stranger import Stranger, stranger
@@ -82,6 +82,7 @@ def test_a_commit_that_drops_a_file_is_found_out(hub: ModelScopeServer, bundle: 
 
 
 def test_a_file_that_is_listed_and_not_there_is_found_out(hub: ModelScopeServer, bundle: Bundle) -> None:
+    bundle = as_shown_on(bundle, "modelscope", REPO)
     _publish(bundle)
     there = hub.repositories[REPO].files
     listing = [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
-from bundles import make_bundle
+from bundles import as_shown_on, make_bundle
 from conftest import MODELS, one_at_a_time
 from lying_server import Asked, lying, plain
 from openxlab_api import AK, BUCKET, SK, Api, openxlab_api
@@ -66,7 +66,7 @@ def python(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return as_shown_on(make_bundle(MODELS / "hf-awq", tmp_path / "bundle"), "openxlab", "me/tiny")
 
 
 BY_SDK = OpenXLabOptions(via="sdk")
@@ -223,7 +223,8 @@ def test_only_what_changed_is_sent_and_the_plan_says_so(api: Api, python: Path, 
     assert api.repositories == {}
     _publish(bundle)
     same = _plan(bundle)
-    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+    made = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+    other = as_shown_on(made, "openxlab", "me/tiny")
 
     plan = _plan(other)
     release = _publish(other)
@@ -243,7 +244,8 @@ def test_an_upload_in_several_steps_never_passes_for_a_release(
 ) -> None:
     """The older bundle, whose record says that all is well, has to be sent again after another one broke off."""
     _publish(bundle)
-    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+    made = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+    other = as_shown_on(made, "openxlab", "me/tiny")
     api.spoil = "README.md"
     with pytest.raises(ReleaseError, match="came back with other bytes"):
         _publish(other)

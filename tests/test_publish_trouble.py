@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
+from bundles import as_shown_on, make_bundle
 from conftest import require
 from giftless_server import TOKEN, USER, Giftless, giftless_server
 from modelscope_server import READER, WRITER, ModelScopeServer, modelscope_server
@@ -161,8 +161,9 @@ def test_a_modelscope_that_goes_away_in_the_middle_and_comes_back(modelscope: Mo
     back[0].server_close()
 
     assert done.returncode == 0, done.stderr
-    for file in bundle.files:
-        assert modelscope.repositories[REPO].files[file.path] == (bundle.path / file.path).read_bytes()
+    shown = as_shown_on(bundle, "modelscope", REPO)
+    for file in shown.files:
+        assert modelscope.repositories[REPO].files[file.path] == (shown.path / file.path).read_bytes()
     assert modelscope.puts <= len(modelscope.blobs) + 8
 
 
@@ -203,19 +204,19 @@ def test_a_bundle_that_is_not_what_it_says_is_refused_before_anything(
 ) -> None:
     hub = request.getfixturevalue({"openxlab": "git", "modelscope": "modelscope"}.get(target, "tmp_path"))
     repo = str(tmp_path / "hub") if target == "local" else REPO
-    card = bundle.path / "README.md"
-    text = card.read_text()
+    packages = bundle.path / "requirements.txt"
+    text = packages.read_text()
 
-    card.write_text(text[:-2] + "!\n")
+    packages.write_text(text[:-2] + "!\n")
     changed = _told(_run(bundle, target, repo), 1)
-    card.write_text(text)
+    packages.write_text(text)
     notes = bundle.path / "triton_models" / "weights" / "config.ini"
     secret = "hf_" + "a" * 34
     with notes.open("a") as file:
         file.write(f"# {secret}\n")
     told = _told(_run(make_bundle(bundle.path, tmp_path / "again"), target, repo), 1)
 
-    assert "README.md" in changed
+    assert "requirements.txt" in changed
     assert "package the model again" in changed
     assert "config.ini, line" in told
     assert secret not in told
@@ -237,7 +238,8 @@ def test_a_full_disk_is_named_and_a_free_one_is_enough(
     hub = request.getfixturevalue("git" if target == "openxlab" else "modelscope")
     monkeypatch.setenv("DEPLOYTK_CACHE_DIR", str(small_disk / "cache"))
     monkeypatch.setenv("TMPDIR", str(small_disk))
-    (small_disk / "ballast").write_bytes(bytes(1000 * 2**10))
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)  # room for the page's scripts, too
+    (small_disk / "ballast").write_bytes(bytes(4072 * 2**10))
 
     told = _told(_run(bundle, target), 1)
 
