@@ -233,9 +233,13 @@ def test_only_what_changed_is_sent_and_the_plan_says_so(api: Api, python: Path, 
     assert before.upload_bytes == sum(file.size for file in _sent(bundle)) + (bundle.path / MANIFEST).stat().st_size
     assert {change.status for change in same.changes} == {"same"}
     assert "the record of the release" in same.permissions
-    assert {change.path for change in plan.changes if change.status == "changed"} == {"README.md", MANIFEST}
+    assert {change.path for change in plan.changes if change.status == "changed"} == {
+        "README.md",
+        "README_en.md",
+        MANIFEST,
+    }
     assert "publish downloads the files to be sure" in plan.permissions
-    assert (release.uploaded_files, release.uploaded_bytes) == (2, plan.upload_bytes)
+    assert (release.uploaded_files, release.uploaded_bytes) == (3, plan.upload_bytes)
     assert api.content("tiny", "README.md") == (other.path / "README.md").read_bytes()
 
 
