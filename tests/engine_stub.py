@@ -22,6 +22,7 @@ ADMIN = {"/update_weights", "/terminate", "/sleep", "/generate", "/abort_request
 
 running = 0
 cancelled = 0
+SESSION_LEN = 20_000  # an engine ends an answer when its session is full
 hangs = asyncio.Event()  # set: no more tokens for anybody, but the list of models as ever
 turn = asyncio.Lock()
 
@@ -78,7 +79,7 @@ async def complete(
     try:
         await asyncio.wait({gone}, timeout=fields.get("stub_first_token_s", 0))
         echoed = echo(fields) if "chat" in path else []
-        count = len(echoed) or fields.get("max_tokens") or 16
+        count = len(echoed) or min(fields.get("max_tokens") or 16, SESSION_LEN)
         usage = {"prompt_tokens": 3, "completion_tokens": count, "total_tokens": count + 3}
         rate = float(fields.get("stub_tokens_per_s", TOKENS_PER_S))
         if fields.get("stream"):

@@ -192,6 +192,21 @@ def test_static_int8_without_scale_files_is_refused() -> None:
         plan_serving(artifact, dataclasses.replace(SEED, kv_policy="int8"))
 
 
+def test_only_int8_needs_scale_files() -> None:
+    artifact = dataclasses.replace(internlm_workspace(is_w4=True), files=())
+
+    assert plan_serving(artifact, dataclasses.replace(SEED, kv_policy="none")).kv_policy == "none"
+
+
+@pytest.mark.parametrize(("kv", "head_dim", "says"), [("int8", 64, 1), ("int8", 128, 0), ("none", 64, 0)])
+def test_a_quantized_cache_of_other_heads_than_those_documented_is_said(kv: KvPolicy, head_dim: int, says: int) -> None:
+    artifact = dataclasses.replace(_llama_7b(is_w4=True), head_dim=head_dim)
+
+    notes = plan_serving(artifact, PlanRequest(kv_policy=kv)).notes
+
+    assert sum("for heads of 128 values alone" in note for note in notes) == says
+
+
 # What `lmdeploy serve api_server` takes at every pin.
 FLAGS = json.loads(Path(__file__).with_name("lmdeploy_flags.json").read_text())["flags"]
 PINS = sorted({era.made_by[1] for era in lmdeploy.WORKSPACE_ERAS if era.served_until}, key=lmdeploy.release_index)
