@@ -22,7 +22,7 @@ ADMIN = {"/update_weights", "/terminate", "/sleep", "/generate", "/abort_request
 
 running = 0
 cancelled = 0
-SESSION_LEN = 20_000  # an engine ends an answer when its session is full
+SESSION_LEN = 200_000  # an engine ends an answer when its session is full
 hangs = asyncio.Event()  # set: no more tokens for anybody, but the list of models as ever
 turn = asyncio.Lock()
 
