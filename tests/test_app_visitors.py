@@ -163,6 +163,17 @@ def test_axe_finds_no_violation_on_a_phone_while_loading_and_where_it_is_locked(
     assert found == []
 
 
+def test_before_its_settings_are_there_the_page_has_its_heading_and_axe_finds_nothing(
+    browser: Any, app: App, axe: str
+) -> None:
+    with opened(browser, app.url, "zh-CN") as page:
+        page.route("**/page/settings.json", lambda route: None)  # never answered
+        page.reload()
+
+        assert page.locator("#title").inner_text() == "对话"
+        assert violations(page, axe) == []
+
+
 def refusing(code: str) -> Any:
     answer = json.dumps({"error": {"code": code, "message": "1"}})
     return lambda route: route.fulfill(status=400, content_type="application/json", body=answer)

@@ -55,8 +55,6 @@ async function begin() {
   }
   mayNeedKey ||= isLocked;
   options = loadOptions(settings.session_len);
-  const title = settings.title || word("chat");
-  document.title = find("title").textContent = title;
   show();
   settings.model = (await ready).model;
   show();
@@ -64,6 +62,7 @@ async function begin() {
 
 function show() {
   const isEmpty = !conversation.leaf;
+  document.title = find("title").textContent = settings.title || word("chat");
   find("locked").hidden = !isLocked;
   find("greeting").hidden = !isEmpty || isLocked || !settings.model;
   const examples = settings.examples.length ? settings.examples : word("examples");
@@ -299,6 +298,7 @@ showSendButton();
 listen();
 closeSide();
 conversation = readConversation(location.hash.slice(1)) || newConversation();
+show();
 begin();
 scrollToEnd(true);
 find("message").focus();
