@@ -72,6 +72,16 @@ def test_a_console_shows_nothing_that_a_terminal_obeys(
     assert not any(mark in styled for mark in OBEYED)
 
 
+def test_square_brackets_and_colons_of_a_text_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "pip install 'deploytk[cpu]' [red]x[/red] [/nothing] :smile: [link=http://a]b"
+    table = Table(text, title=text, caption=text)
+    table.add_row(text)
+
+    console().print(text, Text(text), table, soft_wrap=True)
+
+    assert capsys.readouterr().out.count(text) == 6
+
+
 @pytest.mark.parametrize("progress", [Lines(), Bars()])
 def test_progress_shows_nothing_that_a_terminal_obeys(
     progress: Lines | Bars, capsys: pytest.CaptureFixture[str]

@@ -13,10 +13,9 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-import types
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -26,14 +25,12 @@ from deploytk.artifact import ToolFormat
 from deploytk.base.yaml import load_yaml
 from deploytk.cli import app
 from deploytk.cli import publish as publish_command
-from deploytk.cli.command import Everywhere, spread
+from deploytk.cli.command import Everywhere, metavar, spread
 from deploytk.publish.target import loadable_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "docs" / "reference"
 PACKAGE = ROOT / "toolkit" / "deploytk"
-
-_VALUES = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 
 def pages() -> dict[str, str]:
@@ -247,15 +244,9 @@ def _written(one: inspect.Parameter, told: Any) -> str:
 
 
 def _value(kind: Any, told: Any) -> str:
-    if get_origin(kind) in (Union, types.UnionType):
-        [kind] = [one for one in get_args(kind) if one is not type(None)]
-    several = get_origin(kind) is list
-    kind = get_args(kind)[0] if several else kind
-    if kind is bool:
-        return ""
-    choices = "|".join(map(str, get_args(kind))) if get_origin(kind) is Literal else ""
-    written = told.metavar or choices or _VALUES.get(kind, "TEXT")
-    return f"`{_cell(written)}`" + (", again and again" if several else "")
+    written = metavar(kind, told)
+    is_several = list in (get_origin(one) for one in (kind, *get_args(kind)))
+    return f"`{_cell(written)}`" + (", again and again" if is_several else "") if written else ""
 
 
 def _default(one: inspect.Parameter) -> str:

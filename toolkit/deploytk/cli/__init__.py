@@ -31,7 +31,7 @@ from deploytk.cli import (
     template,
     verify,
 )
-from deploytk.cli.command import Command, Quiet, Verbose
+from deploytk.cli.command import Command, Quiet, Verbose, show_literally
 from deploytk.cli.ending import run_to_the_end
 from deploytk.cli.session import Session
 
@@ -41,7 +41,7 @@ app = typer.Typer(
     epilog="Start with:  deploytk demo   then   deploytk inspect MODEL",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
@@ -90,7 +90,8 @@ def _start(
     Session.start()
     if context.invoked_subcommand == "publish":
         behind = sys.argv[sys.argv.index("publish") + 1 :] if "publish" in sys.argv else []
-        publish.adapt(getattr(context.command, "commands", {})["publish"], behind)
+        publish.adapt(getattr(context.command, "commands", {})["publish"], context, behind)
+    show_literally(context.command)
     Session.show_progress(quiet=quiet, verbose=verbose)
 
 

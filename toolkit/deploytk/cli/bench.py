@@ -77,7 +77,7 @@ class Throughout:
 def bench(
     dimensions: Dimensions,
     whole: Throughout,
-    models: Annotated[list[Path] | None, source_argument("MODEL...", "Model directories to compare.")] = None,
+    models: Annotated[list[Path] | None, source_argument("MODEL", "Model directories to compare.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go, and are resumed from.")
     ] = None,

@@ -15,7 +15,7 @@ from deploytk.cli.session import show, unused
 @command("deploytk calibrate report.json")
 def calibrate(
     reports: Annotated[
-        list[Path] | None, source_argument("REPORT...", "Reports of smoke -o, or raw data of smoke --raw.")
+        list[Path] | None, source_argument("REPORT", "Reports of smoke -o, or raw data of smoke --raw.")
     ] = None,
     forget: Annotated[
         str | None, typer.Option(metavar="NUMBER|all", help="Drop one of the list, or everything.")

@@ -57,7 +57,7 @@ def chat(
     trust: Trust,
     contents: Contents,
     source: Annotated[
-        str, source_argument("[URL|MODEL|BUNDLE|IMAGE]", "What to talk to; the app that `serve` runs here by default.")
+        str, source_argument("URL|MODEL|BUNDLE|IMAGE", "What to talk to; the app that `serve` runs here by default.")
     ] = _HERE,
     template: Template = None,
     engine: Engine = "auto",

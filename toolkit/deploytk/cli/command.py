@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from deploytk.cli.defaults import read_defaults
 from deploytk.cli.session import Session
 from deploytk.publish.options import Option
+
+_OPTION = type(typer.Option())
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Every step on stderr, also the short ones.")]
@@ -43,7 +48,9 @@ class Command:
         return {name: one for name, one in spread_out.items() if name not in ("context", *Everywhere.__slots__)}
 
     def add_to(self, app: typer.Typer) -> None:
-        app.command(self.name, epilog=f"Example:  {self.example}")(spread(self.function))
+        # \b: a line that is to be pasted is not broken.
+        epilog, summary = f"\b\nExample:  {self.example}", str(inspect.getdoc(self.function)).partition("\n\n")[0]
+        app.command(self.name, epilog=epilog, short_help=summary)(spread(self.function))
 
 
 def command(
@@ -51,6 +58,31 @@ def command(
 ) -> Callable[[Callable[..., None]], Command]:
     """The decorator of a command's function. Parameters whose type is a dataclass are groups: see `spread`."""
     return lambda function: Command(name or function.__name__, function, example, known_later)
+
+
+def show_literally(command: Any) -> None:
+    """Arguments of a command, or of all below a group, by their names alone: the type that typer adds is Python's."""
+    for below in getattr(command, "commands", {}).values():
+        show_literally(below)
+    for one in command.params:
+        if one.param_type_name == "argument":
+            one.display_type_rich = lambda ctx: None  # noqa: ARG005 (typer's word)
+
+
+def metavar(kind: Any, told: Any) -> str | None:
+    """What stands behind an option, of a type and as typer is told about it; None for a flag."""
+    if get_origin(kind) in (Union, types.UnionType):
+        [kind] = [one for one in get_args(kind) if one is not type(None)]
+    kind = get_args(kind)[0] if get_origin(kind) is list else kind
+    if kind is bool:
+        return None
+    if told.metavar:
+        return str(told.metavar)
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
+    if kind is Path:
+        return "DIR" if not told.file_okay else "FILE" if not told.dir_okay else "PATH"
+    return {int: "N", float: "NUMBER"}.get(kind, "TEXT")
 
 
 def spread(function: Callable[..., None], **types: Any) -> Callable[..., None]:
@@ -104,7 +136,6 @@ def _typed(name: str, hint: Any) -> Any:
             metavar=one.metavar,
             parser=one.parse,
             hidden=one.is_hidden,
-            rich_help_panel="Options of the target",
         ),
     ]
 
@@ -113,8 +144,20 @@ def _default(field: dataclasses.Field[Any]) -> object:
     return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
-def _parameter(name: str, annotation: object, default: object = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _parameter(name: str, annotation: Any, default: object = inspect.Parameter.empty) -> inspect.Parameter:
+    shown = _shown(annotation) if get_origin(annotation) is Annotated else annotation
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=shown)
+
+
+def _shown(annotation: Any) -> Any:
+    """With the metavar that an option has by its type."""
+    kind, *notes = get_args(annotation)
+    options = [copy.copy(one) if isinstance(one, _OPTION) else one for one in notes]
+    for one in options:
+        if isinstance(one, _OPTION):
+            one.metavar = metavar(kind, one)
+    parts = (kind, *options)
+    return Annotated[parts]
 
 
 def _taken(group: Any, values: dict[str, Any]) -> Any:

@@ -7,7 +7,9 @@ import typer
 from deploytk.cli.command import command
 from deploytk.cli.session import show
 
-commands = typer.Typer(help="deploytk.toml: defaults for options, mirrors, budgets.", no_args_is_help=True)
+commands = typer.Typer(
+    help="deploytk.toml: defaults for options, mirrors, budgets.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @command("deploytk config schema > deploytk.schema.json")

@@ -112,8 +112,11 @@ def _failure(error: BaseException) -> Failure:
 
 def _of_usage(error: typer.TyperException) -> Failure:
     """What typer says of the command line, or of a default that deploytk.toml has for it."""
-    message = _as_ours(error.format_message())
     context: Any = getattr(error, "ctx", None)
+    if context is not None and error.format_message() == context.get_help():  # a group without a command
+        typer.echo(error.format_message())
+        return Failure("", "", UsageError.exit_code)
+    message = _as_ours(error.format_message())
     option: Any = getattr(error, "param", None)
     if context is not None and option is not None and _is_from_file(context, option):
         place = _place(max(option.opts, key=len).removeprefix("--"))

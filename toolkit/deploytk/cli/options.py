@@ -25,7 +25,7 @@ EngineChoice = Literal["auto", "turbomind", "cpu"]
 
 ModelDir = Annotated[Path, source_argument("MODEL", "A model directory: HF layout or workspace.")]
 ModelDirOrHub = Annotated[
-    Path, source_argument("MODEL", "A model directory, or hf:OWNER/NAME[@REVISION] or ms:OWNER/NAME on a hub.")
+    Path, source_argument("MODEL", "A model directory, or hf:OWNER/NAME or ms:OWNER/NAME on a hub; @REVISION too.")
 ]
 ModelOrBundle = Annotated[Path, source_argument("MODEL|BUNDLE", "A model directory or a bundle.")]
 ModelBundleOrImage = Annotated[

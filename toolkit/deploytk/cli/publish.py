@@ -104,8 +104,8 @@ def publish(
     _publish_bundle(bundle, place, where, planning.gpu)
 
 
-def adapt(command: Any, arguments: Sequence[str]) -> None:
-    """Give the command the options of the target that `arguments` name, else deploytk.toml.
+def adapt(command: Any, parent: typer.Context, arguments: Sequence[str]) -> None:
+    """Give the command, which is one of `parent`, the options of the target that `arguments` name, else deploytk.toml.
 
     Those of other targets are taken to be refused in words, and not shown.
     """
@@ -113,7 +113,7 @@ def adapt(command: Any, arguments: Sequence[str]) -> None:
 
     classes = {found.about.name: found for found in loadable_targets()}
     _become(command, NoOptions, classes)
-    with command.make_context("publish", [*arguments], resilient_parsing=True) as context:
+    with command.make_context("publish", [*arguments], parent=parent, resilient_parsing=True) as context:
         given = context.params
     chosen = given.get("target") or settings_for(given.get("source")).commands.get("publish", {}).get("target")
     if chosen in classes:

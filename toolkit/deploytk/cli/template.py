@@ -10,7 +10,7 @@ import typer
 from deploytk.cli.command import command
 from deploytk.cli.session import show
 
-commands = typer.Typer(help="The templates of card and app.", no_args_is_help=True)
+commands = typer.Typer(help="The templates of card and app.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @command("deploytk template export ./my-templates")
