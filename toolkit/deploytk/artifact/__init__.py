@@ -4,8 +4,8 @@ from deploytk.artifact.attention import Attention, CompressedAttention, LatentAt
 from deploytk.artifact.chat_templates import ToolFormat, read_templates
 from deploytk.artifact.contents import refuse_contents
 from deploytk.artifact.facts import stated_quantization
+from deploytk.artifact.quantized_by import COST_SHOWS, RECORD, cost_in_words, recordable
 from deploytk.artifact.quantized_by import FORMAT as RECORD_FORMAT
-from deploytk.artifact.quantized_by import RECORD
 from deploytk.artifact.read import left_out, read_artifact
 from deploytk.artifact.remote_code import names_code
 from deploytk.artifact.security import security_problems
@@ -24,6 +24,7 @@ from deploytk.artifact.value import (
 )
 
 __all__ = [
+    "COST_SHOWS",
     "RECORD",
     "RECORD_FORMAT",
     "Artifact",
@@ -41,10 +42,12 @@ __all__ = [
     "TensorSums",
     "ToolFormat",
     "WeightFormat",
+    "cost_in_words",
     "left_out",
     "names_code",
     "read_artifact",
     "read_templates",
+    "recordable",
     "refuse_contents",
     "security_problems",
     "stated_quantization",

@@ -91,6 +91,8 @@ class QuantizedBy:
     source_dtype: Literal["float16", "bfloat16", "float32"]
     calibration: CalibrationData
     cost: QuantizationCost | None  # None: not measured
+    created: str | None = None  # when, in UTC: "2026-11-27T10:00:00+00:00"; None in records of earlier versions
+    source: str | None = None  # the name of the directory with 16 bits; None in records of earlier versions
 
 
 @dataclass(frozen=True, slots=True)

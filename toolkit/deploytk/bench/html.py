@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from deploytk.bench.recommend import Row
-from deploytk.bench.report import head, lists, machine, remarks, tables
+from deploytk.bench.report import costs, head, lists, machine, remarks, tables
 from deploytk.bench.table import Result
 from deploytk.smoke import Report
 from deploytk.smoke.charts import Bar, lines, spread, stacked
@@ -22,6 +22,8 @@ def html(result: Result, reports: Mapping[str, Sequence[Report]]) -> str:
     for one in tables(result.rows):
         parts += [f"<h2>{escape(one.title)}</h2>", table(one.columns, one.rows, one.keys)]
         parts += [_memory(result.rows)] if one.title.startswith("VRAM") else _speed(result.rows)
+    for one in costs(result.before_after):
+        parts += [f"<h2>{escape(one.title)}</h2>", table(one.columns, one.rows, one.keys)]
     parts += _latency(reports)
     for title, items in lists(result):
         parts += [f"<h2>{escape(title)}</h2>", "<ul>" + "".join(f"<li>{escape(item)}" for item in items) + "</ul>"]

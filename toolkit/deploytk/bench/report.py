@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploytk.artifact import COST_SHOWS
 from deploytk.base.files import write_text
 from deploytk.base.json import plain, shown, to_json
 from deploytk.base.progress import Progress
+from deploytk.bench.before_after import BeforeAfter, Pair
 from deploytk.bench.recommend import Row
 from deploytk.bench.table import Result, read_reports
 from deploytk.smoke.report import Identity
@@ -46,7 +48,7 @@ def markdown(result: Result, plots: Sequence[str] = ()) -> str:
     lines = ["# Benchmark", "", *([head(result), ""] if result.identity else [])]
     for title, text in remarks(result):
         lines += [f"**{title}:** {text}" if title else text, ""]
-    for table in tables(result.rows):
+    for table in (*tables(result.rows), *costs(result.before_after)):
         lines += [f"## {table.title}", "", *_markdown(table), ""]
     lines += [f"![{Path(plot).stem}]({plot})" for plot in plots] + [""] * bool(plots)
     for title, items in lists(result):
@@ -78,7 +80,19 @@ def remarks(result: Result) -> list[tuple[str, str]]:
     if any(row.bound_share is not None for row in result.rows):
         bound = "tokens/s that the GPU's memory allows one stream when every token reads all weights and its KV cache"
         found.append(("of bound", f"the measured share of the {bound}; a bound, not a prediction."))
+    if result.before_after:
+        found.append(("Before and after", _cost_shows(result.before_after)))
     return found
+
+
+def _cost_shows(pairs: Sequence[BeforeAfter]) -> str:
+    """Where the figures of quality come from, and what they do not tell."""
+    if not any(pair.quantized_by and pair.quantized_by.cost for pair in pairs):
+        return "what quantizing cost was not recorded with the model: deploytk quantize measures it."
+    found = {pair.quantized_by for pair in pairs if pair.quantized_by and pair.quantized_by.cost}
+    days = sorted({by.created[:10] for by in found if by.created})
+    when = f" ({', '.join(days)})" if days else ""
+    return f"perplexity, KL and answers were measured when it was quantized{when}, not here; that {COST_SHOWS}."
 
 
 def lists(result: Result) -> list[tuple[str, list[str]]]:
@@ -95,6 +109,49 @@ def lists(result: Result) -> list[tuple[str, list[str]]]:
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     return [table for table in (_memory(rows), _speed(rows)) if table.rows]
+
+
+def costs(pairs: Sequence[BeforeAfter]) -> list[Table]:
+    """Speed, memory and what quantizing cost in one table: a line per load of a model before and after."""
+    columns = (
+        *("before and after", "in / out", "at once", "tokens/s", "TTFT, ms", "VRAM, MiB"),
+        *("perplexity", "KL, nats", "same token", "known answers"),
+    )
+    lines = [_cost_line(pair) for pair in pairs]
+    return [_narrowed("Before and after quantization", 3, columns, lines)] if lines else []
+
+
+def _cost_line(pair: BeforeAfter) -> tuple[str, ...]:
+    cost = pair.quantized_by.cost if pair.quantized_by else None
+    measured = ("-",) * 4
+    if cost:
+        perplexity = f"{cost.perplexity_before:,.3f} → {cost.perplexity_after:,.3f} ({cost.perplexity_increase:+.2f} %)"
+        golden = f"{cost.golden_before} → {cost.golden_after} of {cost.golden}" if cost.golden else "-"
+        measured = (perplexity, f"{cost.kl_mean:.4f}", f"{cost.top1_agreement:.1%}", golden)
+    return (
+        f"{pair.before} → {pair.after}",
+        f"{pair.input_tokens} / {pair.output_tokens}",
+        str(pair.concurrency),
+        _changed(pair.output_tps),
+        _changed(pair.ttft_ms),
+        _changed(pair.vram_mib, 0),
+        *measured,
+    )
+
+
+def _changed(pair: Pair, digits: int = 1) -> str:
+    if pair.before is None and pair.after is None:
+        return "-"
+    change = "" if pair.change is None else f" ({pair.change:+.0f} %)"
+    return f"{shown(pair.before, digits)} → {shown(pair.after, digits)}{change}"
+
+
+def _narrowed(title: str, keys: int, columns: Sequence[str], lines: Sequence[tuple[str, ...]]) -> Table:
+    """Without the columns that no line has a figure in."""
+    kept = [at for at in range(len(columns)) if at < keys or any(line[at] != "-" for line in lines)]
+    return Table(
+        title, keys, tuple(columns[at] for at in kept), tuple(tuple(line[at] for at in kept) for line in lines)
+    )
 
 
 def _markdown(table: Table) -> list[str]:

@@ -207,6 +207,7 @@ def _identity(deployment: Deployment, endpoint: Endpoint, gpu: GpuMemory | None)
         settings={name: str(getattr(plan, name)) for name in names} if plan else {},
         gpu=gpu,
         client=client_identity(),
+        quantized_by=deployment.artifact.quantized_by,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploytk.base.errors import UsageError
+from deploytk.bench.before_after import BeforeAfter, before_and_after
 from deploytk.bench.cells import read_judged_cells
 from deploytk.bench.matrix import Skipped
 from deploytk.bench.recommend import Recommendation, Row, recommend
@@ -39,6 +40,7 @@ class Result:
     recommendation: Recommendation | None  # None when nothing that was measured fits
     skipped: tuple[Skipped, ...] = ()
     failed: tuple[Failed, ...] = ()
+    before_after: tuple[BeforeAfter, ...] = ()  # quantized models beside those that they were made of
     slo: str = ""  # what goodput counts, in words; "" without objectives, and where cells had different ones
 
 
@@ -71,10 +73,12 @@ def read_result(
 ) -> Result:
     """The rows of `out`, and what they recommend for `gpu`; raises UsageError where there are none."""
     reports = read_reports(out, slo)
-    rows = tuple(sorted((to_row(cell) for cell in reports.values()), key=_order))
+    cells = sorted(((to_row(cell), cell) for cell in reports.values()), key=lambda found: _order(found[0]))
+    rows = tuple(row for row, _ in cells)
     identity = next(iter(reports.values()))[0].identity
     measured_on = identity.gpu.name if identity.gpu else ""
-    return Result(out, identity, rows, recommend(rows, gpu, objective, measured_on), slo=_slo(reports))
+    recommended = recommend(rows, gpu, objective, measured_on)
+    return Result(out, identity, rows, recommended, before_after=before_and_after(cells), slo=_slo(reports))
 
 
 def _slo(reports: Mapping[str, Sequence[Report]]) -> str:

@@ -2,7 +2,7 @@
 
 from deploytk.bundle.app_files import SHIPPED_APP, code_of, require_own_app, require_trusted_code
 from deploytk.bundle.edited import settle_edits
-from deploytk.bundle.golden import bundle_place, golden_in, read_golden
+from deploytk.bundle.golden import bundle_place, carried_manifest, read_golden
 from deploytk.bundle.hub_card import HubCard, shown_on
 from deploytk.bundle.manifest import bundle_digest
 from deploytk.bundle.measured import measured_in, read_measured
@@ -42,9 +42,9 @@ __all__ = [
     "Measured",
     "bundle_digest",
     "bundle_place",
+    "carried_manifest",
     "code_of",
     "export_templates",
-    "golden_in",
     "is_bundle",
     "measured_in",
     "read_bundle",

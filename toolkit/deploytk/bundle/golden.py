@@ -11,7 +11,7 @@ from deploytk.base.cache import cache_directory
 from deploytk.base.errors import UsageError
 from deploytk.base.json import parse_json
 from deploytk.bundle.manifest import manifest_in
-from deploytk.bundle.value import Golden
+from deploytk.bundle.value import Golden, Manifest
 
 _EXPECTED = 'a JSON list such as [{"prompt": "2+2=", "answer": "4"}], at most 1 MiB'
 
@@ -31,12 +31,12 @@ def read_golden(path: Path) -> tuple[Golden, ...]:
     return golden
 
 
-def golden_in(manifest: bytes) -> tuple[Golden, ...]:
-    """The prompts and answers in a bundle's manifest; none where it is none that deploytk writes."""
+def carried_manifest(content: bytes) -> Manifest | None:
+    """The manifest that an image carries; None where it is none that deploytk writes."""
     try:
-        return manifest_in(parse_json(manifest, has_unique_keys=True)).golden
+        return manifest_in(parse_json(content, has_unique_keys=True))
     except (ValueError, RecursionError):
-        return ()
+        return None
 
 
 def _golden(entry: dict[str, object]) -> Golden:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploytk.artifact import Artifact, QuantizationCost, stated_quantization
+from deploytk.artifact import Artifact, QuantizationCost, cost_in_words, stated_quantization
 from deploytk.base.files import read_bounded
 from deploytk.base.json import parse_plain
 
@@ -84,13 +84,11 @@ def _loss(cost: QuantizationCost | None) -> Told:
         )
     figures = f"{cost.perplexity_before:.3f} → {cost.perplexity_after:.3f} ({cost.perplexity_increase:+.2f} %)"
     same, text = f"{cost.top1_agreement:.1%}", f"{cost.windows} × {cost.window_tokens} tokens"
-    golden = f"; {cost.golden_after} of {cost.golden} known answers, {cost.golden_before} before" if cost.golden else ""
     golden_zh = f"；已知答案 {cost.golden_after}/{cost.golden}，量化前 {cost.golden_before}" if cost.golden else ""
     return Told(
         name,
         chinese,
-        f"perplexity {figures}, KL {cost.kl_mean:.4f} nats, {same} of likeliest tokens the same, on {text}{golden}; "
-        "says nothing of long answers",
+        f"{cost_in_words(cost)}; says nothing of long answers",
         f"困惑度 {figures}，KL {cost.kl_mean:.4f} nats，最可能的 token 相同 {same}，{text}{golden_zh}；不说明长回答",
     )
 

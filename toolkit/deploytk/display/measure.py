@@ -28,11 +28,11 @@ def show_report(report: Report) -> None:
 
 
 def show_bench(result: Result) -> None:
-    from deploytk.bench.report import head, lists, remarks, tables
+    from deploytk.bench.report import costs, head, lists, remarks, tables
 
     console().print(Text("Benchmark", style="bold"))
     console().print(Text(head(result)))
-    for table in tables(result.rows):
+    for table in (*tables(result.rows), *costs(result.before_after)):
         console().print(Text(f"\n{table.title}", style="bold"))
         show_figures(table.keys, table.columns, table.rows)
     for title, text in remarks(result):

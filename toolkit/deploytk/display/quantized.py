@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from deploytk.artifact import COST_SHOWS
 from deploytk.base.terminal import console
 from deploytk.display.rows import mib, plain_line, show_notes, show_rows
 
 if TYPE_CHECKING:
     from deploytk.artifact import CalibrationData, QuantizationCost
     from deploytk.quantize import Quantized
-
-COST_SHOWS = "says nothing about long answers: those lose first"
 
 
 def show_quantized(done: Quantized) -> None:

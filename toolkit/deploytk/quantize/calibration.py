@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploytk.artifact import recordable
 from deploytk.base.errors import UsageError
 from deploytk.base.files import read_bounded
 
@@ -42,12 +43,20 @@ def calibration_texts(wish: str | None) -> Texts | None:
     """
     if wish == NONE:
         return None
-    return read_texts(Path(wish), Path(wish).resolve().name) if wish else read_texts(_DATA / "calibration.jsonl", OWN)
+    return (
+        read_texts(Path(wish), recordable(Path(wish).resolve().name))
+        if wish
+        else read_texts(_DATA / "calibration.jsonl", OWN)
+    )
 
 
 def measured_text(wish: str | None) -> Texts:
     """What perplexity is measured on: the file `wish`, or a text of deploytk that is in no calibration set of it."""
-    return read_texts(Path(wish), Path(wish).resolve().name) if wish else read_texts(_DATA / "measured.jsonl", OWN)
+    return (
+        read_texts(Path(wish), recordable(Path(wish).resolve().name))
+        if wish
+        else read_texts(_DATA / "measured.jsonl", OWN)
+    )
 
 
 def read_texts(path: Path, name: str) -> Texts:

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from deploytk.artifact import (
     QuantizationCost,
     QuantizedBy,
     read_artifact,
+    recordable,
 )
 from deploytk.base.errors import QuantizeError, UsageError
 from deploytk.base.files import disk_errors, staged_directory, write_text
@@ -270,6 +272,8 @@ def _quantized_by(run: _Run, result: dict[str, Any], cost: QuantizationCost | No
             window_tokens=run.options.seqlen if texts else 0,
         ),
         cost=cost,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        source=recordable(run.artifact.root.resolve().name),
     )
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from deploytk.base.errors import DeployError, EndpointError, ImageError
 from deploytk.base.progress import Progress
-from deploytk.bundle import MANIFEST, golden_in
+from deploytk.bundle import MANIFEST, carried_manifest
 from deploytk.hardware.nvml import read_gpus
 from deploytk.image.config import LABELS
 from deploytk.image.docker import RunOptions, connected
@@ -80,11 +80,12 @@ def running_image(reference: str, options: ServeOptions, progress: Progress) -> 
                     raise _failed(f"the container was not ready within {options.ready_within_s:.0f} s", lines)
                 time.sleep(0.1)
             ready_s = time.monotonic() - started
-            manifest = daemon.file(container, f"/bundle/{MANIFEST}")
+            manifest = carried_manifest(daemon.file(container, f"/bundle/{MANIFEST}"))
             yield dataclasses.replace(
                 attach(url, own_key(url, environment)),
                 is_running=lambda: daemon.state(container)[0],
-                golden=golden_in(manifest),
+                golden=manifest.golden if manifest else (),
+                quantized_by=manifest.model.quantized_by if manifest else None,
                 ready_s=ready_s,
             )
         finally:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploytk.artifact import Artifact
+from deploytk.artifact import Artifact, QuantizedBy
 from deploytk.base.errors import EndpointError
 from deploytk.base.net import Key
 from deploytk.base.processes import free_port, is_free
@@ -43,6 +43,7 @@ class Endpoint:
     bundle: Path | None  # what is served, when we started it
     is_running: Callable[[], bool] | None = None  # of a container that we started, which has no process of ours
     golden: tuple[Golden, ...] = ()  # that an image carries
+    quantized_by: QuantizedBy | None = None  # what an image carries, as its model's record says
     served: Served | None = None  # when we started it from a directory
     ready_s: float | None = None  # from the start of the process that we started to its first token
     key: Key | None = dataclasses.field(default=None, repr=False)  # that it wants

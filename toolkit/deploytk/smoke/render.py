@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+from deploytk.artifact import COST_SHOWS, cost_in_words
 from deploytk.base.errors import UsageError
 from deploytk.base.files import read_bounded, write_text
 from deploytk.base.json import parse_plain, shown, to_json
@@ -144,6 +145,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("model", identity.model),
         ("engine", engine or "does not say"),
         ("weights, KV cache", f"{identity.weights}, {identity.kv_policy or 'none'}" if identity.weights else ""),
+        *_quantized(identity),
         ("GPU", f"{identity.gpu.name}, driver {identity.gpu.driver}" if identity.gpu else ""),
         ("requests", f"{report.counts.success} of {report.counts.issued} answered, {_load(report)}"),
         ("time to first token", _distribution(report.latency.ttft_ms, "ms")),
@@ -159,6 +161,19 @@ def rows(report: Report) -> list[tuple[str, str]]:
     ]
     known = [(name, value) for name, value in found if value]
     return known + [(finding.check, f"{finding.status}: {finding.detail}") for finding in report.correctness]
+
+
+def _quantized(identity: Identity) -> list[tuple[str, str]]:
+    """Who made 4 bits of the model, and what it cost then: figures of its own record, not of this test."""
+    by = identity.quantized_by
+    if by is None:
+        return []
+    when = f", {by.created[:10]}" if by.created else ""
+    made = f"{by.tool} {by.tool_version} ({', '.join((by.method, *by.arguments))}){when}"
+    if by.cost is None:
+        return [("quantized by", made), ("cost of 4 bits", "not measured: compare its answers with the original's")]
+    words = f"{cost_in_words(by.cost)}; measured when it was quantized, not here; {COST_SHOWS}"
+    return [("quantized by", made), ("cost of 4 bits", words)]
 
 
 def _load(report: Report) -> str:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deploytk.artifact import QuantizedBy
 from deploytk.hardware.nvml import GpuMemory
 from deploytk.plan import DecodeBound
 from deploytk.smoke.budget import Budget
@@ -53,6 +54,7 @@ class Identity:
     settings: dict[str, str]  # of the server: session_len, max_batch_size, cache_max_entry_count, tp
     gpu: GpuMemory | None
     client: ClientIdentity
+    quantized_by: QuantizedBy | None = None  # as the model's own record says: it was measured then, and not here
     baseline_key: str = ""  # equal for measurements that may be compared
 
     def key(self, workload: Workload) -> str:

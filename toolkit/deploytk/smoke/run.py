@@ -32,6 +32,11 @@ from deploytk.smoke.workload import Workload
 _OTHER_SHARE = 1.5  # of the first start's, for the two-point method
 _LARGEST_SHARE = 0.9
 
+_DENSE = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+
+DENSE_NAMES = tuple(_DENSE.values())
+"""What weights are called that are not quantized."""
+
 LOG_LEVEL = (("TM_LOG_LEVEL", "INFO"),)
 """Environment in which TurboMind says what its KV pool is."""
 
@@ -123,9 +128,8 @@ def _engine(endpoint: Endpoint, log: EngineLog) -> tuple[Finding, ...]:
 
 def weights_name(artifact: Artifact) -> str:
     """The weight format in words: fp16, awq 4 bit."""
-    names = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
     if not artifact.is_quantized:
-        return names[artifact.weight_dtype]
+        return _DENSE[artifact.weight_dtype]
     return f"{artifact.weight_format} {artifact.weight_bits} bit"
 
 
@@ -146,6 +150,7 @@ def _identity(endpoint: Endpoint, log: EngineLog, gpu: GpuMemory | None) -> Iden
         settings={name: str(getattr(plan, name)) for name in names} if plan else {},
         gpu=gpu,
         client=client_identity(),
+        quantized_by=served.artifact.quantized_by if served else endpoint.quantized_by,
     )
 
 
