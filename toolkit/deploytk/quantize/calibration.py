@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ OWN = "deploytk"
 """What the texts that ship with deploytk are called."""
 
 _DATA = Path(__file__).with_name("data")
-_LARGEST_BYTES = 256 * 2**20  # of a file
+_LARGEST_BYTES = 256 * 2**20  # of all files together: windows take a few MiB
 _TEXTS = (".txt", ".md", ".json", ".jsonl")
 _HINT = 'a line of JSON is {"text": "..."} or {"messages": [{"role": "user", "content": "..."}, ...]}'
 
@@ -66,11 +66,22 @@ def read_texts(path: Path, name: str) -> Texts:
     paths = (
         sorted(one for one in path.rglob("*") if one.suffix in _TEXTS and one.is_file()) if path.is_dir() else [path]
     )
-    records = tuple(record for one in paths for record in _records(one))
+    records = tuple(record for one in _bounded(path, paths) for record in _records(one))
     if not records:
         what = f"no file of {', '.join(_TEXTS)} with a text in it" if path.is_dir() else "no text"
         raise UsageError(f"{path} has {what}", hint=_HINT)
     return Texts(name, records)
+
+
+def _bounded(path: Path, files: Sequence[Path]) -> Sequence[Path]:
+    """`files`, unless they are more than anybody calibrates with: all of them are read into memory."""
+    size = sum(one.stat().st_size for one in files)
+    if size > _LARGEST_BYTES and path.is_dir():
+        raise UsageError(
+            f"{path} has {size // 2**20} MiB of texts in {len(files)} files, {_LARGEST_BYTES // 2**20} MiB are read",
+            hint="name a directory with fewer: 128 windows of 2048 tokens are about 1 MiB",
+        )
+    return files
 
 
 def _records(path: Path) -> Iterator[str]:

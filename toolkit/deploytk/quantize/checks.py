@@ -61,7 +61,8 @@ def check_wish(artifact: Artifact, options: QuantizeOptions, tool: Tool) -> None
     _check_served(artifact)
     for matrix in matrices(artifact):
         _check_size(artifact, matrix)
-    if artifact.remote_code and not options.trusts_code and not is_rewritten(artifact) and _needs_code(artifact):
+    would_run = tool.runs_code or _needs_code(artifact)
+    if artifact.remote_code and not options.trusts_code and not is_rewritten(artifact) and would_run:
         what = f"{artifact.root} names code (auto_map), which the quantizer would run"
         raise TrustError(what, hint="read it, then say --trust-remote-code")
     if options.seqlen > artifact.session_len:

@@ -100,6 +100,8 @@ def _result(tool: Tool, path: Path, code: int, log: Path) -> dict[str, Any]:
     said = " ".join(str(found["error"]).split())[:400]
     if "trust_remote_code" in said:
         raise QuantizeError(f"{what} would have to run code of the model", hint="read it, then say --trust-remote-code")
+    if "no space left" in said.lower():
+        raise QuantizeError(f"{what} found the disk full: {said}", hint="free some space and run again")
     if "out of memory" in said.lower():
         raise QuantizeError(f"{what} failed: {said}", hint="fewer --samples, shorter --seqlen, or --device cpu")
     raise QuantizeError(f"{what} failed: {said}", hint=f"all that it said is in {log}")

@@ -77,8 +77,7 @@ def check_tensors(found: Entries, source: Entries, kept: Sequence[str]) -> None:
     for name, (_, entry) in source.items():
         module = name.removesuffix(".weight")
         if name in found:
-            if found[name][1].shape != entry.shape:
-                raise _wrong(f"{name} has the shape {list(found[name][1].shape)}, {list(entry.shape)} before")
+            _check_kept(name, found[name], entry)
         elif f"{module}.qweight" in found:
             inputs, words = found[f"{module}.qweight"][1].shape
             if (words * 8, inputs) != entry.shape:
@@ -89,6 +88,15 @@ def check_tensors(found: Entries, source: Entries, kept: Sequence[str]) -> None:
     dense = [n for n in source if _is_linear_left(n, source[n][1], found) and not any(part in n for part in kept)]
     if dense:
         raise _wrong(f"{dense[0]} still has 16 bits, and nothing says why")
+
+
+def _check_kept(name: str, found: tuple[Path, TensorEntry], source: TensorEntry) -> None:
+    path, entry = found
+    if entry.shape != source.shape:
+        raise _wrong(f"{name} has the shape {list(entry.shape)}, {list(source.shape)} before")
+    # What is larger than 65504 is infinite in halves, and of bf16 models some norms and embeddings are.
+    if source.dtype in _WIDE and entry.dtype not in ("I32", *_WIDE) and not np.isfinite(_halves(path, entry)).all():
+        raise _wrong(f"{name} has values that 16 bits (float16) do not hold")
 
 
 def _check_packed(module: str, found: Entries) -> None:

@@ -17,6 +17,8 @@ from deploytk.weights import open_weights, tokenizer_files
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _GENERATION = "generation_config.json"
+# Nothing is generated while a model is quantized, and of whatever else is set transformers may refuse to save some.
+_HARMLESS = ("do_sample", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def prepare_source(artifact: Artifact, directory: Path, progress: Progress) -> str:
@@ -51,16 +53,16 @@ def _write_copy(artifact: Artifact, directory: Path, progress: Progress) -> None
 
 
 def _mend_generation(directory: Path) -> str:
-    """Saving would raise at the very end where sampling is set up and turned off: transformers refuses both at once."""
+    """Saving would raise at the very end where, say, sampling is set up and turned off: transformers refuses both."""
     path = directory / _GENERATION
     if not path.is_file():
         return ""
     settings = read_json(path)
+    path.unlink()  # a link: the model's own file stays as it is
+    _write_json(path, {name: settings[name] for name in _HARMLESS if settings.get(name) is not None})
     needless = [] if settings.get("do_sample") else [name for name in _SAMPLING if settings.get(name) is not None]
     if not needless:
         return ""
-    path.unlink()  # a link: the model's own file stays as it is
-    _write_json(path, {name: value for name, value in settings.items() if name not in needless})
     return f"{_GENERATION} sets {', '.join(needless)} and not do_sample, with which nothing could be saved: left aside"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -50,6 +51,7 @@ class Tool:
     architectures: frozenset[str] | None  # that it quantizes; None: whatever transformers loads and has layers
     smoothed: frozenset[str]  # of them, those that it can calibrate; the others only without texts
     takes_no_texts: bool  # it quantizes without calibration, too
+    runs_code: bool = False  # of the model, unasked: LMDeploy up to 0.12 has no switch for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +168,8 @@ def _tool_in(python: Path, method: Method) -> Tool | None:
     place, torch = found["places"].get(package), found["places"].get("torch")
     if torch is None:
         raise QuantizeError(f"{package} of {python} has no torch", hint="name a Python that has both with --python")
-    architectures, smoothed, takes_no_texts = (None, frozenset[str](), False)
-    if method == "awq" and place:
-        architectures, smoothed, takes_no_texts = _lite(Path(place).parent / "lite")
-    return Tool(method, package, version, python, _has_cuda(Path(torch)), architectures, smoothed, takes_no_texts)
+    tool = Tool(method, package, version, python, _has_cuda(Path(torch)), None, frozenset(), takes_no_texts=False)
+    return _with_lite(tool, Path(place).parent / "lite") if method == "awq" and place else tool
 
 
 def _probed(python: Path, *packages: str) -> dict[str, dict[str, str]]:
@@ -186,8 +186,8 @@ def _probed(python: Path, *packages: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _lite(directory: Path) -> tuple[frozenset[str], frozenset[str], bool]:
-    """The architectures that this LMDeploy's quantizer knows, as its own sources say, and whether it takes no texts."""
+def _with_lite(tool: Tool, directory: Path) -> Tool:
+    """With what this LMDeploy's quantizer knows and does, as its own sources say."""
     layers = _mapping(directory / "apis" / "calibrate.py", "LAYER_TYPE_MAP")
     norms = _mapping(directory / "apis" / "calibrate.py", "NORM_TYPE_MAP")
     smoothing = _mapping(directory / "quantization" / "awq.py", "NORM_FCS_MAP")
@@ -195,7 +195,13 @@ def _lite(directory: Path) -> tuple[frozenset[str], frozenset[str], bool]:
     known = frozenset(layers.keys() & norms.keys())
     smoothed = frozenset(name for name in known if layers[name] in smoothing and layers[name] in behind)
     text = (directory / "apis" / "auto_awq.py").read_text(encoding="utf-8")
-    return known, smoothed, "calib_samples == 0" in text
+    return dataclasses.replace(
+        tool,
+        architectures=known,
+        smoothed=smoothed,
+        takes_no_texts="calib_samples == 0" in text,
+        runs_code="trust_remote_code: bool" not in text,
+    )
 
 
 def _mapping(path: Path, name: str) -> dict[str, object]:

@@ -52,6 +52,7 @@ class _Run:
     texts: Texts | None
     measured: Texts
     tool: Tool
+    asked_windows: int  # options.samples are no more than the texts can have
     device: Device
     predicted_ram: int
     predicted_gpu: int
@@ -73,19 +74,21 @@ def _checked(artifact: Artifact, destination: Path, options: QuantizeOptions, pr
     check_source(artifact)
     if destination.is_symlink() or destination.exists():
         raise UsageError(f"{destination} exists already", hint="name a directory that does not exist yet")
+    if destination.resolve().is_relative_to(artifact.root.resolve()):
+        raise UsageError(f"{destination} is inside the model directory", hint="choose an --output outside of it")
     pickle = is_in_pickles(artifact)
     if pickle:
         progress.note(f"{pickle} is a pickle, which the quantizer opens")
     texts, measured = calibration_texts(options.calibration), measured_text(options.measured_text)
     _require_held_out(texts, measured, options)
     tool = find_tool(options.method, options.python, progress)
-    options = _bounded(options, texts)
+    asked, options = options.samples, _bounded(options, texts)
     check_wish(artifact, options, tool)
     gpus = gpus_here() if options.device != "cpu" else ()
     device = choose_device(options.device, tool, gpus)
     ram, gpu = require_memory(artifact, options, device, gpus)
     require_disk(artifact, destination)
-    return _Run(artifact, options, texts, measured, tool, device, ram, gpu)
+    return _Run(artifact, options, texts, measured, tool, asked, device, ram, gpu)
 
 
 def _require_held_out(texts: Texts | None, measured: Texts, options: QuantizeOptions) -> None:
@@ -228,7 +231,7 @@ def _run_tool(run: _Run, artifact: Artifact, work: Path, progress: Progress) -> 
 
 def _note_windows(run: _Run, result: dict[str, Any], notes: list[str], progress: Progress) -> None:
     found = int(result["windows"])
-    if run.texts and found < run.options.samples:
+    if run.texts and found < run.asked_windows:
         note = f"the texts of {run.texts.name} make {found} windows of {run.options.seqlen} tokens: more are better"
         notes.append(note)
         progress.note(note)
