@@ -1,6 +1,6 @@
 """Asks lying servers, one after the other, as the commands do, and says how each try ended: a process of its own.
 
-    python hostile_asker.py smoke|attach|await URL...
+    python hostile_asker.py smoke|attach|await|chat URL...
 
 Limits are short, so that a server that never ends is seen to be left.
 """
@@ -16,6 +16,7 @@ import time
 import traceback
 from pathlib import Path
 
+from deploytk.base import events
 from deploytk.base.errors import DeployError
 from deploytk.base.net import ask
 from deploytk.base.progress import Silent
@@ -33,13 +34,10 @@ def _peak_mib() -> float:
 
 def _asked(way: str, url: str) -> int:
     if way == "smoke":
-        limits = ["--wait", "0s", "--time-limit", "3s", "--requests", "2", "--output-tokens", "6"]
-        sys.argv = ["deploytk", "smoke", url, *limits]
-        try:
-            main()
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
+        return _run("smoke", url, *("--wait 0s --time-limit 3s --requests 2 --output-tokens 6".split()))
+    if way == "chat":
+        sys.stdin = io.StringIO("Why is the sky blue?\nAnd at night?\n")
+        return _run("chat", url, "--max-tokens", "6")
     try:
         if way == "attach":
             attach(url)
@@ -51,6 +49,15 @@ def _asked(way: str, url: str) -> int:
     return 0
 
 
+def _run(*words: str) -> int:
+    sys.argv = ["deploytk", *words]
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
 def run(way: str, urls: list[str]) -> None:
     with contextlib.suppress(ConnectionError):
         ask("http://127.0.0.1:9", 10)  # what the first request loads is not to count
@@ -59,6 +66,10 @@ def run(way: str, urls: list[str]) -> None:
     measuring = importlib.import_module("deploytk.smoke.measure")  # the package has a function of that name
     measuring._COUNTERS_WITHIN_S = 0.1
     measuring.check_client = lambda _: None
+    answering = importlib.import_module("deploytk.chat.answer")
+    answering._SILENT_S = events._WHOLE_WITHIN_S = 2.0
+    events._CONNECT_WITHIN_S = 1.0
+    events._LARGEST_BYTES = 2**22  # a flood of small events takes long to read
     for url in urls:
         out, started = io.StringIO(), time.monotonic()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):

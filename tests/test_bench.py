@@ -31,6 +31,7 @@ from deploytk.bench import (
     recommend,
     run_bench,
 )
+from deploytk.bench import run as bench_run
 from deploytk.bench.compare import Change, Comparison, MemoryChange
 from deploytk.bench.matrix import Load, expand
 from deploytk.bench.report import markdown, tables, write_results
@@ -259,6 +260,33 @@ def test_requests_that_failed_make_a_row_doubtful() -> None:
 
     assert row.doubts == ("1 requests failed: the answer broke off",)
     assert recommend([row], None, "throughput") is None
+
+
+def test_a_bench_says_how_many_cells_are_done_and_how_long_the_others_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    clock_s = [1000.0]
+    monkeypatch.setattr(bench_run.time, "monotonic", lambda: clock_s[0])
+
+    def measured(*_: object) -> None:
+        clock_s[0] += 240.0
+
+    monkeypatch.setattr(bench_run, "_measure", measured)
+    matrix = Matrix(engines=("cpu",), concurrency=(1, 2), input_tokens=(16,), output_tokens=(8,), repetitions=3)
+
+    run_bench([MODELS / "hf-fp16"], BenchOptions(matrix), tmp_path / "results", Notes())
+
+    # 6 cells, two a repetition: 240 s for 2 of them, so 4 more take 8 min, and 2 more 4
+    assert [line.partition(": ")[2] for line in said if "repetition" in line] == [
+        "0 of 6 cells done",
+        "2 of 6 cells done, about 8 min left",
+        "4 of 6 cells done, about 4 min left",
+    ]
 
 
 @pytest.mark.engine

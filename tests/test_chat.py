@@ -229,7 +229,7 @@ def test_what_a_model_thinks_is_no_part_of_what_it_says(model: Model) -> None:
         ("key", EndpointError, "wants a key", "--api-key-env"),
         ("odd", EndpointError, "the server refuses: flat", "server's log"),
         ("late", EndpointError, "the engine ended while it answered", "server's log"),
-        ("break", EndpointError, "it ended while it answered", "ask again once it does"),
+        ("break", EndpointError, "it broke off while it answered", "then ask again"),
     ],
 )
 def test_what_goes_wrong_is_a_sentence_and_the_conversation_goes_on(

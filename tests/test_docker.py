@@ -157,12 +157,21 @@ def test_the_image_answers_every_golden_question(built: tuple[Image, BuildOption
     assert "8 of 8" in golden.detail
 
 
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
 def test_it_runs_as_nobody_and_can_write_nothing(
     dockerd: Dockerd, built: tuple[Image, BuildOptions, list[str]]
 ) -> None:
     image, _, _ = built
+    notes = _Notes()
 
-    with open_endpoint(image.tag, ServeOptions(), Silent()) as endpoint:
+    with open_endpoint(image.tag, ServeOptions(host="0.0.0.0"), notes) as endpoint:
         [container] = dockerd.docker("ps", "--quiet").split()
         facts = json.loads(dockerd.docker("inspect", container))[0]
         status = dockerd.docker("exec", container, "cat", "/proc/1/status")
@@ -175,6 +184,7 @@ def test_it_runs_as_nobody_and_can_write_nothing(
         assert (facts["HostConfig"]["ReadonlyRootfs"], refused) == (True, 1)
         health = _wait_for_health(dockerd, container)
     assert health == "healthy"
+    assert [one for one in notes.said if one.startswith("whoever reaches port ")]  # without keys
     assert dockerd.docker("ps", "--all", "--quiet") == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -56,6 +57,33 @@ def test_a_model_is_packaged_served_and_cleared_away(lmdeploy: Path) -> None:
     assert not [pid for pid in pids if is_alive(pid)]
     assert not endpoint.bundle.exists()
     assert not list(MODELS.glob(".deploytk-*"))
+
+
+class Notes(Silent):
+    """What was said on the way."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "is_warned"),
+    [("0.0.0.0", "", True), ("0.0.0.0", "k1", False), ("127.0.0.1", "", False), ("localhost", "", False)],
+)
+def test_an_app_that_listens_to_everybody_without_keys_is_warned_of(
+    host: str, keys: str, is_warned: bool, lmdeploy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPLOYTK_API_KEYS", keys)
+    notes = Notes()
+
+    with open_endpoint(str(lmdeploy), dataclasses.replace(STUBBED, host=host), notes) as endpoint:
+        port = endpoint.url.rpartition(":")[2]
+
+    warning = f"whoever reaches port {port} of this machine may use the app: DEPLOYTK_API_KEYS gives it keys, "
+    assert ([one for one in notes.said if one.startswith(warning)] != []) is is_warned
 
 
 def test_a_bundle_is_served_where_it_lies(lmdeploy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from deploytk.base.errors import DeployError, EndpointError, TryAgainError
 from deploytk.base.events import Stream, post_for_events
@@ -17,6 +17,7 @@ from deploytk.chat.conversation import Conversation, Ending, Turn
 from deploytk.serve import Endpoint, require_key
 
 _SILENT_S = 600.0  # as long as the app lets an engine think
+_MOST_TOKENS = 2**31
 _FULL = "the conversation is longer than this model's session"
 _SHORTER = "/undo takes the last question back, /reset begins anew"
 _MARKS_OF_FULL = ("context_length_exceeded", "context length", "input length", "session_len", "maximum context")
@@ -50,6 +51,7 @@ class Answering:
         self._thought: list[str] = []
         self._usage: Mapping[str, Any] = {}
         self._finish: object = None
+        self._has_begun = False
         self._started = time.monotonic()
         self._first_s: float | None = None
 
@@ -73,7 +75,7 @@ class Answering:
     def turn(self, *, is_stopped: bool = False) -> Turn:
         endings: dict[object, Ending] = {"stop": "stop", "length": "length"}
         counts = [self._usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        prompt, completion = (count if type(count) is int else None for count in counts)
+        prompt, completion = (count if type(count) is int and 0 <= count < _MOST_TOKENS else None for count in counts)
         return Turn(
             question=self._question,
             answer="".join(self._said),
@@ -94,26 +96,29 @@ class Answering:
             return
         for event in stream.events:
             if event == "[DONE]":
+                if not self._has_begun:
+                    raise ConnectionError("its answer is empty")
                 return
             found = _parsed(event)
-            if isinstance(found.get("error"), dict):
+            if found.get("error"):
                 raise _told(found["error"], 500)
             self._take_choice(found, "delta")
         if self._finish is None:
-            raise ConnectionError("it ended while it answered")
+            raise ConnectionError("it broke off while it answered")
 
     def _take_choice(self, found: Mapping[str, Any], part: Literal["delta", "message"]) -> None:
-        usage, choices = found.get("usage"), found.get("choices")
-        self._usage = usage if isinstance(usage, dict) else self._usage
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        self._finish = choice.get("finish_reason") or self._finish
-        said = choice.get(part)
-        text: Mapping[str, Any] = said if isinstance(said, dict) else {}
-        self._note(text.get("reasoning_content"), is_thought=True)
-        self._note(text.get("content"), is_thought=False)
+        self._usage = _of_shape(found, "usage", dict, {}) or self._usage
+        for choice in _of_shape(found, "choices", list, [])[:1]:
+            if not isinstance(choice, dict):
+                raise ConnectionError("a choice of the answer is no object")
+            self._has_begun = True
+            self._finish = choice.get("finish_reason") or self._finish
+            said = _of_shape(choice, part, dict, {})
+            self._note(_of_shape(said, "reasoning_content", str, ""), is_thought=True)
+            self._note(_of_shape(said, "content", str, ""), is_thought=False)
 
-    def _note(self, text: object, *, is_thought: bool) -> None:
-        if not isinstance(text, str) or not text:
+    def _note(self, text: str, *, is_thought: bool) -> None:
+        if not text:
             return
         if self._first_s is None:
             self._first_s = time.monotonic() - self._started
@@ -125,12 +130,29 @@ def _parsed(text: str | bytes) -> Mapping[str, Any]:
     try:
         found = parse_json(text)
     except ValueError as error:
-        raise ConnectionError("it sends what is no JSON") from error
-    return found if isinstance(found, dict) else {}
+        raise ConnectionError("it sends what is not JSON") from error
+    if not isinstance(found, dict):
+        raise ConnectionError("it sends JSON of an unexpected shape")
+    return found
+
+
+_SHAPES = {dict: "object", list: "list", str: "text"}
+_Shape = TypeVar("_Shape", dict[str, Any], list[Any], str)
+
+
+def _of_shape(found: Mapping[str, Any], name: str, kind: type[_Shape], default: _Shape) -> _Shape:
+    """What `found` has under that name; raises ConnectionError when that is of another shape."""
+    value = found.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise ConnectionError(f"its {name} {'are' if kind is list else 'is'} no {_SHAPES[kind]}")
+    return default if value is None else value
 
 
 def _refusal(endpoint: Endpoint, stream: Stream) -> DeployError:
     require_key(endpoint.url, stream.status, endpoint.key)
+    if 300 <= stream.status < 400:
+        hint = "name the address at which the server itself answers"
+        return EndpointError(f"{endpoint.url} sends questions elsewhere (HTTP status {stream.status})", hint=hint)
     try:
         found = parse_json(stream.body)
     except ValueError:
@@ -144,8 +166,8 @@ def _refusal(endpoint: Endpoint, stream: Stream) -> DeployError:
 
 
 def _told(error: object, status: int) -> EndpointError:
-    fields = error if isinstance(error, dict) else {}
-    message = one_line(str(fields.get("message") or f"HTTP status {status}"))
+    fields = error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
+    message = one_line(str(fields.get("message") or f"HTTP status {status}, without a word"))
     marks = json.dumps([fields.get("code"), fields.get("type"), message]).lower()
     if any(mark in marks for mark in _MARKS_OF_FULL):
         return ContextFullError(f"{_FULL}: {message}", hint=_SHORTER)
@@ -153,5 +175,5 @@ def _told(error: object, status: int) -> EndpointError:
 
 
 def _gone(endpoint: Endpoint, why: str) -> EndpointError:
-    hint = "see whether it runs still; what was said so far is kept: ask again once it does"
+    hint = "see whether the server still runs, and its log; then ask again: what was said so far is kept"
     return EndpointError(f"no answer from {endpoint.url}: {why}", hint=hint)

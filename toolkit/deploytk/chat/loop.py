@@ -130,12 +130,13 @@ class Chat:
 
     def _reset(self, _: str) -> None:
         self.conversation = self.conversation.begun_anew()
-        self._screen.note("begun anew")
+        self._screen.note("a new conversation has begun; the system text stays")
 
     def _undo(self, _: str) -> None:
         self._last()
         self.conversation = self.conversation.shortened()
-        self._screen.note(f"taken back; {len(self.conversation.turns)} questions are left")
+        left = len(self.conversation.turns)
+        self._screen.note(f"taken back; {left} {'question is' if left == 1 else 'questions are'} left")
 
     def _retry(self, _: str) -> None:
         question, before = self._last().question, self.conversation

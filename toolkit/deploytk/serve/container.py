@@ -16,7 +16,15 @@ from deploytk.hardware.nvml import read_gpus
 from deploytk.image.config import LABELS
 from deploytk.image.docker import RunOptions, connected
 from deploytk.serve.asking import own_key
-from deploytk.serve.endpoint import Endpoint, ServeOptions, attach, chosen_port, is_ready
+from deploytk.serve.endpoint import (
+    Endpoint,
+    ServeOptions,
+    attach,
+    chosen_port,
+    is_ready,
+    note_who_may_come,
+    own_url,
+)
 
 _TAIL_LINES = 15
 _SETTINGS = (
@@ -69,7 +77,9 @@ def running_image(reference: str, options: ServeOptions, progress: Progress) -> 
             progress.note(f"container {container[:12]} of {reference}{', with the GPUs' if has_gpu else ''}")
             lines: list[str] = []
             threading.Thread(target=_follow, args=(container, lines, progress), daemon=True).start()
-            url = f"http://{options.host}:{daemon.published_port(container, container_port, port)}"
+            here = daemon.published_port(container, container_port, port)
+            url = own_url(options, here)
+            note_who_may_come(options, here, own_key(url, environment), progress)
             deadline = time.monotonic() + options.ready_within_s
             while not is_ready(url):
                 is_alive, exit_code, _ = daemon.state(container)

@@ -13,8 +13,9 @@ from typing import Literal
 
 from deploytk.artifact import Artifact, QuantizedBy
 from deploytk.base.errors import EndpointError
-from deploytk.base.net import Key
+from deploytk.base.net import Key, is_loopback
 from deploytk.base.processes import free_port, is_free
+from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle, Golden
 from deploytk.plan import PlanRequest
 from deploytk.serve import asking
@@ -138,3 +139,18 @@ def chosen_port(options: ServeOptions) -> int:
     if not is_free(options.host, port):
         raise EndpointError(f"port {port} of {options.host} is taken", hint="choose another with --port, or 0 for any")
     return port
+
+
+def own_url(options: ServeOptions, port: int) -> str:
+    """Where what we start answers on this machine itself."""
+    host = "127.0.0.1" if options.host in ("0.0.0.0", "") else options.host  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def note_who_may_come(options: ServeOptions, port: int, key: Key | None, progress: Progress) -> None:
+    """Say so when what we start listens to others and wants no key of them."""
+    if key is None and not is_loopback(options.host):
+        progress.note(
+            f"whoever reaches port {port} of this machine may use the app: "
+            f"{asking.OWN_KEYS} gives it keys, --host 127.0.0.1 keeps it here"
+        )

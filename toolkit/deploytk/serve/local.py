@@ -18,7 +18,6 @@ from deploytk.artifact import read_artifact
 from deploytk.artifact.tree import link_homes
 from deploytk.base.errors import UsageError
 from deploytk.base.import_path import python_environment
-from deploytk.base.net import is_loopback
 from deploytk.base.processes import running, wait_until
 from deploytk.base.progress import Progress
 from deploytk.bundle import (
@@ -32,9 +31,19 @@ from deploytk.bundle import (
     require_trusted_code,
 )
 from deploytk.plan import plan_serving, require_trust_here, require_trusted_plan
-from deploytk.serve.asking import OWN_KEYS, own_key
+from deploytk.serve.asking import own_key
 from deploytk.serve.chat_template import require_ending_template
-from deploytk.serve.endpoint import Endpoint, EngineChoice, Served, ServeOptions, attach, chosen_port, is_ready
+from deploytk.serve.endpoint import (
+    Endpoint,
+    EngineChoice,
+    Served,
+    ServeOptions,
+    attach,
+    chosen_port,
+    is_ready,
+    note_who_may_come,
+    own_url,
+)
 
 
 @contextmanager
@@ -121,14 +130,9 @@ def _running_app(
         GRADIO_ANALYTICS_ENABLED="False",
     )
     argv = [sys.executable, str(served.bundle.path.absolute() / START)]
-    reachable = "127.0.0.1" if options.host in ("0.0.0.0", "") else options.host  # noqa: S104
-    url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    url = own_url(options, port)
     key = own_key(url, environment)
-    if key is None and not is_loopback(options.host):
-        progress.note(
-            f"whoever reaches port {port} of this machine may use the app: "
-            f"{OWN_KEYS} gives it keys, --host 127.0.0.1 keeps it here"
-        )
+    note_who_may_come(options, port, key, progress)
     with running(argv, cwd=work, environment=environment, log=app_log) as process:
         started = time.monotonic()
         progress.note(f"{url} shows how far the model is")

@@ -180,10 +180,10 @@ def _verdict(
         reasons = (f"{check.metric} is {check.value:.1f}, {check.op} {check.limit:g} asked for" for check in exceeded)
         return Verdict("fail", 3, tuple(reasons), doubts)
     unclear += [_unclear(check, counts) for check in checks if check.status == "inconclusive"]
-    if checks and evidence.has_ended_early:
-        limit = f"only {counts.issued} requests within {evidence.workload.total_within_s:.0f} s"
-        signals = (finding.detail for finding in evidence.findings if finding.check == INTERRUPTED)
-        unclear.append(next(signals, limit))
+    signals = [finding.detail for finding in evidence.findings if finding.check == INTERRUPTED]
+    unclear += signals
+    if checks and evidence.has_ended_early and not signals:
+        unclear.append(f"only {counts.issued} requests within {evidence.workload.total_within_s:.0f} s")
     unclear += dict.fromkeys(why for doubted in checks.values() for why in doubted)
     if unclear:
         return Verdict("inconclusive", 4, tuple(unclear), doubts)
