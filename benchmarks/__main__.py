@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import ROOT
 from benchmarks.timing import IS_SHORT, words
+from deploytk.quantize import tool_here
 
 # Programs, modules and variables that each needs beyond the package itself.
 NEEDS = {
@@ -25,7 +26,7 @@ NEEDS = {
     "package": (),
     "vram_terms": ("numpy",),
     "modernize": ("numpy", "yaml"),
-    "quantize": ("torch", "transformers", "DEPLOYTK_BENCHMARK_QUANTIZERS"),
+    "quantize": ("torch", "transformers", "quantizers"),
     "secret_search": (),
     "gateway": ("gradio",),
     "client_overhead": ("httpx", "aiohttp"),
@@ -44,6 +45,8 @@ def lacking(name: str) -> list[str]:
 
 
 def is_here(need: str) -> bool:
+    if need == "quantizers":  # their environments are here, or may be made
+        return "DEPLOYTK_BENCHMARK_QUANTIZERS" in os.environ or all(map(tool_here, ("awq", "autoround")))
     if need.isupper():
         return need in os.environ
     beside = Path(sys.executable).with_name(need)

@@ -187,3 +187,28 @@ def test_zero_points_of_gptq_v2_are_found_in_the_weights_and_refused(tmp_path: P
     with pytest.raises(WeightsError, match="zero points of GPTQ v2"):
         open_weights(artifact)
     assert "would be read as v1" in artifact.lmdeploy.reason
+
+
+@pytest.mark.parametrize(
+    ("second", "is_misread"),
+    [
+        ({"weights": {"num_bits": 8, "type": "int", "group_size": 128}, "format": "pack-quantized"}, True),
+        ({"weights": None}, True),
+        (None, False),  # the same scheme for other layers
+    ],
+)
+def test_groups_with_another_scheme_than_the_one_that_is_read_are_said_and_not_previewed(
+    tmp_path: Path, second: dict | None, is_misread: bool
+) -> None:
+    config = _compressed(symmetric=True)
+    first = config["config_groups"]["group_0"]
+    config["config_groups"]["group_1"] = {"targets": ["re:.*down_proj"], **(second or {**first, "targets": []})}
+    _model(tmp_path / "symmetric", config, 128)
+    artifact = read_artifact(tmp_path / "symmetric")
+
+    assert any("group_1 with another scheme" in problem.message for problem in artifact.problems) is is_misread
+    if is_misread:
+        with pytest.raises(WeightsError, match="several schemes"):
+            open_weights(artifact)
+    else:
+        assert open_weights(artifact).tensors(dequantize=True)

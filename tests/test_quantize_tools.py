@@ -54,8 +54,8 @@ def _tool(method: Method) -> Tool:
 @pytest.mark.usefixtures("_kept_environments")
 @pytest.mark.parametrize(
     ("method", "change"),
-    [("awq", {}), ("awq", {"calibration": "none"}), ("autoround", {})],
-    ids=["awq", "awq-without-texts", "autoround"],
+    [("awq", {}), ("awq", {"calibration": "none"}), ("awq", {"search_scale": True}), ("autoround", {})],
+    ids=["awq", "awq-without-texts", "awq-search-scale", "autoround"],
 )
 def test_what_a_real_quantizer_makes_answers_all_eight_dialogs(tmp_path: Path, method: Method, change: dict) -> None:
     tool = _tool(method)
@@ -68,6 +68,7 @@ def test_what_a_real_quantizer_makes_answers_all_eight_dialogs(tmp_path: Path, m
     assert 0 < cost.kl_mean < 0.5
     assert cost.top1_agreement > 0.6
     assert (done.quantized_by.tool, done.quantized_by.tool_version) == (tool.package, tool.version)
+    assert ("search-scale" in done.quantized_by.arguments) == ("search_scale" in change)
     artifact = read_artifact(tmp_path / "made")
     assert (artifact.weight_format, artifact.lmdeploy.pin, artifact.errors) == ("awq", lmdeploy.NEWEST, ())
     assert all(problem.level == "info" for problem in artifact.problems)

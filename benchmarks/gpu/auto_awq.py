@@ -1,6 +1,6 @@
 """LMDeploy's auto_awq by itself, with the windows that `deploytk quantize` makes: the measure of what that adds.
 
-python benchmarks/gpu/auto_awq.py MODEL OUT SAMPLES SEQLEN      prints a line of JSON at its end
+python benchmarks/gpu/auto_awq.py MODEL OUT SAMPLES SEQLEN [TEXTS [DEVICE]]      prints a line of JSON at its end
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ PACKAGE = Path(__file__).parents[2] / "toolkit" / "deploytk" / "quantize"
 def main() -> None:
     started = time.monotonic()
     model, out, samples, seqlen = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    records = [json.loads(line) for line in (PACKAGE / "data" / "calibration.jsonl").read_text("utf-8").splitlines()]
+    texts = Path(sys.argv[5]) if len(sys.argv) > 5 else PACKAGE / "data" / "calibration.jsonl"
+    device = sys.argv[6] if len(sys.argv) > 6 else "cuda"
+    records = [json.loads(line) for line in texts.read_text("utf-8").splitlines()]
     windows = _maker().make_windows(records, AutoTokenizer.from_pretrained(model), seqlen, samples)
     loaders = [torch.tensor([window]) for window in windows]
     calibrate.get_calib_loaders = lambda *_, **__: loaders
-    auto_awq(model, work_dir=out, calib_samples=len(windows), calib_seqlen=seqlen, dtype="float16")
+    auto_awq(model, work_dir=out, calib_samples=len(windows), calib_seqlen=seqlen, dtype="float16", device=device)
     used = {
         "windows": len(windows),
         "seconds": round(time.monotonic() - started, 2),
         "peak_ram_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
+        "peak_reserved_bytes": torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None,
     }
     print(json.dumps(used), flush=True)
 

@@ -4,6 +4,7 @@ from deploytk.artifact.attention import Attention, CompressedAttention, LatentAt
 from deploytk.artifact.chat_templates import ToolFormat, read_templates
 from deploytk.artifact.contents import refuse_contents
 from deploytk.artifact.facts import stated_quantization
+from deploytk.artifact.quantization import other_groups
 from deploytk.artifact.quantized_by import COST_SHOWS, RECORD, cost_in_words, recordable
 from deploytk.artifact.quantized_by import FORMAT as RECORD_FORMAT
 from deploytk.artifact.read import left_out, read_artifact
@@ -45,6 +46,7 @@ __all__ = [
     "cost_in_words",
     "left_out",
     "names_code",
+    "other_groups",
     "read_artifact",
     "read_templates",
     "recordable",

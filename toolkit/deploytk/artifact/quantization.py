@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,4 +69,30 @@ def _compressed_tensors(path: Path, reader: Reader) -> Quantization:
     of_weights = Reader(path, weights)
     bits = of_weights.whole("num_bits", 4, largest=16)
     group_size = of_weights.whole("group_size", 128, smallest=-1)
-    return Quantization("compressed-tensors", bits, group_size)
+    return Quantization("compressed-tensors", bits, group_size, tuple(_unread(groups)))
+
+
+def other_groups(stated: object) -> tuple[str, ...]:
+    """Names of the groups that say something else than the one that LMDeploy reads: its group_0, or the first."""
+    groups = stated.get("config_groups") if isinstance(stated, dict) else None
+    if not isinstance(groups, dict) or len(groups) < 2:
+        return ()
+    read = "group_0" if "group_0" in groups else next(iter(groups))
+    return tuple(
+        str(name) for name, group in groups.items() if name != read and _scheme(group) != _scheme(groups[read])
+    )
+
+
+def _scheme(group: object) -> object:
+    """What a group says of its weights; which layers are its targets is another thing."""
+    return (group.get("weights"), group.get("format")) if isinstance(group, dict) else group
+
+
+def _unread(groups: object) -> Iterator[Problem]:
+    others = other_groups({"config_groups": groups})
+    if others:
+        named = ", ".join(name if name.isidentifier() else "another" for name in others[:3])
+        message = (
+            f"config_groups has {named} with another scheme: LMDeploy reads one group, and misreads the others' layers"
+        )
+        yield Problem("warning", message, "quantize the model again with one scheme: deploytk quantize")

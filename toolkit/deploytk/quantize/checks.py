@@ -129,7 +129,9 @@ def _matrices_of_sizes(artifact: Artifact) -> Iterator[Matrix]:
     query, keys = artifact.heads * artifact.head_dim, artifact.kv_heads * artifact.head_dim
     yield Matrix("the query projection", query, hidden)
     yield Matrix("the key projection", keys, hidden)
+    yield Matrix("the value projection", keys, hidden)
     yield Matrix("the output projection", hidden, query)
+    yield Matrix("the gate projection", inner, hidden)
     yield Matrix("the up projection", inner, hidden)
     yield Matrix("the down projection", hidden, inner)
 
@@ -156,6 +158,9 @@ class Sizes:
     layer: int  # of a decoder layer
     embeddings: int
     packed: int  # on disk, with scales and zero points
+    linear: int  # of all linear layers of the decoder
+    packed_linear: int  # of them, with scales and zero points
+    outputs: int  # of the linear layers of a decoder layer, together; no bytes
 
 
 def sizes_of(artifact: Artifact) -> Sizes:
@@ -164,14 +169,20 @@ def sizes_of(artifact: Artifact) -> Sizes:
     heads = 1 if artifact.tied_embeddings else 2
     linear = sum(one.inputs * one.outputs for one in found) or max(0, artifact.parameters - heads * embedding)
     rest = max(0, artifact.parameters - linear)
+    if artifact.tied_embeddings and rest >= 2 * embedding:
+        rest -= embedding  # a head that is stored as well is not loaded
     # 4 bits, and for each group a scale of 16 and a zero point of 4.
-    packed = linear // 2 + linear * 20 // 8 // GROUP + rest * 2
+    packed_linear = linear // 2 + linear * 20 // 8 // GROUP
+    layers = max(1, artifact.layers)
     return Sizes(
-        dense=artifact.parameters * 2,
+        dense=2 * (linear + rest),
         largest=max(one.inputs * one.outputs * 2 for one in matrices(artifact)),
-        layer=linear * 2 // max(1, artifact.layers),
+        layer=linear * 2 // layers,
         embeddings=2 * embedding,
-        packed=packed,
+        packed=packed_linear + rest * 2,
+        linear=linear * 2,
+        packed_linear=packed_linear,
+        outputs=sum(one.outputs for one in matrices(artifact)) // (layers if found else 1),
     )
 
 

@@ -17,11 +17,13 @@ from deploytk.quantize.tools import Tool
 from deploytk.quantize.value import Device, DeviceChoice, QuantizeOptions
 
 _GIB = 2**30
-# What a process with torch takes before any model: measured with the tiny model on the CPU, and on an H200.
-_BASE_RAM = {"cpu": 700 * 2**20, "cuda": 3 * _GIB}
+# What a process with torch takes beside a model: fitted on the CPU, measured with the tiny model on an H100.
+_BASE_RAM = {"cpu": 700 * 2**20, "cuda": 1640 * 2**20}
 _CUDA_CONTEXT = 600 * 2**20
 _SPARE_DISK = 2**26  # for what is not weights
 _HIDDEN_COPIES = 11  # of all windows in 16 bits: the last norm squares and scales them in 32, all at once
+_TUNED_WINDOWS = 8  # of AutoRound, at once
+_TUNED_EXTRA = _GIB  # of AutoRound's own estimate, for norms and attention
 
 
 def choose_device(choice: DeviceChoice, tool: Tool, gpus: Sequence[Gpu]) -> Device:
@@ -36,25 +38,64 @@ def choose_device(choice: DeviceChoice, tool: Tool, gpus: Sequence[Gpu]) -> Devi
 
 
 def ram_bytes(sizes: Sizes, options: QuantizeOptions, hidden: int, device: Device) -> int:
-    """What the tool takes at most: the whole model, a tenth more while it is saved, and without a GPU what that holds.
-
-    For 7.3 billion parameters on an H200: 14.6 GB x 1.1 + 3.2 GB = 19.3 GB; 18.8 and 19.8 GB were measured.
-    """
-    needed = sizes.dense * 11 // 10 + _BASE_RAM[device]
-    return needed + (gpu_bytes(sizes, options, hidden) - _CUDA_CONTEXT if device == "cpu" else 0)
+    """What the tool takes at most; measured figures beside these are in docs/results."""
+    if options.method == "autoround":
+        return _tuning_ram(sizes, options, hidden, device)
+    # LMDeploy 0.18 (lite/quantization/awq.py, quant_weights) keeps every linear layer that it has packed, and to save
+    # them all are copied once more.
+    needed = _BASE_RAM[device] + sizes.dense + sizes.packed
+    if device == "cuda":
+        # What is packed stays on the GPU, and so does the embedding after texts.
+        return needed - (sizes.embeddings if _windows(options) else 0)
+    # On the CPU the layers as they were stay mapped to their file beside those that are rounded and those packed.
+    return needed + sizes.linear + sizes.packed_linear + _states(options, hidden)
 
 
 def gpu_bytes(sizes: Sizes, options: QuantizeOptions, hidden: int) -> int:
-    """What it takes of a GPU for a moment: CUDA itself, embeddings, and the hidden states of all windows, or a layer.
+    """What it takes of a GPU for a moment: CUDA itself, embeddings, and the hidden states of all windows, or what is
+    packed, which LMDeploy 0.18 leaves there layer by layer.
 
     For 7.3 billion parameters and 32 windows of 2048 torch reserved 6526 MiB at most on an H200; here 7038 less 600.
     The driver, asked twice a second, has seen 4457 MiB: that moment is short, and too small a GPU ends in it.
     """
-    windows = 0 if options.calibration == "none" else options.samples
-    states = windows * options.seqlen * hidden * 2
-    searched = 4 * states if options.search_scale else 0  # the inputs of each linear layer are kept
-    packing = 2 * sizes.layer + 6 * sizes.largest  # in int32, after the windows
-    return _CUDA_CONTEXT + sizes.embeddings + max(_HIDDEN_COPIES * states + searched, packing)
+    if options.method == "autoround":
+        return _tuning_gpu(sizes, options, hidden)
+    packing = sizes.packed_linear + 6 * sizes.largest  # in int32, after the windows
+    return _CUDA_CONTEXT + sizes.embeddings + max(_states(options, hidden), packing)
+
+
+def _windows(options: QuantizeOptions) -> int:
+    return 0 if options.calibration == "none" else options.samples
+
+
+def _states(options: QuantizeOptions, hidden: int) -> int:
+    """Of all windows; with a search the inputs of each linear layer are kept beside them."""
+    copies = _HIDDEN_COPIES + (4 if options.search_scale else 0)
+    return copies * _windows(options) * options.seqlen * hidden * 2
+
+
+def _tuning_ram(sizes: Sizes, options: QuantizeOptions, hidden: int, device: Device) -> int:
+    """AutoRound 0.16.1: in 32 bits without a GPU, as it is saved; inputs and outputs of a layer for every window."""
+    width = 2 if device == "cpu" else 1
+    kept = 2 * _windows(options) * options.seqlen * hidden * 2 * width
+    saved = sizes.packed_linear + (sizes.packed - sizes.packed_linear) * width
+    tuned = _tuned(sizes, options) if device == "cpu" else 0
+    return _BASE_RAM[device] + sizes.dense * width + saved + kept + tuned
+
+
+def _tuning_gpu(sizes: Sizes, options: QuantizeOptions, hidden: int) -> int:
+    """As AutoRound estimates it itself, and never measured by us.
+
+    Source: auto_round/utils/device.py, estimate_tuning_block_mem (0.16.1), with the inputs of all windows.
+    """
+    kept = 2 * _windows(options) * options.seqlen * hidden * 2
+    return _CUDA_CONTEXT + _TUNED_EXTRA + kept + _tuned(sizes, options)
+
+
+def _tuned(sizes: Sizes, options: QuantizeOptions) -> int:
+    """Of one layer: its weights, what is learned and both gradients; and what its linear layers give, twice."""
+    tokens = min(_TUNED_WINDOWS, _windows(options)) * options.seqlen
+    return 4 * sizes.layer + 4 * tokens * sizes.outputs * 2
 
 
 def require_memory(

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from deploytk.artifact import Artifact
+from deploytk.artifact import Artifact, other_groups, stated_quantization
 from deploytk.artifact.tensors import shape_in_words
 from deploytk.base.errors import WeightsError
 from deploytk.weights.value import Array, Tensor
@@ -49,6 +49,8 @@ def refuse_misread(artifact: Artifact) -> None:
         what = "zero points of GPTQ v2, which LMDeploy takes for v1"
     elif artifact.weight_format == "gptq" and (facts.desc_act or facts.symmetric is False):
         what = "GPTQ weights with desc_act" if facts.desc_act else "GPTQ weights that are not symmetric"
+    elif artifact.weight_format == "compressed-tensors" and other_groups(stated_quantization(artifact.config)):
+        what = "compressed-tensors with several schemes"
     elif artifact.weight_format == "compressed-tensors":
         what = _odd_packing(facts.group_0_format or facts.format, facts.value_type, facts.actorder)
     if what:
