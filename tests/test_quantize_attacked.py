@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 from deploytk.artifact import read_artifact
 from deploytk.base.errors import QuantizeError, TrustError, UsageError
 from deploytk.base.progress import Silent
-from deploytk.quantize import QuantizeOptions, calibration, quantize
+from deploytk.quantize import QuantizeOptions, calibration, cost, quantize
 from deploytk.quantize.calibration import calibration_texts
 from deploytk.quantize.checks import check_wish
 from deploytk.quantize.finish import check_tensors, entries_in
@@ -249,6 +253,44 @@ def test_weights_in_a_pickle_that_runs_something_are_refused(tmp_path: Path, qua
     assert done.code == 1
     assert "Traceback" not in done.stderr
     assert quantizer.calls == 0
+
+
+def _measured(monkeypatch: pytest.MonkeyPatch, **figures: float) -> None:
+    """What the process that measures says."""
+    found = {"windows": 1, "perplexity_before": 5.0, "perplexity_after": 5.2, "kl_mean": 0.01, "top1_agreement": 0.9}
+    found |= {"golden": 0, "golden_before": 0, "golden_after": 0, **figures}
+
+    @contextmanager
+    def running(argv: list[str], **_: object):
+        Path(json.loads(Path(argv[-1]).read_text())["result"]).write_text(json.dumps(found))
+        yield mock.Mock(returncode=0)
+
+    monkeypatch.setattr(cost, "running", running)
+
+
+@pytest.mark.parametrize(
+    "figures", [{"perplexity_after": math.nan}, {"perplexity_after": math.inf}, {"kl_mean": math.nan}]
+)
+def test_a_model_that_computes_no_numbers_never_appears(
+    tmp_path: Path, quantizer: Stub, monkeypatch: pytest.MonkeyPatch, figures: dict
+) -> None:
+    _measured(monkeypatch, **figures)
+
+    with pytest.raises(QuantizeError, match="computes no numbers"):
+        quantize(read_artifact(TINY), tmp_path / "made", replace(QUICK, measures=True), Silent())
+
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_model_that_computed_no_numbers_before_is_not_measured(
+    tmp_path: Path, quantizer: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _measured(monkeypatch, perplexity_before=math.inf)
+
+    done = quantize(read_artifact(TINY), tmp_path / "made", replace(QUICK, measures=True), Silent())
+
+    assert done.quantized_by.cost is None
+    assert "perplexity of the model in 16 bits is inf, no number" in done.notes[-1]
 
 
 # --- texts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import deploytk
 from deploytk.artifact import Artifact, QuantizationCost
+from deploytk.base.errors import QuantizeError
 from deploytk.base.import_path import python_environment
 from deploytk.base.processes import running, tail
 from deploytk.base.progress import Progress
@@ -31,7 +33,10 @@ def measure_cost(
     where: tuple[Tool, Device, Path],
     progress: Progress,
 ) -> tuple[QuantizationCost | None, str]:
-    """Perplexity, divergence, agreement and right answers; None, with the reason, where they cannot be measured."""
+    """Perplexity, divergence, agreement and right answers; None, with the reason, where they cannot be measured.
+
+    Raises QuantizeError when the model after it computes no numbers.
+    """
     tool, device, work = where
     window = min(WINDOW_TOKENS, before.session_len)
     texts, job, result, log = (work / name for name in ("text.jsonl", "cost.json", "cost-result.json", "cost-log.txt"))
@@ -67,6 +72,13 @@ def measure_cost(
         return None, f"the process that measures ended with code {process.returncode}: {tail(log).strip()[-300:]}"
     if "error" in found:
         return None, str(found["error"])
+    if not math.isfinite(found["perplexity_before"]):
+        return None, f"perplexity of the model in 16 bits is {found['perplexity_before']}, no number"
+    if not all(math.isfinite(found[name]) for name in ("perplexity_after", "kl_mean")):
+        raise QuantizeError(
+            f"what the quantizer wrote computes no numbers: its perplexity is {found['perplexity_after']}",
+            hint="keep the model in 16 bits, or try other texts with --calib, or another --method",
+        )
     cost = QuantizationCost(
         text=text.name,
         digest=text.digest,

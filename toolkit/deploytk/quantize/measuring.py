@@ -97,11 +97,18 @@ class _Sums:
 
     def figures(self) -> dict[str, float]:
         return {
-            "perplexity_before": math.exp(self.loss_before / self.places),
-            "perplexity_after": math.exp(self.loss_after / self.places),
-            "kl_mean": max(0.0, self.divergence / self.places),
+            "perplexity_before": _exp(self.loss_before / self.places),
+            "perplexity_after": _exp(self.loss_after / self.places),
+            "kl_mean": self.divergence / self.places if self.divergence > 0 or math.isnan(self.divergence) else 0.0,
             "top1_agreement": self.agreed / self.places,
         }
+
+
+def _exp(loss: float) -> float:
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def _right(loaded: LoadedModel, golden: Sequence[dict[str, Any]]) -> int:
