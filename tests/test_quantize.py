@@ -417,6 +417,7 @@ _BILLION = (2048, 5632, 22, 32, 4, 32000, 1_100_000_000, False)
         (_HALF_BILLION, QuantizeOptions(calibration="none"), 2_618_064_896),
         (_HALF_BILLION, QuantizeOptions(samples=2, seqlen=128), 2_779_185_152),
         (_HALF_BILLION, QuantizeOptions(samples=4, seqlen=256), 3_097_362_432),
+        (_BILLION, QuantizeOptions(samples=2, seqlen=128), 5_456_355_328),
         (_HALF_BILLION, QuantizeOptions(method="autoround", samples=4, seqlen=256), 3_640_430_592),
     ],
 )
