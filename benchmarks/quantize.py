@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -59,7 +59,6 @@ def main() -> int:
             differing += not _are_equal(made["auto_awq by itself"].path, made["deploytk quantize, awq"].path)
             for name, one in made.items():
                 found.setdefault(name, []).append(one)
-                print(f"round {number + 1}: {name}: {one.seconds:.1f} s", file=sys.stderr, flush=True)
     tuned, awq = (found[name] for name in (f"AutoRound, {iterations} iterations", "deploytk quantize, awq"))
     ratios = [_kl(a) / _kl(b) for a, b in zip(tuned, awq, strict=True)]
     timing.report(
@@ -98,12 +97,22 @@ def _round(work: Path, iterations: int, seed: int) -> dict[str, Made]:
     if timing.IS_SHORT or seed:  # a search takes as long as all the others
         ways = {name: options for name, options in ways.items() if not options.search_scale}
     made = {"auto_awq by itself": _by_itself(work, texts, measured)}
+    _say(seed, made)
     for number, (name, options) in enumerate(ways.items()):
         started = time.monotonic()
         path = work / f"made-{number}"
         quantize(read_artifact(MODEL), path, options, Silent())
         made[name] = Made(path, time.monotonic() - started, _costs(path, options, measured, work))
+        _say(seed, made)
     return made
+
+
+def _say(seed: int, made: dict[str, Made]) -> None:
+    """The newest as a line of JSON: of a run that is ended is kept what it had measured."""
+    name, one = list(made.items())[-1]
+    costs = {text: asdict(cost) for text, cost in one.costs.items()}
+    line = {"round": seed + 1, "way": name, "seconds": round(one.seconds, 1), **costs}
+    print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)
 
 
 def _by_itself(work: Path, texts: Path, measured: dict[str, str]) -> Made:
