@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from deploytk.base import errors
 PACKAGE = Path(deploytk.__file__).parent
 
 # Name of what is called -> the places of its sentences: number of an argument, or its name.
-_ERRORS = {name: (0, "hint") for name in vars(errors) if name.endswith("Error")} | {"OutputError": (0, "hint")}
+_ERRORS = {name: (0, "hint") for name in vars(errors) if name.endswith("Error")} | {
+    "OutputError": (0, "hint"),
+    "ContextFullError": (0, "hint"),
+}
 _VALUES = {
     "Problem": (1, 2, "message", "hint"),
     "Obstacle": (0, 1),
@@ -25,11 +29,15 @@ _VALUES = {
     "Option": (0, "help"),
 }
 _SAYS = _ERRORS | _VALUES
+_TEXT = (ast.Constant, ast.JoinedStr)
+
+# What has words and is said to nobody: SQL, code for others' interpreters, patterns.
+_FOR_PROGRAMS = re.compile(r"^\s*(import|from|def|class|SELECT|raise) |\(\?|\\[sdwb]|^[^a-zA-Z]*$|^[\w./-]+ --\w|\{\{")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one call says; what is put in when it is said stands in braces."""
+    """What one call says, or a sentence that stands by itself; what is put in when it is said stands in braces."""
 
     module: str
     line: int
@@ -42,18 +50,59 @@ def messages() -> Iterator[Message]:
     for path in sorted(PACKAGE.rglob("*.py")):
         module = str(path.relative_to(PACKAGE).with_suffix(""))
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        yield from (message for message in _in(tree, module) if message.sentences)
+        found = [*_said(tree, module)]
+        yield from sorted(found, key=lambda message: message.line)
 
 
-def _in(tree: ast.Module, module: str) -> Iterator[Message]:
-    scopes = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    named = {id(call): _assigned(scope) for scope in scopes for call in ast.walk(scope) if isinstance(call, ast.Call)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            kind = _called(node.func)
-            if kind in _SAYS:
-                texts = _texts(node, _SAYS[kind], named.get(id(node), {}))
+def _said(tree: ast.Module, module: str) -> Iterator[Message]:
+    taken: set[int] = set()
+    for node, scope in _with_scopes(tree):
+        kind = _called(node.func) if isinstance(node, ast.Call) else ""
+        if kind in _SAYS and isinstance(node, ast.Call):
+            reader = _Reader({**_assigned(tree.body), **_assigned(ast.walk(scope))}, taken)
+            texts = [text for place in _SAYS[kind] for text in reader.sentences(_argument(node, place))]
+            if texts:
                 yield Message(module, node.lineno, kind, tuple(texts))
+    yield from _others(tree, module, taken)
+
+
+def _others(tree: ast.Module, module: str, taken: set[int]) -> Iterator[Message]:
+    """Sentences that no such call has: they reach one by a variable, a table, or a function that gives them."""
+    for node, scope in _with_scopes(tree):
+        whole = _outermost(node, taken)
+        if whole is not None and id(node) not in taken:
+            text = _Reader({}, taken).text(node)
+            if _is_prose(text):
+                yield Message(module, whole.lineno, f"text in {getattr(scope, 'name', 'the module')}", (text,))
+
+
+def _outermost(node: ast.AST, taken: set[int]) -> ast.expr | None:
+    """A text that is no part of another one, and no docstring."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        taken.add(id(node.value))
+    return node if isinstance(node, _TEXT) or (isinstance(node, ast.BinOp) and _is_text(node)) else None
+
+
+def _is_text(node: ast.expr) -> bool:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _is_text(node.left) or _is_text(node.right)
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _is_prose(text: str) -> bool:
+    words = re.findall(r"(?<![\w{.'-])[A-Za-z]{2,}(?![\w}.(-])", re.sub(r"\{[^{}]*\}", "", text))
+    return len(words) >= 3 and not _FOR_PROGRAMS.search(text)
+
+
+def _with_scopes(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """Every node from the outside in, with the function that it stands in."""
+
+    def below(node: ast.AST, scope: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
+        for child in ast.iter_child_nodes(node):
+            yield child, scope
+            yield from below(child, child if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) else scope)
+
+    yield from below(tree, tree)
 
 
 def _called(function: ast.expr) -> str:
@@ -62,41 +111,62 @@ def _called(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else ""
 
 
-def _assigned(scope: ast.AST) -> dict[str, ast.expr]:
-    """Name -> the text that a function gives it: `hint = f"..."`."""
-    found: dict[str, ast.expr] = {}
-    for node in ast.walk(scope):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = node.value
+def _argument(call: ast.Call, place: int | str) -> ast.expr | None:
+    if isinstance(place, str):
+        return next((one.value for one in call.keywords if one.arg == place), None)
+    return call.args[place] if place < len(call.args) else None
+
+
+def _assigned(nodes: Iterable[ast.AST]) -> dict[str, list[ast.expr]]:
+    """Name -> all that is given to it: `hint = f"..."`, `what, hint = "...", "..."`."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in nodes:
+        if not isinstance(node, ast.Assign) or len(node.targets) != 1:
+            continue
+        target, value = node.targets[0], node.value
+        pairs = [(target, value)]
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            pairs = [*zip(target.elts, value.elts, strict=False)]
+        for name, one in pairs:
+            if isinstance(name, ast.Name):
+                found.setdefault(name.id, []).append(one)
     return found
 
 
-def _texts(call: ast.Call, places: tuple[int | str, ...], named: dict[str, ast.expr]) -> Iterator[str]:
-    arguments = {keyword.arg: keyword.value for keyword in call.keywords}
-    for place in places:
-        node = call.args[place] if isinstance(place, int) and place < len(call.args) else arguments.get(str(place))
-        if isinstance(node, ast.Name):
-            node = named.get(node.id, node)
-        if node is not None and (text := text_of(node)):
-            yield text
+class _Reader:
+    """Reads texts as they stand in the source, and notes which it has read."""
 
+    def __init__(self, named: Mapping[str, list[ast.expr]], taken: set[int]) -> None:
+        self._named = named
+        self._taken = taken
 
-def text_of(node: ast.expr) -> str:
-    """A text as it stands in the source; "" for what is no text."""
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else ""
-    if isinstance(node, ast.JoinedStr):
-        return "".join(_part(part) for part in node.values)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return text_of(node.left) + text_of(node.right)
-    if isinstance(node, ast.IfExp):
-        return f"{text_of(node.body)} | {text_of(node.orelse)}".strip(" |")
-    return ""
+    def sentences(self, node: ast.expr | None) -> list[str]:
+        """All that an argument may say; its own expression in braces where that is made elsewhere."""
+        if node is None:
+            return []
+        if isinstance(node, ast.Name) and node.id in self._named:
+            return list(dict.fromkeys(text for one in self._named[node.id] for text in self.sentences(one)))
+        if isinstance(node, ast.IfExp):
+            return [*self.sentences(node.body), *self.sentences(node.orelse)]
+        if isinstance(node, ast.Constant) and not isinstance(node.value, str):
+            return []
+        text = self.text(node)
+        return [text] if text else []
 
+    def text(self, node: ast.expr) -> str:
+        self._taken.add(id(node))
+        if isinstance(node, ast.Constant):
+            return node.value if isinstance(node.value, str) else "{" + repr(node.value) + "}"
+        if isinstance(node, ast.JoinedStr):
+            return "".join(self._part(part) for part in node.values)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return self.text(node.left) + self.text(node.right)
+        return "{" + ast.unparse(node) + "}"
 
-def _part(part: ast.expr) -> str:
-    if isinstance(part, ast.Constant):
-        return str(part.value)
-    assert isinstance(part, ast.FormattedValue)
-    inner = ast.unparse(part.value)
-    return "{" + inner + ("!r" if part.conversion == ord("r") else "") + "}"
+    def _part(self, part: ast.expr) -> str:
+        self._taken.add(id(part))
+        if isinstance(part, ast.Constant):
+            return str(part.value)
+        assert isinstance(part, ast.FormattedValue)
+        inner = ast.unparse(part.value)
+        return "{" + inner + ("!r" if part.conversion == ord("r") else "") + "}"

@@ -92,7 +92,7 @@ def test_a_missing_rank_and_a_rank_too_many_are_named(tmp_path: Path) -> None:
     errors = _errors(root)
 
     assert "layers.0.attention.wo.1.weight is missing" in errors
-    assert "layers.0.attention.wo.2.weight is of rank 2, but the configuration says 2 rank(s)" in errors
+    assert "layers.0.attention.wo.2.weight is of rank 2, but the configuration has ranks below 2" in errors
 
 
 def test_group_size_64_is_refused(tmp_path: Path) -> None:

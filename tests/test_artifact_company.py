@@ -44,7 +44,10 @@ def test_added_tokens_beyond_the_vocabulary_are_named(model_copy: ModelCopy, pla
 
     (root / place).write_text(json.dumps(added[place]))
 
-    assert "1 added token(s) beyond the model's vocabulary of 1024, the first is '<out>'" in _warnings(root)
+    assert (
+        "tokens that the tokenizer adds are beyond the model's vocabulary of 1024: 1, the first is '<out>'"
+        in _warnings(root)
+    )
 
 
 @pytest.mark.parametrize("content", ["[", '{"added_tokens": 3}', '{"added_tokens": [1, {"id": "x"}]}', "\0"])

@@ -195,7 +195,10 @@ def test_the_models_own_card_gives_way_and_that_is_said(tmp_path: Path, model_co
     bundle = make_bundle(model, tmp_path / "b", progress=notes)
 
     assert (bundle.path / "README.md").read_text() != "# mine"
-    assert "the model's own app.py/vocab.txt not packaged: a bundle has its own by these names" in notes.lines
+    assert (
+        "of the model's own files these are left out: app.py/vocab.txt; a bundle has its own by these names"
+        in notes.lines
+    )
 
 
 def test_a_bundle_is_a_model_directory(tmp_path: Path) -> None:

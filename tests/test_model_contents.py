@@ -132,6 +132,8 @@ def _with_pickle(model_copy: ModelCopy, content: bytes) -> Path:
         ["publish", "MODEL", "--target", "local", "--repo", "OUT"],
         ["serve", "MODEL", "--engine", "cpu", "--port", "0"],
         ["smoke", "MODEL", "--engine", "cpu"],
+        ["chat", "MODEL", "--engine", "cpu"],
+        ["bench", "MODEL", "--engines", "cpu", "-o", "OUT"],
     ],
     ids=lambda command: command[0],
 )
@@ -140,7 +142,7 @@ def test_every_command_that_passes_a_model_on_refuses_it(
     model_copy: ModelCopy, tmp_path: Path, command: list[str], is_bundle: bool
 ) -> None:
     source = _with_pickle(model_copy, HOSTILE_FILES["protocol4.bin"])
-    if is_bundle and command[0] != "package":
+    if is_bundle and command[0] not in ("package", "bench"):
         made = run("package", str(source), "-o", str(tmp_path / "bundle"), "--allow-pickle")
         assert made.code == 0, made.stderr
         source = tmp_path / "bundle"

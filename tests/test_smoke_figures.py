@@ -243,7 +243,7 @@ def test_a_measurement_that_ended_early_or_beside_others_says_so() -> None:
 
     verdict = judge(early, Budget(max_ttft_ms=21)).verdict
 
-    assert verdict.reasons == ("2 other process(es) computed on the GPU", "only 12 requests within 600 s")
+    assert verdict.reasons == ("other processes computed on the GPU: 2", "only 12 requests within 600 s")
     assert judge(replace(EVIDENCE, has_ended_early=True), Budget()).verdict.exit_code == 0  # nobody asked
 
 

@@ -44,7 +44,7 @@ class EngineSettings:
             argv += ["--model-name", plan["model_name"], "--session-len", str(plan["session_len"])]
         elif plan["engine"] == "cpu":
             raise SystemExit(
-                f"error: this bundle is planned for the CPU, not for {name}: package it again without --engine cpu"
+                f"error: this bundle is planned for the CPU, not for {name}: package the model anew, deploytk package"
             )
         else:
             # The plan may be for the PyTorch engine, which a wish for TurboMind does not change.

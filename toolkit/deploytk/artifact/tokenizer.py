@@ -73,8 +73,8 @@ def _beyond(directory: Path, settings: dict[str, object], vocab_size: int, shown
     beyond = sorted(number for number in found if number >= vocab_size)
     if beyond:
         message = (
-            f"{shown_as}the tokenizer has {len(beyond)} added token(s) beyond the model's vocabulary of {vocab_size}, "
-            f"the first is {found[beyond[0]][:60]!r} with number {beyond[0]}"
+            f"{shown_as}tokens that the tokenizer adds are beyond the model's vocabulary of {vocab_size}: "
+            f"{len(beyond)}, the first is {found[beyond[0]][:60]!r} with number {beyond[0]}"
         )
         yield Problem("warning", message, "a prompt with it fails or is answered with garbage: resize the embeddings")
 

@@ -63,7 +63,9 @@ def weight_problems(found: Mapping[str, int], shape: WorkspaceShape, weight_type
     yield from few(sizes, "files with wrong sizes", hint)
     surplus = [name for name in found if name not in expected]
     ranked = [name for name in surplus if _rank(name) >= shape.ranks]
-    messages = [f"{name} is of rank {_rank(name)}, but the configuration says {shape.ranks} rank(s)" for name in ranked]
+    messages = [
+        f"{name} is of rank {_rank(name)}, but the configuration has ranks below {shape.ranks}" for name in ranked
+    ]
     yield from few(messages, "files of ranks that the configuration does not have", _ONE_CONVERSION)
     strangers = [
         f"{name} is no weight of this model"

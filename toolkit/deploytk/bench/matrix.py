@@ -152,14 +152,19 @@ def _option(name: str) -> str:
 
 
 def expand(
-    models: Sequence[Path], matrix: Matrix, request: PlanRequest = _NO_WISHES, *, trusts_code: bool = False
+    models: Sequence[Path],
+    matrix: Matrix,
+    request: PlanRequest = _NO_WISHES,
+    *,
+    trusts_code: bool = False,
+    allows_pickles: bool = False,
 ) -> tuple[list[Deployment], list[Skipped]]:
     """Everything that can be deployed, in the order of the models, and what cannot.
 
     `request` has the GPUs that are here, and what holds for all of the matrix. Raises UsageError for two models of
     one name, ArtifactError for a broken one, TrustError for one of which an engine would run code that nobody trusts.
     """
-    artifacts = [read_artifact(model) for model in models]
+    artifacts = [read_artifact(model, allows_pickles=allows_pickles) for model in models]
     names = [artifact.root.resolve().name for artifact in artifacts]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -51,6 +51,7 @@ class BenchOptions:
     ready_within_s: float = 600.0
     cell_within_s: float = 600.0
     trusts_code: bool = False  # code that a model names may run
+    allows_pickles: bool = False  # files that are refused by their content are served
     request: PlanRequest = field(default_factory=PlanRequest)  # the GPUs that are here, and wishes for every plan
     slo: Budget | None = None  # what a request must keep to count as goodput
 
@@ -64,7 +65,13 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
     """
     target = find_gpu(options.gpu) if options.gpu else None
     here = read_memory()
-    deployments, skipped = expand(models, options.matrix, options.request, trusts_code=options.trusts_code)
+    deployments, skipped = expand(
+        models,
+        options.matrix,
+        options.request,
+        trusts_code=options.trusts_code,
+        allows_pickles=options.allows_pickles,
+    )
     failed: dict[str, str] = {}
     with disk_errors(out, DeployError):
         out.mkdir(parents=True, exist_ok=True)

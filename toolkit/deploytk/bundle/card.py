@@ -133,7 +133,8 @@ def _license_file(artifact: Artifact) -> str:
         if re.fullmatch(r"(LICEN[CS]E|COPYING)(\.(txt|md))?", file.path, re.IGNORECASE):
             return file.path
     raise UsageError(
-        "--license other needs the licence's text in the model directory", hint="put it there as LICENSE, or name it"
+        "--license other needs the licence's text in the model directory",
+        hint="put it there as LICENSE, or give --license the name of a licence that hubs know",
     )
 
 

@@ -132,7 +132,7 @@ def _sources(artifact: Artifact, generated: Collection[str], progress: Progress)
     displaced = [file.path for file in artifact.files if file.path.partition("/")[0] in taken]
     told = [path for path in displaced if path not in CARDS]  # whose words are in the new ones
     if told:
-        progress.note(f"the model's own {', '.join(told)} not packaged: {_WHY_NOT}")
+        progress.note(f"of the model's own files these are left out: {', '.join(told)}; {_WHY_NOT}")
     left_out = {*displaced, *generated}
     return {file.path: artifact.root / file.path for file in artifact.files if file.path not in left_out}
 

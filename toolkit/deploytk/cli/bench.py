@@ -11,7 +11,7 @@ import typer
 from deploytk.base.errors import UsageError
 from deploytk.cli.command import command
 from deploytk.cli.defaults import source_argument
-from deploytk.cli.options import Planning, TrustRemoteCode, list_of
+from deploytk.cli.options import AllowPickle, Planning, TrustRemoteCode, list_of
 from deploytk.cli.session import Session, show, unused
 
 if TYPE_CHECKING:
@@ -64,13 +64,14 @@ class Throughout:
         Literal["throughput", "latency"], typer.Option(help="What the recommendation is to be good at.")
     ] = "throughput"
 
-    def options(self, matrix: Matrix, *, trusts_code: bool) -> BenchOptions:
+    def options(self, matrix: Matrix, *, trusts_code: bool, allows_pickles: bool) -> BenchOptions:
         from deploytk.bench import BenchOptions, parse_slo
 
         planning = Planning(tp=self.tp, cache_max_entry_count=self.cache_max_entry_count)
         slo = parse_slo(self.slo) if self.slo is not None else None
         request = planning.request_here()
-        return BenchOptions(matrix, self.gpu, self.objective, trusts_code=trusts_code, request=request, slo=slo)
+        trust = {"trusts_code": trusts_code, "allows_pickles": allows_pickles}
+        return BenchOptions(matrix, self.gpu, self.objective, **trust, request=request, slo=slo)
 
 
 @command("deploytk bench ./fp16 ./awq --kv none,int8 --concurrency 1,8,32 -o ./results")
@@ -88,10 +89,12 @@ def bench(
         ),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Measure engines x weights x KV caches x loads, and recommend one. Run again to resume."""
     if compare:
-        unused("models", Dimensions, Throughout, "output", "trust_remote_code", because="--compare measures nothing")
+        others = ("models", "output", "trust_remote_code", "allow_pickle")
+        unused(*others, Dimensions, Throughout, because="--compare measures nothing")
         _compare(*compare)
     from deploytk.artifact import names_code
     from deploytk.bench import run_bench
@@ -100,7 +103,7 @@ def bench(
         raise UsageError("bench needs models and a directory for results", hint="deploytk bench MODEL -o DIR")
     if not any(names_code(model) for model in models):
         unused("trust_remote_code", because="no model here names code (auto_map)")
-    options = whole.options(dimensions.chosen(), trusts_code=trust_remote_code)
+    options = whole.options(dimensions.chosen(), trusts_code=trust_remote_code, allows_pickles=allow_pickle)
     result = run_bench(models, options, output, Session.progress)
     show(result, "show_bench")
     if result.failed:

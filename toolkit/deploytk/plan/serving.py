@@ -135,7 +135,7 @@ def _ranks(artifact: Artifact, request: PlanRequest) -> int:
     ranks = request.tensor_parallel or artifact.tensor_parallel
     if artifact.layout == "workspace" and ranks != artifact.tensor_parallel:
         raise PlanError(
-            f"the workspace was split for {artifact.tensor_parallel} GPU(s), {ranks} asked for",
+            f"the workspace is split for --tp {artifact.tensor_parallel}, not for --tp {ranks}",
             hint="leave --tp out, or modernize the workspace: an HF directory can be split anew",
         )
     if artifact.heads % ranks:

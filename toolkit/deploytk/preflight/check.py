@@ -117,7 +117,7 @@ def require_passed(found: Preflight) -> None:
     """Raises EndpointError with the first error and how to mend it."""
     errors = [finding for finding in found.findings if finding.level == "error"]
     if errors:
-        more = f" (and {len(errors) - 1} more: deploytk preflight {found.app})" if len(errors) > 1 else ""
+        more = f" (and {len(errors) - 1} more: deploytk preflight {quoted(found.app)})" if len(errors) > 1 else ""
         raise EndpointError(f"pre-flight: {errors[0].message}{more}", hint=errors[0].hint)
 
 

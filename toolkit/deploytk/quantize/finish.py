@@ -14,6 +14,7 @@ import numpy as np
 
 from deploytk.artifact import RECORD, Artifact
 from deploytk.artifact.safetensors_header import TensorEntry, read_header
+from deploytk.artifact.tensors import shape_in_words
 from deploytk.artifact.text_formats import read_json
 from deploytk.base.errors import QuantizeError
 from deploytk.base.files import write_text
@@ -81,7 +82,9 @@ def check_tensors(found: Entries, source: Entries, kept: Sequence[str]) -> None:
         elif f"{module}.qweight" in found:
             inputs, words = found[f"{module}.qweight"][1].shape
             if (words * 8, inputs) != entry.shape:
-                raise _wrong(f"{module}.qweight is of {words * 8} x {inputs} weights, {list(entry.shape)} before")
+                raise _wrong(
+                    f"{module}.qweight is of {words * 8} x {inputs} weights, {shape_in_words(entry.shape)} before"
+                )
         elif not _may_be_missing(name, found):
             raise _wrong(f"{name} is missing")
     # `kept` names what the tool says to have left alone.
@@ -93,7 +96,7 @@ def check_tensors(found: Entries, source: Entries, kept: Sequence[str]) -> None:
 def _check_kept(name: str, found: tuple[Path, TensorEntry], source: TensorEntry) -> None:
     path, entry = found
     if entry.shape != source.shape:
-        raise _wrong(f"{name} has the shape {list(entry.shape)}, {list(source.shape)} before")
+        raise _wrong(f"{name} has the shape {shape_in_words(entry.shape)}, {shape_in_words(source.shape)} before")
     # What is larger than 65504 is infinite in halves, and of bf16 models some norms and embeddings are.
     if source.dtype in _WIDE and entry.dtype not in ("I32", *_WIDE) and not np.isfinite(_halves(path, entry)).all():
         raise _wrong(f"{name} has values that 16 bits (float16) do not hold")
@@ -111,8 +114,8 @@ def _check_packed(module: str, found: Entries) -> None:
         entry = found[name][1] if name in found else None
         is_type = entry is not None and (entry.dtype == dtype or (kind == "scales" and entry.dtype in _WIDE))
         if entry is None or entry.shape != shape or not is_type:
-            seen = f"{entry.dtype} {list(entry.shape)}" if entry else "missing"
-            raise _wrong(f"{name} is {seen}, {dtype} {list(shape)} is asked for")
+            seen = f"{entry.dtype} {shape_in_words(entry.shape)}" if entry else "missing"
+            raise _wrong(f"{name} is {seen}, {dtype} {shape_in_words(shape)} is asked for")
     path, entry = found[f"{module}.scales"]
     if not np.isfinite(_halves(path, entry)).all():
         raise _wrong(f"{module}.scales is not finite")

@@ -11,6 +11,7 @@ from typing import IO, cast
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ImageError, UsageError
 from deploytk.base.progress import Progress
+from deploytk.base.terminal import quoted
 from deploytk.bundle import MANIFEST, bundle_digest, is_bundle, read_bundle
 from deploytk.bundle.read import parse_manifest
 from deploytk.bundle.value import Manifest
@@ -55,7 +56,7 @@ def read_source(named: str, image: str | None, progress: Progress) -> Source:
             raise ImageError(f"{image} was not made of this bundle", hint=hint)
         return Source(bundle.manifest, bundle.digest, path, name, _mode(found))
     if path.exists():
-        hint = f"deploytk package {named} -o BUNDLE, then scale that"
+        hint = f"deploytk package {quoted(named)} -o BUNDLE, then scale that"
         raise UsageError(f"{named} is no bundle and no image", hint=hint)
     found, name = _image(named, progress)
     manifest = manifest_inside(found)

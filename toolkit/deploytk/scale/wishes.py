@@ -39,7 +39,9 @@ class Replicas:
         if least < 1 or most > MOST_REPLICAS:
             raise UsageError(f"{text} replicas cannot be", hint=f"take from 1 to {MOST_REPLICAS}: one at least serves")
         if least > most:
-            raise UsageError(f"there cannot be {least} replicas at least and {most} at most", hint=f"{most}:{least}?")
+            raise UsageError(
+                f"there cannot be {least} replicas at least and {most} at most", hint=f"write {most}:{least}"
+            )
         return cls(least, most)
 
 

@@ -54,7 +54,9 @@ def make_budget(values: Mapping[str, object], where: str) -> Budget:
             raise UsageError(f"{where}: there is no limit {name!r}", hint=f"limits are {', '.join(sorted(_LIMITS))}")
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
-            raise UsageError(f"{where}: {name} is {value!r}", hint="a limit is a number above 0")
+            raise UsageError(
+                f"{where}: {name} is {json.dumps(value, default=str)[:80]}", hint="a limit is a number above 0"
+            )
     return Budget(**{name: float(value) for name, value in values.items()})  # type: ignore[arg-type]
 
 

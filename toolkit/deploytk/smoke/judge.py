@@ -174,7 +174,7 @@ def _verdict(
         return Verdict("fail", 1, tuple(wrong), doubts)
     unclear = [stranger] * bool(stranger and checks)
     if evidence.vram and evidence.vram.foreign_processes:
-        unclear.append(f"{evidence.vram.foreign_processes} other process(es) computed on the GPU")
+        unclear.append(f"other processes computed on the GPU: {evidence.vram.foreign_processes}")
     exceeded = [check for check, doubted in checks.items() if check.status == "fail" and not unclear and not doubted]
     if exceeded:
         reasons = (f"{check.metric} is {check.value:.1f}, {check.op} {check.limit:g} asked for" for check in exceeded)

@@ -94,7 +94,9 @@ def _from_helper(helper: str, key: str) -> Login | None:
         raise ImageError(f"{program}, which Docker's settings name, is not installed", hint=hint) from error
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         # Not the error itself: it may hold the helper's output.
-        raise ImageError(f"{program} does not work: {type(error).__name__}", hint=f"try: {program} get") from None
+        raise ImageError(
+            f"{program} does not work: {type(error).__name__}", hint=f"see what it says when it is run: {program} get"
+        ) from None
     if not isinstance(found, dict) or not found.get("Secret"):
         return None  # it has no login for this host
     user = str(found.get("Username") or _TOKEN_USER)
