@@ -50,6 +50,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """
     busy = TryAgainError(f"{what} is in use by another deploytk", hint="wait until that one has ended, then run again")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        path.unlink()
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,35 +66,47 @@ def locked(path: Path, what: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def remove(path: Path) -> None:
+    """Remove what is at `path`, whatever it is; of a link the link alone, never what it leads to."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @contextmanager
 def staged_directory(destination: Path, *, resumable: bool) -> Iterator[Path]:
     """A directory to fill, beside `destination`, that takes its place in one step at the end.
 
     When the body fails, a resumable one stays for the next attempt, which gets the same directory again and
     decides what of it can be kept; any other is removed. Locked: there are never two writers. What was at
-    `destination` before is removed once the new one is there.
+    `destination` before is removed once the new one is there. A link in the place of one of these is nothing that we
+    left there, and is not followed: `destination` may lie in a directory of somebody else's files.
     """
     staging = destination.with_name(f".{destination.name}.partial")
     replaced = destination.with_name(f".{destination.name}.replaced")
     with locked(destination.with_name(f".{destination.name}.lock"), str(destination)):
+        for link in (staging, replaced):
+            if link.is_symlink():
+                link.unlink()
         if replaced.exists() and not destination.exists():
             replaced.rename(destination)  # a kill hit between the two renames below
         if not resumable:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove(staging)
         staging.mkdir(parents=True, exist_ok=True)
         try:
             yield staging
         except BaseException:
             if not resumable:
-                shutil.rmtree(staging, ignore_errors=True)
+                remove(staging)
             raise
         sync_directory(staging)
-        shutil.rmtree(replaced, ignore_errors=True)
+        remove(replaced)
         if destination.exists():
             destination.rename(replaced)
         staging.rename(destination)
         sync_directory(destination.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        remove(replaced)
 
 
 def sync_directory(path: Path) -> None:

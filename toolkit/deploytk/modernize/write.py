@@ -18,7 +18,7 @@ from deploytk import __version__
 from deploytk.artifact import Artifact
 from deploytk.artifact.text_formats import read_json
 from deploytk.base.errors import WeightsError
-from deploytk.base.files import disk_errors, staged_directory, write_text
+from deploytk.base.files import disk_errors, remove, staged_directory, write_text
 from deploytk.base.progress import Progress
 from deploytk.modernize.settings import refuse_lost_settings
 from deploytk.modernize.shards import Shard, index, is_written, plan_shards, write_shard
@@ -137,7 +137,7 @@ def _write_weights(written: _Written, staging: Path, progress: Progress) -> int:
     path = staging / _RECORD
     if not path.is_file() or path.read_text(encoding="utf-8") != record:
         for leftover in staging.iterdir():
-            leftover.unlink()
+            remove(leftover)
         write_text(path, record)
     kept = {shard.name for shard in shards if _size(staging / shard.name) == shard.bytes}
     kept_bytes = sum(shard.bytes for shard in shards if shard.name in kept)
@@ -162,7 +162,7 @@ def _nothing_left(staging: Path, *, but_kept: bool) -> Iterator[None]:
         yield
     except WeightsError:
         if not but_kept:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove(staging)
         raise
 
 

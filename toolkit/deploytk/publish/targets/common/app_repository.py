@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from deploytk import lmdeploy
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError
-from deploytk.base.files import disk_errors
+from deploytk.base.files import disk_errors, remove
 from deploytk.base.shipped import shipped
 from deploytk.bundle import MANIFEST, ROOM, Bundle
 from deploytk.publish.plan import Change, changes_between
@@ -35,7 +34,7 @@ def write_app(bundle: Bundle, out: Path, url: str, revision: str, deleted: Colle
     refuse_other_directory(out)
     staging = out.with_name(f".{out.name}.partial")
     with disk_errors(out, ReleaseError):
-        shutil.rmtree(staging, ignore_errors=True)
+        remove(staging)
         files = app_files(bundle, url, revision)
         for path, content in files.items():
             (staging / path).parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +44,7 @@ def write_app(bundle: Bundle, out: Path, url: str, revision: str, deleted: Colle
             (staging / path).replace(out / path)
         for path in deleted:
             (out / path).unlink(missing_ok=True)
-        shutil.rmtree(staging)
+        remove(staging)
     return out
 
 
