@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,60 @@ def test_the_command_line_beats_the_file_and_the_file_the_default(
 
     assert '"session_len": 128' in done.stdout
     assert '"kv_policy": "int8"' in done.stdout
+
+
+def _model_in(place: Path) -> Path:
+    place.mkdir(parents=True)
+    (place / "config.json").write_text('{"model_type": "llama"}')
+    return place
+
+
+@pytest.mark.parametrize("kind", ["model", "workspace", "bundle"])
+@pytest.mark.parametrize("where", [".", "sub"])
+@pytest.mark.parametrize("source", ["", "other/model", "http://127.0.0.1:7860"])
+def test_the_working_directory_gives_nothing_when_it_is_a_model_that_somebody_brought(
+    kind: str, where: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is acted on from there: a server that is asked with a key, another model that is published."""
+    brought = _model_in(tmp_path / "brought") if kind == "model" else tmp_path / "brought"
+    (brought / where).mkdir(exist_ok=True, parents=True)
+    if kind == "workspace":
+        (brought / "triton_models").mkdir()
+    if kind == "bundle":
+        (brought / "deploytk.json").write_text("{}")
+    _write(brought, "[smoke]\napi-key-env = 'HF_TOKEN'\n")
+    _write(brought / where, "[smoke]\napi-key-env = 'HF_TOKEN'\n")
+    _model_in(tmp_path / "other" / "model")
+    monkeypatch.chdir(brought / where)
+
+    assert find_settings([tmp_path / source if source.startswith("other") else Path(source)] if source else []) is None
+
+
+def test_a_model_inside_of_a_model_brings_no_settings_either(tmp_path: Path) -> None:
+    outer = _model_in(tmp_path / "outer")
+    inner = _model_in(outer / "onnx")
+    _write(outer, "[plan]\n")
+
+    assert find_settings([inner]) is None
+
+
+def test_a_settings_file_beside_a_model_is_read_whatever_else_lies_there(tmp_path: Path) -> None:
+    model = _model_in(tmp_path / "model")
+    (tmp_path / "config.json").write_text('{"name": "some other program"}')
+    written = _write(tmp_path, "[plan]\n")
+
+    assert find_settings([model]) == written
+
+
+@pytest.mark.parametrize("option", ["allow-pickle = true", "template = '{}'"])
+def test_a_file_that_gives_rights_is_named_with_its_line(
+    option: str, model_copy: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = model_copy("hf-awq")
+    (tmp_path / "template" / "app").mkdir(parents=True)
+    written = _write(tmp_path, f"[package]\n{option.format(tmp_path / 'template')}\n")
+
+    done = run("-q", "package", str(model), "-o", str(tmp_path / "bundle"))
+
+    assert done.code == 0, done.stderr
+    assert done.stderr.startswith(f"{written}, line 2, says --{option.partition(' ')[0]}: see that you wrote it")

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from annotated_types import Gt
 
 from deploytk.base.errors import SettingsError
+from deploytk.base.files import read_bounded
 from deploytk.base.toml import line_of, parse, read_toml
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 FILE_NAME = "deploytk.toml"
+_LARGEST_CONFIG_BYTES = 2**20
 
 _MIRRORS = {
     "cn": {
@@ -88,7 +90,8 @@ class Settings:
 def find_settings(sources: Sequence[Path]) -> Path | None:
     """The deploytk.toml to use: beside what a command is called with, else in the working directory.
 
-    One *inside* a model directory is not read: it came with the model, and the user did not write it.
+    One *inside* a model directory is not read, whatever the command is called with: it came with the model, and the
+    user did not write it.
     """
     # Not Path.exists, which raises for a name that is too long; and a symbolic link is where it lies.
     there = [Path(os.path.abspath(source)) for source in sources if os.path.exists(source)]  # noqa: PTH100, PTH110
@@ -96,7 +99,24 @@ def find_settings(sources: Sequence[Path]) -> Path | None:
     here = Path.cwd()
     places = [source.parent for source in there]
     places += [here] if not any(here.resolve().is_relative_to(source) for source in inside) else []
-    return next((place / FILE_NAME for place in places if (place / FILE_NAME).is_file()), None)
+    return next(
+        (place / FILE_NAME for place in places if (place / FILE_NAME).is_file() and not _is_brought(place)), None
+    )
+
+
+def _is_brought(place: Path) -> bool:
+    """Whether a directory is of a model or a bundle, or in one: what lies there came with it."""
+    return any(map(_holds_model, (place.resolve(), *place.resolve().parents)))
+
+
+def _holds_model(place: Path) -> bool:
+    if any((place / name).exists() for name in ("triton_models", "deploytk.json")):
+        return True
+    try:
+        content = read_bounded(place / "config.json", _LARGEST_CONFIG_BYTES)
+    except (OSError, ValueError):
+        return False
+    return any(key in content for key in (b'"model_type"', b'"architectures"', b'"quantization_config"'))
 
 
 def load_settings(path: Path | None, tables: Callable[[], Tables] = dict) -> Settings:

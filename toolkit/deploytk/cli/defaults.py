@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from deploytk.base.settings import Settings, Tables, find_settings, load_settings
+from deploytk.base.terminal import printable
 from deploytk.cli.session import Session
+
+_RIGHTS = ("trust-remote-code", "trust-bundle", "allow-pickle", "template")
 
 
 def source_argument(metavar: str, help: str) -> Any:  # noqa: A002 (typer's word)
@@ -26,7 +30,16 @@ def read_defaults(context: typer.Context, value: Any) -> Any:
     long = {option.removeprefix("--"): str(one.name) for one in context.command.params for option in one.opts}
     # Those of a target that was not chosen are left aside.
     context.default_map = {long[name]: default for name, default in Session.defaults.items() if name in long}
+    _say_rights(long)
     return value
+
+
+def _say_rights(options: Collection[str]) -> None:
+    """A file that lets code of others run is not always one's own: a download may bring a model and one beside it."""
+    for name in [name for name in _RIGHTS if name in options and Session.defaults.get(name)]:
+        line = Session.settings.line(Session.command, name)
+        where = f"{Session.settings.path}, line {line}" if line else f"{Session.settings.path}"
+        typer.echo(printable(f"{where}, says --{name}: see that you wrote it"), err=True)
 
 
 def settings_for(value: Any) -> Settings:
