@@ -28,7 +28,7 @@ OWNERS = {
     "sigstore": {"signing"},
     "cryptography": {"signing"},
     "huggingface_hub": {"publish/targets/huggingface", "bundle"},
-    "jinja2": {"bundle", "serve"},
+    "jinja2": {"bundle"},
     "modelscope_hub": {"publish/targets/modelscope"},
     "typer": {"cli"},
     "rich": {"base", "display"},

@@ -12,6 +12,7 @@ from deploytk.base.errors import EndpointError
 from deploytk.base.import_path import python_environment
 from deploytk.base.processes import free_port, running, wait_until
 from deploytk.bench.matrix import Deployment
+from deploytk.bundle import require_ending_template
 from deploytk.plan import MODEL_AT
 from deploytk.serve import Endpoint, attach, completes
 from deploytk.smoke.run import LOG_LEVEL
@@ -23,6 +24,7 @@ def running_engine(deployment: Deployment, batch: int, log: Path, limit_s: float
 
     Hugging Face is `generate` of transformers with static batches of up to `batch` requests.
     """
+    require_ending_template(deployment.artifact.root)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     argv = [*_command(deployment, batch), "--server-name", "127.0.0.1", "--server-port", str(port)]

@@ -1,6 +1,7 @@
 """Stage 3: Artifact + ServingPlan -> Bundle."""
 
 from deploytk.bundle.app_files import SHIPPED_APP, code_of, require_own_app, require_trusted_code
+from deploytk.bundle.chat_template import require_ending_template
 from deploytk.bundle.edited import settle_edits
 from deploytk.bundle.golden import bundle_place, carried_manifest, read_golden
 from deploytk.bundle.hub_card import HubCard, shown_on
@@ -52,6 +53,7 @@ __all__ = [
     "read_measured",
     "read_notes",
     "render_bundle",
+    "require_ending_template",
     "require_own_app",
     "require_taken_contents",
     "require_trusted_code",

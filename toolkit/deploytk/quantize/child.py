@@ -97,6 +97,10 @@ def _result(tool: Tool, path: Path, code: int, log: Path) -> dict[str, Any]:
         raise QuantizeError(
             str(found["error"]), hint="give longer texts with --calib, or shorter windows with --seqlen"
         )
+    if found["kind"] == "template":
+        raise QuantizeError(
+            str(found["error"]), hint="correct the template of the model: every server would hang in it"
+        )
     said = " ".join(str(found["error"]).split())[:400]
     if "trust_remote_code" in said:
         raise QuantizeError(f"{what} would have to run code of the model", hint="read it, then say --trust-remote-code")

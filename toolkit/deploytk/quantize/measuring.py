@@ -19,7 +19,7 @@ import torch
 from deploytk.artifact import read_artifact
 from deploytk.base.errors import DeployError
 from deploytk.cpu_engine.load import LoadedModel, load_model
-from deploytk.quantize.engines.windows import NoWindowError, make_windows
+from deploytk.quantize.engines.windows import EndlessTemplateError, NoWindowError, make_windows, rendered
 
 _ROWS = 256  # of logits that are looked at together
 _SPARE_TOKENS = 8  # an answer may go on for so long before it is wrong
@@ -29,7 +29,7 @@ def main(path: Path) -> int:
     job = json.loads(path.read_text(encoding="utf-8"))
     try:
         found = _measured(job)
-    except (DeployError, NoWindowError) as error:
+    except (DeployError, NoWindowError, EndlessTemplateError) as error:
         found = {"error": str(error)}
     except (RuntimeError, ValueError, MemoryError) as error:  # torch: no memory, a shape that no class expects
         found = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
@@ -120,7 +120,7 @@ def _answer(loaded: LoadedModel, one: dict[str, Any]) -> str:
     tokenizer, prompt = loaded.tokenizer, one["prompt"]
     if not one["raw"]:
         chat = [{"role": "user", "content": prompt}]
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        prompt = rendered(tokenizer, chat, add_generation_prompt=True)
     ids = torch.tensor([tokenizer(prompt, add_special_tokens=one["raw"])["input_ids"]], device=loaded.model.device)
     most = len(tokenizer(one["answer"], add_special_tokens=False)["input_ids"]) + _SPARE_TOKENS
     with torch.inference_mode():

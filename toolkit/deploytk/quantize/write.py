@@ -25,9 +25,10 @@ from deploytk.artifact import (
     recordable,
 )
 from deploytk.base.errors import QuantizeError, UsageError
-from deploytk.base.files import disk_errors, staged_directory, write_text
+from deploytk.base.files import disk_errors, remove, staged_directory, write_text
 from deploytk.base.json import plain
 from deploytk.base.progress import Progress
+from deploytk.bundle import require_ending_template
 from deploytk.hardware.here import gpus_here
 from deploytk.modernize import ModernizeOptions, modernize
 from deploytk.quantize.calibration import NONE, Texts, calibration_texts, measured_text
@@ -81,6 +82,7 @@ def _checked(artifact: Artifact, destination: Path, options: QuantizeOptions, pr
         progress.note(f"{pickle} is a pickle, which the quantizer opens")
     texts, measured = calibration_texts(options.calibration), measured_text(options.measured_text)
     _require_held_out(texts, measured, options)
+    require_ending_template(artifact.root)
     tool = find_tool(options.method, options.python, progress)
     asked, options = options.samples, _bounded(options, texts)
     check_wish(artifact, options, tool)
@@ -166,8 +168,8 @@ def _fill(run: _Run, destination: Path, staging: Path, started: float, progress:
 def _keep_or_clear(run: _Run, staging: Path, work: Path, progress: Progress) -> None:
     """What an interrupted run has left is kept where it was the same run; what it had begun to put there is not."""
     for left in staging.iterdir():
-        if left != work:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        if left != work or left.is_symlink():
+            remove(left)
     mark, fingerprint = work / "fingerprint", _fingerprint(run)
     if mark.is_file():
         is_same = mark.read_text(encoding="utf-8") == fingerprint
@@ -178,7 +180,7 @@ def _keep_or_clear(run: _Run, staging: Path, work: Path, progress: Progress) -> 
             return
         why = f"{run.tool.package} cannot go on where it was" if is_same else "it was of another model or wish"
         progress.note(f"an interrupted run is there, and {why}: this one starts anew")
-    shutil.rmtree(work, ignore_errors=True)
+    remove(work)
     work.mkdir()
     (work / "output").mkdir()
     write_text(mark, fingerprint)

@@ -26,13 +26,13 @@ from deploytk.bundle import (
     is_bundle,
     read_bundle,
     render_bundle,
+    require_ending_template,
     require_own_app,
     require_taken_contents,
     require_trusted_code,
 )
 from deploytk.plan import plan_serving, require_trust_here, require_trusted_plan
 from deploytk.serve.asking import own_key
-from deploytk.serve.chat_template import require_ending_template
 from deploytk.serve.endpoint import (
     Endpoint,
     EngineChoice,

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .windows import NoWindowError, make_windows
+from .windows import EndlessTemplateError, NoWindowError, make_windows
 
 
 def main(path: Path) -> None:
@@ -19,6 +19,8 @@ def main(path: Path) -> None:
         done = _do(job)
     except NoWindowError as error:
         done = {"error": str(error), "kind": "texts"}
+    except EndlessTemplateError as error:
+        done = {"error": str(error), "kind": "template"}
     except Exception as error:  # noqa: BLE001 (whatever a quantizer raises is told to the parent, and shown in the log)
         import traceback
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _BETWEEN = "\n\n"
+_RENDERED_WITHIN_S = 20.0
+
+
+class EndlessTemplateError(BaseException):
+    """The chat template of the model does not come to an end. No Exception: nobody on the way takes it for one."""
 
 
 class NoWindowError(Exception):
@@ -37,5 +43,27 @@ def _text(record: dict[str, Any], tokenizer: Any) -> str:
     if getattr(tokenizer, "chat_template", None):
         # A template raises what its author liked: no system role, turns in pairs.
         with contextlib.suppress(Exception):
-            return str(tokenizer.apply_chat_template(messages, tokenize=False))
+            return rendered(tokenizer, messages)
     return "\n".join(str(message["content"]) for message in messages)
+
+
+def rendered(tokenizer: Any, messages: list[dict[str, Any]], **more: Any) -> str:
+    """A chat as the model's own template writes it; raises EndlessTemplateError, and what the template raises."""
+    with _ending():
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **more))
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """A template is a program of the model's author: tried before with one letter, it may loop at another text."""
+    before = signal.signal(signal.SIGALRM, _end)
+    signal.setitimer(signal.ITIMER_REAL, _RENDERED_WITHIN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _end(*_: object) -> None:
+    raise EndlessTemplateError(f"the chat template does not come to an end within {_RENDERED_WITHIN_S:.0f} s")

@@ -1,9 +1,9 @@
-"""Whether the chat template that a model brings comes to an end: tried in a child, before a server trusts it.
+"""Whether the chat template that a model brings comes to an end: tried in a child, before anything renders it.
 
-    python -m deploytk.serve.chat_template < template
+    python -m deploytk.bundle.chat_template < template
 
-A template is a program. Servers render it inside their own process, where one that loops, or makes a gigabyte of a
-letter, takes the server with it. What a template does wrong otherwise is for the server to say.
+A template is a program. Servers and quantizers render it inside their own process, where one that loops, or makes a
+gigabyte of a letter, takes them with it. What a template does wrong otherwise is for them to say.
 """
 
 from __future__ import annotations
