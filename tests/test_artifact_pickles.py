@@ -22,20 +22,26 @@ from deploytk.artifact.pickled_tensors import read_pickled
 from deploytk.artifact.safetensors_header import read_header
 from deploytk.base.errors import ArtifactError
 
-torch = pytest.importorskip("torch")
+_DTYPES = {"F16": "float16", "I32": "int32"}
 
-_DTYPES = {"F16": torch.float16, "I32": torch.int32}
+
+def _torch() -> Any:
+    """Imported by who runs a test, not by all that collect them: it takes seconds."""
+    return pytest.importorskip("torch")
 
 
 def _tensors(name: str) -> dict[str, Any]:
     entries = read_header(MODELS / name / "model.safetensors")
-    return {key: torch.zeros(entry.shape, dtype=_DTYPES[entry.dtype]) for key, entry in entries.items()}
+    return {
+        key: _torch().zeros(entry.shape, dtype=getattr(_torch(), _DTYPES[entry.dtype]))
+        for key, entry in entries.items()
+    }
 
 
 def _pickled_copy(model_copy: Callable[[str], Path], name: str, **options: Any) -> Path:
     """The model with its weights as pytorch_model.bin and without a quantization_config, as LMDeploy 0.3.0 wrote it."""
     root = model_copy(name)
-    torch.save(collections.OrderedDict(_tensors(name)), root / "pytorch_model.bin", **options)
+    _torch().save(collections.OrderedDict(_tensors(name)), root / "pytorch_model.bin", **options)
     (root / "model.safetensors").unlink()
     config = json.loads((root / "config.json").read_text())
     config.pop("quantization_config", None)
@@ -60,8 +66,8 @@ def test_awq_in_a_pickle_without_an_index_is_recognised(
 
 def test_a_checkpoint_around_the_tensors_is_looked_into(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
-    tensors = {"a": torch.nn.Parameter(torch.zeros(2, 3)), "b": torch.zeros(4, dtype=torch.bfloat16)}
-    torch.save({"epoch": 3, "state_dict": tensors, "seen": [1, {"x": (2.5, None)}]}, path)
+    tensors = {"a": _torch().nn.Parameter(_torch().zeros(2, 3)), "b": _torch().zeros(4, dtype=_torch().bfloat16)}
+    _torch().save({"epoch": 3, "state_dict": tensors, "seen": [1, {"x": (2.5, None)}]}, path)
 
     found = {tensor.name: (tensor.dtype, tensor.shape) for tensor in read_pickled(path)}
 
@@ -78,7 +84,7 @@ class _Hostile:
 
 def test_nothing_of_a_pickle_is_run(tmp_path: Path) -> None:
     target, path = tmp_path / "owned", tmp_path / "pytorch_model.bin"
-    torch.save({"a": torch.zeros(2), "b": _Hostile(target)}, path)
+    _torch().save({"a": _torch().zeros(2), "b": _Hostile(target)}, path)
 
     assert [tensor.name for tensor in read_pickled(path)] == ["a"]
     assert not target.exists()
@@ -121,8 +127,8 @@ def test_a_pickle_that_shows_no_tensors_is_refused(tmp_path: Path, content: byte
 def test_a_damaged_pickle_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("p") / "pytorch_model.bin"
     file = io.BytesIO()
-    torch.save(
-        collections.OrderedDict(a=torch.zeros(2, 3), b=torch.zeros(1)),
+    _torch().save(
+        collections.OrderedDict(a=_torch().zeros(2, 3), b=_torch().zeros(1)),
         file,
         _use_new_zipfile_serialization=data.draw(st.booleans()),
     )

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from test_signing import write_key
 from deploytk.base.errors import SignatureError
 from deploytk.cli.signing import require_signed_source
 
-pytest.importorskip("model_signing")
-pytest.importorskip("OpenSSL")
+# Looked for, not imported by all that collect tests: that takes a second.
+pytestmark = pytest.mark.skipif(not all(map(find_spec, ("model_signing", "OpenSSL"))), reason="needs deploytk[sign]")
 
 SIGNED, SBOM, PROVENANCE, FILES = (
     "https://sigstore.dev/cosign/sign/v1",

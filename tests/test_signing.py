@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from deploytk.base.digests import hash_files
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, read_bundle
 
-pytest.importorskip("model_signing")
-pytest.importorskip("OpenSSL")
+# Looked for, not imported by all that collect tests: that takes a second.
+pytestmark = pytest.mark.skipif(not all(map(find_spec, ("model_signing", "OpenSSL"))), reason="needs deploytk[sign]")
 
 PASSWORD = "a password that nobody sees"
 

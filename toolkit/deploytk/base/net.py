@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -281,9 +282,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-@cache
 def trusted() -> ssl.SSLContext:
-    """Whom TLS believes: the system, SSL_CERT_FILE, and the list that comes with httpx. Making it takes a while."""
+    """Whom TLS believes: the system, SSL_CERT_FILE, and the list that comes with httpx."""
+    return _trusting(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _trusting(*_certificates: str | None) -> ssl.SSLContext:
+    """Made once for what the environment says: it takes a while."""
     context = httpx.create_ssl_context()
     context.load_default_certs()
     return context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +174,15 @@ def _docker_arguments(plan: ServingPlan) -> tuple[str, ...]:
 
 
 def _environment(template: Path | None) -> jinja2.Environment:
-    shipped_card = shipped("templates") / "card"
     if template:
         _check_names(template)
+    return _made_environment(template)
+
+
+@cache
+def _made_environment(template: Path | None) -> jinja2.Environment:
+    """Kept with what it has compiled, which takes longer than rendering it; a template that changes is read again."""
+    shipped_card = shipped("templates") / "card"
     # A misspelt variable must fail here, not appear as a blank in a published card. Sandboxed: templates get shared.
     environment = SandboxedEnvironment(
         loader=jinja2.FileSystemLoader([*([template] if template else []), shipped_card]),

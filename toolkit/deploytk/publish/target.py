@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -133,7 +134,9 @@ def strictest_platform() -> Platform:
     return min(known, key=lambda platform: (platform.python, platform.memory_bytes))
 
 
+@cache
 def _points() -> dict[str, EntryPoint]:
+    """Looked for once: what is installed does not change while we run, and hundreds of packages are asked."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import httpx
 
-from deploytk.base.net import describe
+from deploytk.base.net import describe, trusted
 from deploytk.publish.targets.openxlab.git import Finished, Git
 
 _ANSWER_WITHIN_S = 30.0
@@ -50,7 +50,9 @@ def _write_status(git: Git) -> int | None:
 def _info_refs(git: Git, service: str, auth: tuple[str, str] | None) -> httpx.Response:
     """The answer; raises ReleaseError for a redirect."""
     trust = not git.origin.is_loopback
-    with httpx.Client(timeout=_ANSWER_WITHIN_S, trust_env=trust, auth=auth, follow_redirects=False) as client:
+    with httpx.Client(
+        timeout=_ANSWER_WITHIN_S, verify=trusted(), trust_env=trust, auth=auth, follow_redirects=False
+    ) as client:
         answer = client.get(f"{git.url}/info/refs", params={"service": service})
     git.refuse_redirect(answer)
     return answer

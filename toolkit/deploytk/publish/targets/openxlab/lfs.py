@@ -8,7 +8,7 @@ from typing import Any, Literal
 import httpx
 
 from deploytk.base.errors import ReleaseError
-from deploytk.base.net import describe
+from deploytk.base.net import describe, trusted
 from deploytk.publish.targets.openxlab.git import Finished, Git
 from deploytk.publish.targets.openxlab.tree import Entry
 
@@ -41,6 +41,7 @@ def _client(git: Git) -> httpx.Client:
     return httpx.Client(
         auth=git.login,
         timeout=ANSWER_WITHIN_S,
+        verify=trusted(),
         trust_env=not git.origin.is_loopback,
         follow_redirects=False,  # the login goes where it was meant to go
         headers={"Accept": JSON, "Content-Type": JSON},

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from deploytk.base.errors import DeployError, ReleaseError
-from deploytk.base.net import Origin, describe, origin_of
+from deploytk.base.net import Origin, describe, origin_of, trusted
 from deploytk.base.progress import Advance, Progress
 from deploytk.base.retry import BUSY, retry_after_s
 from deploytk.publish.targets.openxlab.git import Finished, Git
@@ -89,7 +89,7 @@ def _send_all(git: Git, entries: Sequence[Entry], at_once: int, advance: Advance
 
 
 def _client(git: Git) -> httpx.Client:
-    return httpx.Client(timeout=TIMEOUT, trust_env=not git.origin.is_loopback, follow_redirects=False)
+    return httpx.Client(timeout=TIMEOUT, verify=trusted(), trust_env=not git.origin.is_loopback, follow_redirects=False)
 
 
 def _by_oid(answered: Sequence[Any]) -> dict[str, dict[str, Any]]:
