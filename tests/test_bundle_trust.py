@@ -74,6 +74,16 @@ def test_a_file_of_the_app_that_is_another_or_one_too_many_is_named(bundle: Bund
     assert "--trust-bundle" in caught.value.hint
 
 
+@pytest.mark.parametrize(("before", "after"), [(b"\n    ", b"\n      "), (b"\n\n", b"\n"), (b"\n", b"\r\n")])
+def test_an_app_that_differs_in_blanks_alone_is_another_app(bundle: Bundle, before: bytes, after: bytes) -> None:
+    """Where a line is indented says in Python when it is run."""
+    content = (bundle.path / "app.py").read_bytes()
+    forge(bundle, "app.py", content.replace(before, after, 1))
+
+    with pytest.raises(BundleError, match=r"app\.py differs"):
+        require_own_app(read_bundle(bundle.path), None)
+
+
 @pytest.mark.parametrize("line", RUNNING)
 def test_no_command_runs_or_ships_an_app_of_others(bundle: Bundle, tmp_path: Path, line: str) -> None:
     forge(bundle, "app.py", b"raise SystemExit('run')\n")

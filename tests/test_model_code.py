@@ -290,24 +290,51 @@ def start_only(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     # Neither a library nor a cache in the room is taken for a module of it.
     (bundle / "deploytk_app" / f"relay{EXTENSION}").write_bytes(b"no library")
     (tmp_path / "link").symlink_to(bundle)
+    (tmp_path / "form").write_text(form)
     return tmp_path
 
 
 @pytest.mark.parametrize("python", list(_pythons()), ids=lambda path: Path(path).name)
 def test_the_start_file_leaves_the_path_on_every_python(python: str, start_only: Path) -> None:
     bundle, link = start_only / "bundle", start_only / "link"
-
-    for argv, cwd in (
+    ways: list[tuple[list[str], Path]] = [
         (["app.py"], bundle),
         ([str(bundle / "app.py")], bundle),
         ([str(link / "app.py")], start_only),
         (["bundle/app.py"], start_only),
         (["-I", "app.py"], bundle),
-    ):
+    ]
+    # Every way with modules, which every Python takes; of the other forms the one in which hubs start it, and another.
+    form, pythons = list(FORMS).index((start_only / "form").read_text()), list(_pythons())
+    taken = ways if form == 0 else [ways[0], ways[1 + (form + pythons.index(python)) % 4]]
+
+    for argv, cwd in taken:
         done = subprocess.run([python, *argv], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
         assert done.stdout.endswith(" []\n"), done.stderr
         assert started(start_only) == []
+
+
+@pytest.mark.parametrize("python", list(_pythons()), ids=lambda path: Path(path).name)
+def test_the_start_file_leaves_a_working_directory_that_pythonpath_names(python: str, tmp_path: Path) -> None:
+    """Elsewhere than the bundle; what Python itself loads before the app is out of its reach."""
+    bundle, here = tmp_path / "bundle", tmp_path / "here"
+    (bundle / "deploytk_app").mkdir(parents=True)
+    here.mkdir()
+    shutil.copy(SHIPPED_APP / "start.py", bundle / "app.py")
+    plant(here, ".py", tmp_path / "marker", ("uuid", "email", "asyncio", "json", "ssl"))
+    (bundle / "deploytk_app" / "__init__.py").write_text("")
+    say = "def main(place): print([p for p in sys.path if os.path.realpath(p) == os.getcwd()])"
+    server = f"import asyncio, email, json, os, ssl, sys, uuid\n{say}\n"
+    (bundle / "deploytk_app" / "server.py").write_text(server)
+
+    for path in (str(here), ".", "", f"{tmp_path}:../here"):
+        environment = {**os.environ, "PYTHONPATH": f"{path}:{tmp_path}"}
+        command = [python, str(bundle / "app.py")]
+        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=60)
+
+        assert done.stdout == "[]\n", done.stderr
+        assert started(tmp_path) == []
 
 
 def test_docker_build_takes_nothing_of_the_model(model: Path, tmp_path: Path) -> None:
@@ -352,6 +379,17 @@ def test_inspect_names_every_kind_of_code(model_copy: Callable[[str], Path]) -> 
         "e/ is a package of code that comes with the model",
         "h.dist-info/entry_points.txt tells Python of an installed package that comes with the model",
     ]
+
+
+@pytest.mark.parametrize("start", [b"\x80\x02", b"PK\x03\x04"])
+def test_a_path_file_that_begins_as_tensors_do_is_named_all_the_same(
+    start: bytes, model_copy: Callable[[str], Path]
+) -> None:
+    """Python runs its lines that begin with "import", whatever else is in it."""
+    root = model_copy("hf-awq")
+    (root / "weights.pth").write_bytes(start + b"\nimport os; os.system('id')\n")
+
+    assert any("weights.pth is a path file" in problem.message for problem in read_artifact(root).problems)
 
 
 def test_a_manifest_of_the_models_own_hides_no_code(model_copy: Callable[[str], Path]) -> None:

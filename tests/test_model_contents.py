@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import re
 from collections.abc import Callable
@@ -153,6 +154,40 @@ def test_every_command_that_passes_a_model_on_refuses_it(
     assert result.code == 1
     assert "extra.json would call" in result.stderr
     assert "--allow-pickle" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["serve", "smoke", "chat"])
+def test_of_a_bundle_it_is_refused_before_any_engine_is_asked(
+    command: str, model_copy: ModelCopy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU engine looks itself; LMDeploy does not."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "lmdeploy").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "lmdeploy").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    source = _with_pickle(model_copy, HOSTILE_FILES["protocol4.bin"])
+    made = run("package", str(source), "-o", str(tmp_path / "bundle"), "--allow-pickle")
+    assert made.code == 0, made.stderr
+
+    result = run(command, str(tmp_path / "bundle"), "--engine", "turbomind")
+
+    assert result.code == 1
+    assert "extra.json would call" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["extra.json", "pytorch_model.bin"])
+def test_nothing_is_quantized_that_would_call_something(model_copy: ModelCopy, tmp_path: Path, name: str) -> None:
+    root = model_copy("hf-fp16")
+    (root / name).write_bytes(HOSTILE_FILES["protocol4.bin"])
+    if name.endswith(".bin"):  # beside safetensors nobody would open it
+        (root / "model.safetensors").unlink()
+
+    result = run("quantize", str(root), "-o", str(tmp_path / "out"))
+
+    assert result.code == 1
+    assert f"{name} would call" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -87,6 +87,24 @@ def test_objects_that_lie_elsewhere_are_sent_there_without_the_token(
     assert TOKEN not in f"{caught.value} {caught.value.hint}"
 
 
+@pytest.mark.parametrize("command", [("ls-remote", "hub"), ("fetch", "hub", "main"), ("push", "hub", "main")])
+def test_git_itself_follows_no_redirect_of_info_refs(
+    command: tuple[str, ...], git_hub: GitServer, other: Stranger, tmp_path: Path
+) -> None:
+    """Before it publish asks by itself, and stops there: here git alone is asked."""
+    git = Git(tmp_path / "work", f"{git_hub.url}/{REPO}.git", Account(*WRITER), Silent(), 1.0)
+    git.start()
+    head = "commit refs/heads/main\ncommitter She <she@x> 1800000000 +0000\ndata 0\n"
+    git.must("fast-import", "--quiet", stdin=head.encode())
+    git_hub.faults["GET"] = [other.url] * 20
+
+    with pytest.raises(ReleaseError, match="sends elsewhere, where its token does not go"):
+        git.must(*command)
+
+    assert any("info/refs" in request for request in git_hub.requests)
+    assert other.requests == []
+
+
 def test_it_says_where_a_server_has_moved_to(git_hub: GitServer, bundle: Bundle) -> None:
     git_hub.faults["GET"] = ["https://new.example.invalid"] * 20
 
