@@ -36,18 +36,19 @@ def make_bundle(
     progress: Progress | None = None,
 ) -> Bundle:
     options = options or BundleOptions(name="tiny")
-    is_usual = model.is_relative_to(MODELS) and request is None and progress is None and not out.exists()
-    if is_usual and not (options.template or options.notes or options.measured):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return read_bundle(Path(shutil.copytree(_made_once(model, options), out)))
     artifact = read_artifact(_own_copy(model) if model.is_relative_to(MODELS) else model)
     named = dataclasses.replace(request or PlanRequest(), model_name=options.name)
     return render_bundle(artifact, plan_serving(artifact, named), options, out, progress or Silent())
 
 
+def given_bundle(model: Path, out: Path, options: BundleOptions | None = None) -> Bundle:
+    """The same of a tiny model, for tests that are not about how a bundle is made: a copy of one made once."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return read_bundle(Path(shutil.copytree(_made_once(model, options or BundleOptions(name="tiny")), out)))
+
+
 @cache
 def _made_once(model: Path, options: BundleOptions) -> Path:
-    """Half of what many tests cost was to make the same bundle: they get copies of it, each of files of its own."""
     out = Path(tempfile.mkdtemp(dir=_COPIES.name)) / "bundle"
     artifact = read_artifact(_own_copy(model))
     plan = plan_serving(artifact, PlanRequest(model_name=options.name))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
+from bundles import given_bundle, make_bundle
 from conftest import MODELS
 from typer.testing import CliRunner
 
@@ -29,7 +29,7 @@ RUNNING = (
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 def forge(bundle: Bundle, path: str, content: bytes) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from bundles import make_bundle
+from bundles import given_bundle, make_bundle
 from conftest import MODELS
 from git_server import GitServer
 from hf_hub import WRITER, Hub, _git, hf_hub
@@ -174,14 +174,16 @@ def make(tmp_path: Path) -> Make:
     """Makes the bundle again, of the tiny model with other files beside it."""
 
     def bundle(**extra: bytes) -> Bundle:
+        place, options = tmp_path / "bundle", BundleOptions(name="tiny", license="mit")
+        shutil.rmtree(place, ignore_errors=True)
+        if not extra:
+            return given_bundle(MODELS / "hf-awq", place, options)
         model = tmp_path / "model"
         shutil.rmtree(model, ignore_errors=True)
         shutil.copytree(MODELS / "hf-awq", model)
         for name, content in extra.items():
             (model / f"{name}.txt").write_bytes(content)
-        place = tmp_path / "bundle"
-        shutil.rmtree(place, ignore_errors=True)
-        return make_bundle(model, place, BundleOptions(name="tiny", license="mit"))
+        return make_bundle(model, place, options)
 
     return bundle
 

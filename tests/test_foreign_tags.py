@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bases import elf, python_files, write_base
-from bundles import make_bundle
+from bundles import given_bundle
 from commands import run
 from conftest import MODELS
 from odd_registry import Odd, odd_registry
@@ -39,7 +39,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny"))
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny"))
 
 
 @pytest.fixture

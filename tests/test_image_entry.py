@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bases import LOADER, Special, elf, python_files, write_base
-from bundles import make_bundle
+from bundles import given_bundle
 from conftest import MODELS
 
 from deploytk.base.errors import ImageError
@@ -40,7 +40,7 @@ def _a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 def _check(tmp_path: Path, files: Mapping[str, bytes | Special], upper: Mapping[str, bytes | Special] = {}) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import make_bundle
+from bundles import given_bundle
 from conftest import MODELS
 from hf_hub import WRITER, Hub, hf_hub
 from huggingface_hub import constants
@@ -38,7 +38,7 @@ def _xet_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
 
 
 @pytest.fixture

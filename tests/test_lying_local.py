@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import make_bundle
+from bundles import given_bundle
 from conftest import MODELS
 
 from deploytk.base.digests import hash_file
@@ -28,7 +28,7 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny"))
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bundles import as_shown_on, make_bundle
+from bundles import as_shown_on, given_bundle
 from conftest import MODELS
 from modelscope_server import WRITER, ModelScopeServer, modelscope_server
 from stranger import Stranger, stranger
@@ -47,7 +47,7 @@ def other() -> Iterator[Stranger]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 def _publish(bundle: Bundle) -> Release:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import make_bundle
+from bundles import given_bundle
 from conftest import MODELS
 from git_server import GitServer
 from lies import LIES
@@ -28,7 +28,7 @@ REPO = "me/tiny"
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 def _publish(bundle: Bundle) -> Release:
@@ -125,7 +125,7 @@ def test_a_branch_that_stays_at_the_commit_before_is_found_out(
     git_hub.after["push"] = move
 
     with pytest.raises(DeployError, match=f"shows main at {first}"):
-        _publish(make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "other"))
+        _publish(given_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "other"))
 
 
 def test_a_branch_that_hands_out_another_commit_than_it_lists_is_found_out(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bases import write_base
-from bundles import make_bundle
+from bundles import given_bundle
 from conftest import MODELS
 from odd_registry import Odd, odd_registry
 
@@ -39,7 +39,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> ImagePlan:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
     base = write_base(tmp_path / "base", {"model": random.Random(1).randbytes(LARGE)})
     return plan_image(bundle, read_layout(base), BuildOptions(tag="a/b:1"), Silent())
 

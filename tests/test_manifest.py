@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import make_bundle
+from bundles import given_bundle, make_bundle
 from conftest import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,7 +244,7 @@ def test_what_is_no_manifest_of_its_own_is_not_read(
 
 @pytest.mark.parametrize("kind", ["out", "directory", "loop", "pipe"])
 def test_a_link_out_of_the_bundle_is_refused_whatever_it_leads_to(kind: str, tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b").path
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "b").path
     target = shutil.copy(bundle / "app.py", tmp_path / "same.py")
     (bundle / "app.py").unlink()
     if kind == "out":  # of the right size: nothing but where it lies is wrong
@@ -264,7 +264,7 @@ def test_a_link_out_of_the_bundle_is_refused_whatever_it_leads_to(kind: str, tmp
 
 def test_a_bundle_in_the_cache_of_a_hub_is_read(tmp_path: Path) -> None:
     """There every file of a snapshot is a link to a blob of its own repository."""
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "models--a--b" / "snapshots" / "1").path
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "models--a--b" / "snapshots" / "1").path
     blobs = tmp_path / "models--a--b" / "blobs"
     blobs.mkdir()
     for number, path in enumerate(sorted(path for path in bundle.rglob("*") if path.is_file())):

@@ -7,6 +7,8 @@ import json
 import os
 import random
 import re
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +55,72 @@ def test_the_refusal_names_what_would_be_called(tmp_path: Path) -> None:
     found = content_of(_written(tmp_path / "a.bin", PROTOCOL_2 + calling("posix", "system")))
 
     assert found.refusal == "would call posix.system when it is loaded"
+
+
+CALLS = {
+    "REDUCE": b"cos\nsystem\n(S'id'\ntR",
+    "INST": b"(S'id'\nios\nsystem\n",
+    "OBJ": b"(cos\nsystem\nS'id'\no",
+    "NEWOBJ": b"\x80\x02cos\nsystem\n(S'id'\nt\x81",
+    "NEWOBJ_EX": b"\x80\x04cos\nsystem\n(S'id'\nt}\x92",
+    "BUILD": b"cos\nsystem\n}b",
+}
+
+
+@pytest.mark.parametrize("end", [b".", b""], ids=["whole", "cut off"])
+@pytest.mark.parametrize("name", ["notes.txt", "pytorch_model.bin"])
+@pytest.mark.parametrize("opcode", CALLS)
+def test_a_call_is_named_by_whatever_opcode_it_is_made(tmp_path: Path, opcode: str, name: str, end: bytes) -> None:
+    """A loader calls while it reads: what is cut off behind the call has been called."""
+    found = content_of(_written(tmp_path / name, CALLS[opcode] + end))
+
+    assert found.refusal.startswith("would call os.system"), found.refusal
+
+
+@pytest.mark.parametrize("made", [b"N", b"ccollections\nOrderedDict\n)R", b"ctorch\nSize\n)R"])
+def test_what_a_pickle_has_made_itself_is_not_called(tmp_path: Path, made: bytes) -> None:
+    found = content_of(_written(tmp_path / "a.bin", b"\x80\x02" + made + b")R."))
+
+    assert found.refusal == "does what no pickle of weights does (it calls what it has made)"
+
+
+@pytest.mark.parametrize(
+    "member", ["archive/code/__torch__.py", "archive/constants.pkl", "data.pkl", "archive/data.pkl/x"]
+)
+def test_a_zip_with_more_in_it_than_torch_writes_is_refused(tmp_path: Path, member: str) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        archive.writestr("archive/version", b"3")
+        archive.writestr(member, b"\x80\x02}.")
+
+    found = content_of(_written(tmp_path / "a.bin", file.getvalue()))
+
+    assert f"it is a zip with {member!r} in it" in found.refusal
+
+
+def _zip_of(*members: str, compression: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", compression) as archive:
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for member in members:
+            archive.writestr(member, b"\x80\x02}.")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (_zip_of("a/data.pkl", compression=zipfile.ZIP_DEFLATED), "not stored as they are"),
+        (_zip_of("a/data.pkl", "a/data.pkl"), "not one data.pkl"),
+        (_zip_of("a/version"), "not one data.pkl"),
+        (_zip_of("a/data.pkl", "b/version"), "several models"),
+        (_zip_of("a/data.pkl") * 2, "the directory of the zip is not where it says"),
+        (_zip_of("a/data.pkl") + b"behind", "the end of the zip is missing"),
+    ],
+)
+def test_a_zip_that_readers_may_understand_differently_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    assert why in content_of(_written(tmp_path / "a.bin", content)).refusal
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "row of pickles"])

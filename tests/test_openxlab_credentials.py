@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from bundles import make_bundle
+from bundles import given_bundle
 from conftest import MODELS
 from git_server import WRITER, GitServer
 from stranger import Stranger, make_certificate, stranger
@@ -32,7 +32,7 @@ SECRETS = (TOKEN, "bWU6dzByZC10aGF0LW1heS13cml0ZQ")  # the pair, as Basic has it
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 @pytest.fixture(params=["http", "https"])
@@ -71,7 +71,7 @@ def test_a_redirect_takes_the_token_nowhere(git_hub: GitServer, bundle: Bundle, 
 
 
 def _changed(bundle: Bundle) -> Bundle:
-    return make_bundle(MODELS / "workspace-0.4.2-awq", bundle.path.with_name("other"))
+    return given_bundle(MODELS / "workspace-0.4.2-awq", bundle.path.with_name("other"))
 
 
 @pytest.mark.parametrize("echoes", [True, False])

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from bases import write_base
-from bundles import Notes, make_bundle
+from bundles import Notes, given_bundle
 from conftest import MODELS
 from odd_registry import Odd, odd_registry
 
@@ -43,7 +43,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> ImagePlan:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
     base = write_base(tmp_path / "base", {"model": random.Random(1).randbytes(LARGE)})
     return plan_image(bundle, read_layout(base), BuildOptions(tag="a/b:1"), Silent())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from artifacts import internlm_7b
-from bundles import make_bundle
+from bundles import given_bundle, make_bundle
 from commands import Done, run
 from conftest import MODELS
 
@@ -259,7 +259,7 @@ def test_a_trusted_bundle_is_published_and_read_back(new: Path, tmp_path: Path) 
 
 
 def test_a_manifest_that_wants_trust_for_a_model_without_code_is_forged(tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / NEW, tmp_path / "bundle")
+    bundle = given_bundle(MODELS / NEW, tmp_path / "bundle")
     path = bundle.path / "deploytk.json"
     manifest = json.loads(path.read_text())
     manifest["plan"]["argv"].append("--trust-remote-code")
@@ -294,7 +294,7 @@ def test_code_that_came_into_a_bundle_later_is_seen(model_copy: ModelCopy, tmp_p
     ],
 )
 def test_trust_where_there_is_nothing_to_trust_is_bad_usage(tmp_path: Path, line: str, why: str) -> None:
-    place = make_bundle(MODELS / NEW, tmp_path / "bundle").path if "BUNDLE" in line else MODELS / NEW
+    place = given_bundle(MODELS / NEW, tmp_path / "bundle").path if "BUNDLE" in line else MODELS / NEW
 
     done = run(*_words(line, place, tmp_path), "--trust-remote-code")
 

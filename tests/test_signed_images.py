@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bases import write_base
-from bundles import make_bundle
+from bundles import given_bundle
 from commands import run
 from conftest import MODELS
 from docker_daemon import running_dockerd
@@ -48,7 +48,7 @@ def key(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle").path
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle").path
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_the_signature_of_another_image_is_refused(
     bundle: Path, base: Path, key: Path, odd: Odd, tmp_path: Path
 ) -> None:
     digest = _build(bundle, base, key, f"{odd.host}/a/b:1", "registry")
-    other = make_bundle(MODELS / "hf-fp16", tmp_path / "evil").path
+    other = given_bundle(MODELS / "hf-fp16", tmp_path / "evil").path
     done = run(
         "build", str(other), "-t", f"{odd.host}/a/b:2", "--output", "registry", "--base", f"oci:{base}", "--json"
     )
@@ -211,7 +211,7 @@ def test_a_signed_statement_about_another_bundle_is_named(
 ) -> None:
     """Both images are signed; one has the other's signature of the files attached as well."""
     first = _build(bundle, base, key, f"{odd.host}/a/b:1", "registry")
-    other = make_bundle(MODELS / "hf-fp16", tmp_path / "second").path
+    other = given_bundle(MODELS / "hf-fp16", tmp_path / "second").path
     second = _build(other, base, key, f"{odd.host}/a/b:2", "registry")
     kept = odd.manifests.get(second.replace(":", "-"))
     _move(odd, first, second)
@@ -323,7 +323,7 @@ def test_publish_signs_a_bundle_in_a_real_registry_and_a_push_over_the_tag_is_fo
         assert done.code == 0, done.stderr
         assert _verify(tag, key)[0] == 0
 
-        other = make_bundle(MODELS / "hf-fp16", tmp_path / "evil").path
+        other = given_bundle(MODELS / "hf-fp16", tmp_path / "evil").path
         words = ["build", str(other), "-t", tag, "--output", "registry", "--base", f"oci:{base}", "--mirror"]
         done = run(*words)
         assert done.code == 0, done.stderr
@@ -346,7 +346,7 @@ def test_an_image_in_docker_is_served_only_when_it_is_the_one_that_was_signed(
 
         require_signed_source(tag, public)
 
-        other = make_bundle(MODELS / "hf-fp16", tmp_path / "evil").path
+        other = given_bundle(MODELS / "hf-fp16", tmp_path / "evil").path
         done = run("build", str(other), "-t", tag, "--base", f"oci:{base}")
         assert done.code == 0, done.stderr
         with pytest.raises(SignatureError, match="that is in Docker is not what was signed in its registry"):

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
+from bundles import given_bundle, make_bundle
 from commands import run
 from conftest import MODELS
 
@@ -53,7 +53,7 @@ def key(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def test_another_key_is_another_signer(signed: Path, tmp_path: Path) -> None:
 
 
 def test_the_signature_of_another_bundle_names_what_differs(signed: Path, key: Path, tmp_path: Path) -> None:
-    other = make_bundle(MODELS / "hf-fp16", tmp_path / "second")
+    other = given_bundle(MODELS / "hf-fp16", tmp_path / "second")
     (other.path / "model.sig").write_bytes((signed / "model.sig").read_bytes())
 
     code, found, _ = _verify(other.path, key)

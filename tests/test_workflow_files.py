@@ -161,6 +161,14 @@ def test_pypi_is_published_to_from_the_top_level_and_what_was_checked() -> None:
     assert (jobs["pypi"]["needs"], {*jobs["attest"]["needs"]}) == ("attest", {"build", "check"})
 
 
+def test_what_becomes_known_as_vulnerable_is_asked_for_every_week_too() -> None:
+    weekly, pushed = load(".github/workflows/audit.yml"), load(".github/workflows/check.yml")
+
+    assert [entry["cron"].split()[4] for entry in weekly["on"]["schedule"]] == ["3"]
+    assert weekly["jobs"]["audit"] == pushed["jobs"]["audit"]
+    assert weekly["jobs"]["audit"]["steps"][-1]["run"] == "make audit"
+
+
 def test_every_python_that_the_package_claims_is_tested() -> None:
     claimed = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
     jobs = load(".github/workflows/check.yml")["jobs"]
