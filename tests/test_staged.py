@@ -65,6 +65,7 @@ def test_a_failure_behind_a_link_in_the_way_removes_nothing_of_others(precious: 
     with pytest.raises(RuntimeError):
         fail()
 
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
     assert _is_whole(precious)
 
 
@@ -86,6 +87,7 @@ def test_modernize_in_a_workspace_that_brings_what_looks_like_an_interrupted_run
 
     assert not done.path.is_symlink()
     assert sorted(path.name for path in done.path.iterdir()) == list(done.files)
+    assert not {"link", "sub"} & {*done.files}
     assert _is_whole(precious)
 
 
