@@ -326,7 +326,8 @@ def test_the_start_file_leaves_a_working_directory_that_pythonpath_names(python:
     (bundle / "deploytk_app" / "__init__.py").write_text("")
     say = (
         "def main(place):\n"
-        " print([p for p in sys.path if os.path.realpath(p) == os.getcwd()], os.environ.get('PYTHONPATH'))"
+        " here = [p for p in sys.path if os.path.realpath(p) == os.getcwd()]\n"
+        " print(here, os.environ.get('PYTHONPATH'), os.environ['PYTHONSAFEPATH'])"
     )
     server = f"import asyncio, email, json, os, ssl, sys, uuid\n{say}\n"
     (bundle / "deploytk_app" / "server.py").write_text(server)
@@ -336,7 +337,7 @@ def test_the_start_file_leaves_a_working_directory_that_pythonpath_names(python:
         command = [python, str(bundle / "app.py")]
         done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=60)
 
-        assert done.stdout == f"[] {left}\n", done.stderr
+        assert done.stdout == f"[] {left} 1\n", done.stderr
         assert started(tmp_path) == []
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from bundles import given_bundle
+from bundles import given_bundle, make_bundle
 from conftest import MODELS
 from git_server import WRITER, GitServer
 from stranger import Stranger, make_certificate, stranger
@@ -102,6 +102,39 @@ def test_git_itself_follows_no_redirect_of_info_refs(
         git.must(*command)
 
     assert any("info/refs" in request for request in git_hub.requests)
+    assert other.requests == []
+
+
+def test_what_a_model_brings_for_git_is_not_obeyed(
+    git_hub: GitServer, other: Stranger, model_copy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hooks, filters, a repository, settings and logins, in the model, from which it is published."""
+    model, marker = model_copy("hf-awq"), model_copy("hf-fp16").with_name("ran")
+    run = f"touch {marker}"
+    hooks = model / ".git" / "hooks"
+    hooks.mkdir(parents=True)
+    for hook in ("pre-push", "post-commit", "reference-transaction", "post-index-change", "fsmonitor-watchman"):
+        (hooks / hook).write_text(f"#!/bin/sh\n{run}\n")
+        (hooks / hook).chmod(0o755)
+    settings = (
+        f'[core]\n fsmonitor = {run}\n sshCommand = {run}\n gitProxy = {run}\n[credential]\n helper = "!{run}"\n'
+        f'[filter "evil"]\n clean = {run}\n smudge = {run}\n process = {run}\n'
+        f'[url "{other.url}/"]\n insteadOf = {git_hub.url}/\n[http]\n proxy = {other.url}\n[include]\n path = config\n'
+    )
+    for place in (".git/config", ".gitconfig", ".config/git/config", "config"):
+        (model / place).parent.mkdir(parents=True, exist_ok=True)
+        (model / place).write_text(settings)
+    (model / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (model / ".gitattributes").write_text("* filter=evil diff=evil\n")
+    (model / ".lfsconfig").write_text(f"[lfs]\n url = {other.url}\n")
+    (model / ".netrc").write_text("machine 127.0.0.1 login evil password evil\n")
+    monkeypatch.chdir(model)
+    monkeypatch.setenv("HOME", str(model))
+
+    release = _publish(make_bundle(model, model.with_name("bundle")))
+
+    assert release.verified
+    assert not marker.exists()
     assert other.requests == []
 
 
