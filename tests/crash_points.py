@@ -1,6 +1,6 @@
 """Kills a stage with signal 9 at every change (or every 5th, ...) that it makes to the file system, then runs it again.
 
-    python crash_points.py package|replace|publish MODEL WORK [EVERY]
+    python crash_points.py package|replace|publish|modernize|scale MODEL WORK [EVERY]
 
 The work is done in forked children. For every point: start from a fresh directory, kill there, look at what a reader
 would see, run again undisturbed, and compare the whole tree with that of a run that was never killed. Prints how
@@ -20,12 +20,15 @@ from pathlib import Path
 
 from bundles import make_bundle
 
+from deploytk.artifact import read_artifact
 from deploytk.base.errors import BundleError
 from deploytk.base.progress import Silent
 from deploytk.bundle import BundleOptions, read_bundle
+from deploytk.modernize import ModernizeOptions, modernize
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.release import publish_bundle
 from deploytk.publish.target import find_target
+from deploytk.scale.write import write_files
 
 _CHANGES = {"os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "fcntl.ioctl"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -63,8 +66,8 @@ def _tree(root: Path) -> dict[str, tuple[int, bytes | str]]:
     }
 
 
-def _check(start: Work, work: Work, visible: str, good: tuple[str, ...], root: Path, every: int) -> int:
-    """How many points were tried; `visible` is what readers open, `good` the digests that they may find there."""
+def _check(start: Work, work: Work, visible: str, is_good: Callable[[Path], bool], root: Path, every: int) -> int:
+    """How many points were tried; `visible` is what readers open, and must be `is_good` whenever it is there."""
     expected = root / "expected"
     expected.mkdir()
     start(expected)
@@ -78,7 +81,7 @@ def _check(start: Work, work: Work, visible: str, good: tuple[str, ...], root: P
         if not os.WIFSIGNALED(status):
             return point // every
         seen = place / visible
-        if seen.exists() and read_bundle(seen).digest not in good:
+        if seen.exists() and not is_good(seen):
             raise SystemExit(f"killed at change {point}: a reader finds something half written")
         if _child(work, place, None):
             raise SystemExit(f"killed at change {point}: it cannot be run again")
@@ -108,13 +111,36 @@ def main() -> None:
     def nothing(place: Path) -> None:
         pass
 
-    both = (bundle.digest, other.digest)
-    if what == "package":
-        points = _check(nothing, package, "b", both, root, every)
-    elif what == "replace":
-        points = _check(package_other, package, "b", both, root, every)
-    else:
-        points = _check(nothing, publish, "hub/repos/tiny/current", both, root, every)
+    def modern(place: Path) -> None:
+        modernize(read_artifact(model), place / "out", ModernizeOptions(), Silent())
+
+    def scale(place: Path) -> None:
+        write_files(place / "out", {"a.yaml": "new", "overlays/production/b.yaml": "new", "c/d/e.sh": "new"})
+
+    def scale_other(place: Path) -> None:
+        write_files(place / "out", {"a.yaml": "old", "f.yaml": "old"})
+        (place / "out" / "overlays" / "mine").mkdir(parents=True)
+        (place / "out" / "overlays" / "mine" / "kept.yaml").write_text("mine")
+
+    def is_bundle(seen: Path) -> bool:
+        return read_bundle(seen).digest in (bundle.digest, other.digest)
+
+    def is_model(seen: Path) -> bool:
+        return _tree(seen) == _tree(root / "expected" / "out")
+
+    def is_scaled(seen: Path) -> bool:
+        """The new files, or all of the old ones."""
+        old = [".deploytk-scale", "a.yaml", "f.yaml", "overlays", "overlays/mine", "overlays/mine/kept.yaml"]
+        is_old = sorted(_tree(seen)) == old and (seen / "a.yaml").read_text() == "old"
+        return is_old or is_model(seen)
+
+    points = {
+        "package": lambda: _check(nothing, package, "b", is_bundle, root, every),
+        "replace": lambda: _check(package_other, package, "b", is_bundle, root, every),
+        "publish": lambda: _check(nothing, publish, "hub/repos/tiny/current", is_bundle, root, every),
+        "modernize": lambda: _check(nothing, modern, "out", is_model, root, every),
+        "scale": lambda: _check(scale_other, scale, "out", is_scaled, root, every),
+    }[what]()
     print(points)  # noqa: T201
 
 

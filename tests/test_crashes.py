@@ -17,20 +17,22 @@ from conftest import MODELS, require
 
 
 @pytest.mark.parametrize(
-    ("work", "every", "at_least"),
+    ("work", "model", "every", "at_least"),
     [
-        ("package", 6, 9),  # about 60 changes: links, files, their modes, directories, renames
-        ("replace", 9, 8),  # about 80, those of removing the old bundle among them
-        ("publish", 19, 8),  # about 180: 15 objects and a tree of 15 links
+        ("package", "hf-awq", 6, 9),  # about 60 changes: links, files, their modes, directories, renames
+        ("replace", "hf-awq", 9, 8),  # about 80, those of removing the old bundle among them
+        ("publish", "hf-awq", 19, 8),  # about 180: 15 objects and a tree of 15 links
+        ("modernize", "workspace-0.7.3-awq", 5, 3),
+        ("scale", "hf-awq", 4, 3),
     ],
 )
 def test_killed_anywhere_and_run_again_is_as_if_nothing_had_been(
-    tmp_path: Path, work: str, every: int, at_least: int
+    tmp_path: Path, work: str, model: str, every: int, at_least: int
 ) -> None:
     script = Path(__file__).with_name("crash_points.py")
 
     done = subprocess.run(
-        [sys.executable, str(script), work, str(MODELS / "hf-awq"), str(tmp_path), str(every)],
+        [sys.executable, str(script), work, str(MODELS / model), str(tmp_path), str(every)],
         capture_output=True,
         text=True,
         timeout=60,

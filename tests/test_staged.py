@@ -12,8 +12,10 @@ from conftest import MODELS
 from deploytk.artifact import read_artifact
 from deploytk.base.files import staged_directory
 from deploytk.base.progress import Silent
+from deploytk.bundle import BundleOptions
 from deploytk.modernize import ModernizeOptions, modernize
 from deploytk.publish.targets.common.app_repository import write_app
+from deploytk.scale.write import write_files
 
 
 @pytest.fixture
@@ -99,3 +101,49 @@ def test_an_app_that_is_written_beside_a_bundle_follows_no_link_in_the_way(preci
 
     assert (tmp_path / "app" / "app.py").is_file()
     assert _is_whole(precious)
+
+
+def test_the_words_of_an_owner_are_kept_by_the_run_after_a_kill_between_two_renames(tmp_path: Path) -> None:
+    place = tmp_path / "b"
+    make_bundle(MODELS / "hf-awq", place)
+    card = place / "README.md"
+    card.write_text(card.read_text() + "\nWhat its owner wrote.\n")
+    place.rename(tmp_path / ".b.replaced")
+
+    make_bundle(MODELS / "hf-awq", place, BundleOptions(name="tiny", license="mit"))
+
+    assert "What its owner wrote." in card.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_an_overlay_of_a_person_is_kept_by_the_run_after_a_kill_between_two_renames(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    write_files(place, {"a.yaml": "old"})
+    (place / "overlays" / "mine").mkdir(parents=True)
+    (place / "overlays" / "mine" / "kept.yaml").write_text("mine")
+    place.rename(tmp_path / ".out.replaced")
+
+    write_files(place, {"a.yaml": "new"})
+
+    assert (place / "overlays" / "mine" / "kept.yaml").read_text() == "mine"
+    assert (place / "a.yaml").read_text() == "new"
+
+
+def test_nothing_half_written_is_part_of_what_modernize_goes_on_to_write(
+    model_copy: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = read_artifact(model_copy("workspace-0.7.3-awq"))
+
+    def killed(*_: object) -> None:
+        (tmp_path / ".out.partial" / ".config.json.x1y2").write_text("{")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("deploytk.modernize.write._write_texts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            modernize(workspace, tmp_path / "out", ModernizeOptions(), Silent())
+
+    done = modernize(workspace, tmp_path / "out", ModernizeOptions(), Silent())
+
+    assert done.kept_bytes > 0
+    assert not [name for name in done.files if name.startswith(".")]

@@ -74,6 +74,40 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def put_back(destination: Path) -> None:
+    """Put what was at `destination` back where a kill has left it aside: for whoever looks at it before it is replaced.
+
+    Raises TryAgainError while somebody else is replacing it.
+    """
+    if not _replaced(destination).is_dir() or destination.exists():
+        return
+    with locked(_lock(destination), str(destination)):
+        _put_back(destination)
+
+
+def clear_lock(destination: Path) -> None:
+    """Remove the lock of a writer that was killed when all of `destination` was there."""
+    if _lock(destination).exists():
+        with locked(_lock(destination), str(destination)):
+            pass
+
+
+def _put_back(destination: Path) -> None:
+    replaced = _replaced(destination)
+    if replaced.is_symlink():
+        replaced.unlink()
+    if replaced.exists() and not destination.exists():
+        replaced.rename(destination)  # a kill hit between the two renames of staged_directory
+
+
+def _replaced(destination: Path) -> Path:
+    return destination.with_name(f".{destination.name}.replaced")
+
+
+def _lock(destination: Path) -> Path:
+    return destination.with_name(f".{destination.name}.lock")
+
+
 @contextmanager
 def staged_directory(destination: Path, *, resumable: bool) -> Iterator[Path]:
     """A directory to fill, beside `destination`, that takes its place in one step at the end.
@@ -83,15 +117,10 @@ def staged_directory(destination: Path, *, resumable: bool) -> Iterator[Path]:
     `destination` before is removed once the new one is there. A link in the place of one of these is nothing that we
     left there, and is not followed: `destination` may lie in a directory of somebody else's files.
     """
-    staging = destination.with_name(f".{destination.name}.partial")
-    replaced = destination.with_name(f".{destination.name}.replaced")
-    with locked(destination.with_name(f".{destination.name}.lock"), str(destination)):
-        for link in (staging, replaced):
-            if link.is_symlink():
-                link.unlink()
-        if replaced.exists() and not destination.exists():
-            replaced.rename(destination)  # a kill hit between the two renames below
-        if not resumable:
+    staging, replaced = destination.with_name(f".{destination.name}.partial"), _replaced(destination)
+    with locked(_lock(destination), str(destination)):
+        _put_back(destination)
+        if staging.is_symlink() or not resumable:
             remove(staging)
         staging.mkdir(parents=True, exist_ok=True)
         try:

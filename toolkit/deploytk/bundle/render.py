@@ -15,7 +15,7 @@ from pathlib import Path
 from deploytk.artifact import Artifact, left_out
 from deploytk.base.digests import hash_files
 from deploytk.base.errors import BundleError, UsageError
-from deploytk.base.files import disk_errors, staged_directory, sync_directory
+from deploytk.base.files import disk_errors, put_back, staged_directory, sync_directory
 from deploytk.base.names import LONGEST, is_title
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
@@ -71,6 +71,8 @@ def render_bundle(
 
     artifact.require_usable()
     _check_options(options)
+    with disk_errors(out, BundleError):
+        put_back(out.resolve())  # with the words of its owner
     options = with_earlier_words(artifact, with_own_facts(artifact, options, progress), out, progress)
     generated: dict[str, bytes] = {}
     cards: dict[str, str] = {}

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from deploytk import __version__
 from deploytk.artifact import Artifact
 from deploytk.artifact.text_formats import read_json
 from deploytk.base.errors import WeightsError
-from deploytk.base.files import disk_errors, remove, staged_directory, write_text
+from deploytk.base.files import clear_lock, disk_errors, remove, staged_directory, write_text
 from deploytk.base.progress import Progress
 from deploytk.modernize.settings import refuse_lost_settings
 from deploytk.modernize.shards import Shard, index, is_written, plan_shards, write_shard
@@ -103,6 +103,7 @@ def _fill(written: _Written, destination: Path, progress: Progress) -> tuple[int
         template = _finished(written, destination, progress)
         if template is None:
             raise WeightsError(f"{destination} exists already", hint="name a directory that does not exist yet")
+        clear_lock(destination)
         return sum(shard.bytes for shard in written.shards), template
     with staged_directory(destination, resumable=True) as staging:
         kept_bytes = _write_weights(written, staging, progress)
@@ -136,9 +137,10 @@ def _write_weights(written: _Written, staging: Path, progress: Progress) -> int:
     record = _fingerprint(written.artifact, shards)
     path = staging / _RECORD
     if not path.is_file() or path.read_text(encoding="utf-8") != record:
-        for leftover in staging.iterdir():
-            remove(leftover)
+        _clear(staging, ())
         write_text(path, record)
+    # Of texts there may be a half, under a name of its own: they are all written again.
+    _clear(staging, (_RECORD, *(name for shard in shards for name in (shard.name, f"{shard.name}.unfinished"))))
     kept = {shard.name for shard in shards if _size(staging / shard.name) == shard.bytes}
     kept_bytes = sum(shard.bytes for shard in shards if shard.name in kept)
     total = sum(shard.bytes for shard in shards)
@@ -153,6 +155,12 @@ def _write_weights(written: _Written, staging: Path, progress: Progress) -> int:
                 advance(len(shard.header))
                 write_shard(shard, staging / shard.name, advance)
     return kept_bytes
+
+
+def _clear(staging: Path, kept: Collection[str]) -> None:
+    for leftover in staging.iterdir():
+        if leftover.name not in kept:
+            remove(leftover)
 
 
 @contextmanager

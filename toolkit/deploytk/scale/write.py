@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploytk.base.errors import ScaleError, UsageError
-from deploytk.base.files import disk_errors, staged_directory, write_text
+from deploytk.base.files import disk_errors, put_back, staged_directory, write_text
 from deploytk.scale.contract import Replica
 from deploytk.scale.judging import Judged
 from deploytk.scale.wishes import Replicas
@@ -39,6 +39,8 @@ def write_files(directory: Path, files: Mapping[str, str]) -> tuple[str, ...]:
 
     Raises UsageError for a directory that holds something else.
     """
+    with disk_errors(directory, ScaleError):
+        put_back(directory)
     is_ours = (directory / MARK).is_file()
     if directory.exists() and not is_ours and (not directory.is_dir() or any(directory.iterdir())):
         hint = "name a new directory, or one that `deploytk scale` wrote"
