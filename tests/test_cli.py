@@ -385,3 +385,12 @@ def test_a_plan_that_does_not_fit_exits_3_and_says_what_would() -> None:
     assert fits.code == 0
     assert "Start it with" in fits.stdout
     assert "--server-name 127.0.0.1" in fits.stdout
+
+
+def test_modernize_ends_with_lines_to_paste_and_shows_no_list_of_python(tmp_path: Path) -> None:
+    out = tmp_path / "my model"
+
+    shown = run("modernize", str(MODELS / "workspace-0.4.2-awq"), "-o", str(out)).stdout
+
+    assert shown.splitlines()[-3:] == ["Next:", f"deploytk package '{out}' -o BUNDLE", f"deploytk serve '{out}'"]
+    assert "['" not in shown

@@ -31,4 +31,4 @@ def modernize(
     if artifact.layout == "workspace" and not artifact.is_quantized:
         unused("to_fp16", because=f"the weights of {workspace} are not quantized")
     done = write_huggingface(artifact, output, ModernizeOptions(to_fp16, session_len), Session.progress)
-    show(done, "show_fields")
+    show(done, "show_modernized")

@@ -10,6 +10,7 @@ from deploytk.display.model import (
     show_exported,
     show_fields,
     show_json,
+    show_modernized,
     show_plan,
 )
 from deploytk.display.quantized import show_quantized
@@ -31,6 +32,7 @@ __all__ = [
     "show_fields",
     "show_image",
     "show_json",
+    "show_modernized",
     "show_plan",
     "show_preflight",
     "show_quantized",

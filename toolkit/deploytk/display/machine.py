@@ -46,6 +46,8 @@ def show_endpoint(endpoint: Endpoint) -> None:
     )
     body = json.dumps({"model": endpoint.model, "messages": [{"role": "user", "content": "Hello"}]})
     console().print("\nTry, in a second terminal:", style="dim")
+    plain_line(f"deploytk chat {endpoint.url}")
+    plain_line(f"deploytk smoke {endpoint.url}")
     plain_line(f"curl {endpoint.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
 
 

@@ -13,6 +13,7 @@ from deploytk.display.rows import amount, mib, plain_line, show_notes, show_rows
 if TYPE_CHECKING:
     from deploytk.artifact import Artifact
     from deploytk.bundle import Bundle, Exported
+    from deploytk.modernize import Modernized
     from deploytk.plan import ServingPlan
     from deploytk.plan.calibration import Calibration
 
@@ -164,6 +165,26 @@ def show_bundle(bundle: Bundle) -> None:
     console().print("\nNext:", style="dim")
     plain_line(f"deploytk publish {quoted(bundle.path)} --help")
     plain_line(f"deploytk serve {quoted(bundle.path)}")
+
+
+_TEMPLATES = {"own": "the tokenizer's own", "none": "none: chats get a plain concatenation"}
+
+
+def show_modernized(done: Modernized) -> None:
+    kept = f", {mib(done.kept_bytes)} of it from an interrupted run" if done.kept_bytes else ""
+    show_rows(
+        [
+            ("directory", str(done.path)),
+            ("architecture", done.architecture),
+            ("weights", "16 bits" if done.weight_format == "none" else done.weight_format),
+            ("files", f"{', '.join(done.files)}; {mib(done.bytes)}{kept}"),
+            ("chat template", _TEMPLATES.get(done.chat_template, done.chat_template)),
+            ("took", f"{done.seconds:,.1f} s"),
+        ]
+    )
+    console().print("\nNext:", style="dim")
+    plain_line(f"deploytk package {quoted(done.path)} -o BUNDLE")
+    plain_line(f"deploytk serve {quoted(done.path)}")
 
 
 def show_exported(exported: Exported) -> None:

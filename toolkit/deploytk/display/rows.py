@@ -94,6 +94,8 @@ def amount(name: str, item: Any) -> str:
         return mib(item)
     if isinstance(item, float):
         return f"{item:,.2f}"
+    if isinstance(item, (list, tuple)):
+        return ", ".join(map(str, item))
     return str(item)
 
 
