@@ -119,7 +119,7 @@ async def stream(
             await asyncio.sleep(max(0.0, started + at / rate - time.perf_counter()))
         if hangs.is_set():
             await asyncio.wait({gone})
-        content = {"delta": {"content": piece}} if "chat" in path else {"text": piece}
+        content = delta(piece) if "chat" in path else {"text": piece}
         send_event(writer, {"id": "stub", "model": MODEL, "choices": [{"index": 0, "finish_reason": None, **content}]})
         await writer.drain()
         if gone.done():
@@ -152,6 +152,11 @@ def echo(fields: dict[str, Any]) -> list[str]:
     """The rest of a last message that begins with "echo ", in pieces of four letters; nothing for any other."""
     said = str(fields["messages"][-1].get("content") or "")
     return [said[at : at + 4] for at in range(5, len(said), 4)] if said.startswith("echo ") else []
+
+
+def delta(piece: str) -> dict[str, Any]:
+    """A piece of an answer; "hm" is what a model thinks, as a server with a parser for that parts it."""
+    return {"delta": {"reasoning_content" if piece.startswith("hm") else "content": piece}}
 
 
 def token(at: int) -> str:

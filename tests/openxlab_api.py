@@ -46,6 +46,14 @@ class Api:
                           region_name="us-east-1")  # fmt: skip
         return bytes(s3.get_object(Bucket=BUCKET, Key=f"{repo}/{name}")["Body"].read())
 
+    def put(self, repo: str, name: str, content: bytes) -> None:
+        """As by hand on the page."""
+        import boto3
+
+        s3 = boto3.client("s3", endpoint_url=self.oss_url, aws_access_key_id="x", aws_secret_access_key="x",
+                          region_name="us-east-1")  # fmt: skip
+        s3.put_object(Bucket=BUCKET, Key=f"{repo}/{name}", Body=content)
+
     def control(self, environ: dict[str, Any], start: Any) -> list[bytes]:
         size = int(environ.get("CONTENT_LENGTH") or 0)
         path, data = environ["PATH_INFO"], environ["wsgi.input"].read(size)

@@ -22,7 +22,7 @@ from deploytk.app.limits import Limits
 from deploytk.app.origins import Hosts
 from deploytk.app.relay import RefusedError
 from deploytk.artifact.chat_templates import tool_format
-from deploytk.base.errors import PlanError
+from deploytk.base.errors import DeployError, PlanError, UsageError
 from deploytk.plan import PlanRequest, plan_serving
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -185,6 +185,53 @@ def test_tools_work_where_a_parser_is_planned(version: str, tool_format: Any, pa
 
     flag = plan.argv[plan.argv.index("--tool-call-parser") + 1] if "--tool-call-parser" in plan.argv else None
     assert (flag, "tools" in plan.features) == (parser, parser is not None)
+
+
+def asked(version: str, parser: str) -> Any:
+    model = internlm_7b(architecture="LlamaForCausalLM")
+    support = dataclasses.replace(model.lmdeploy, pin=version, engine="turbomind")
+    return plan_serving(dataclasses.replace(model, lmdeploy=support), PlanRequest(reasoning_parser=parser))
+
+
+def test_a_parser_for_thoughts_is_planned_where_that_lmdeploy_has_it() -> None:
+    plan = asked("0.18.0", "default")
+
+    assert plan.argv[plan.argv.index("--reasoning-parser") + 1] == plan.reasoning_parser == "default"
+    assert plan_of("0.18.0").reasoning_parser is None
+
+
+@pytest.mark.parametrize(
+    ("version", "parser", "kind", "says", "hint"),
+    [
+        ("0.18.0", "think", UsageError, "LMDeploy has no reasoning parser 'think'", "take one of deepseek-r1"),
+        (
+            "0.12.3",
+            "default",
+            PlanError,
+            "LMDeploy 0.12.3 has no reasoning parser 'default'",
+            "take one of deepseek-r1",
+        ),
+        ("0.7.1", "qwen-qwq", PlanError, "LMDeploy 0.7.1 has no reasoning parser 'qwen-qwq'", "leave"),
+    ],
+)
+def test_a_parser_that_lmdeploy_has_not_is_refused(
+    version: str, parser: str, kind: type[DeployError], says: str, hint: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        asked(version, parser)
+
+    assert str(caught.value) == says
+    assert caught.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("parser", ["default", "x;rm", ""])
+def test_a_manifest_names_no_parser_that_its_lmdeploy_has_not(parser: str) -> None:
+    """Whoever serves a bundle starts its command; 0.12.3 has no `default`."""
+    plan = asked("0.12.3", "qwen-qwq")
+    argv = tuple(parser if word == "qwen-qwq" else word for word in plan.argv)
+
+    with pytest.raises(ValueError, match=r"plan\.argv"):
+        dataclasses.replace(plan, argv=argv)._require_sense()
 
 
 def test_a_model_of_images_takes_them_and_the_cpu_engine_has_what_it_has() -> None:

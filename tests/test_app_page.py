@@ -211,6 +211,21 @@ def test_formulas_tables_code_and_thoughts_are_drawn_and_nothing_is_loaded_from_
     assert "think" not in sent["messages"][1]["content"]
 
 
+def test_thoughts_that_the_server_sends_apart_are_folded_too(browser: Any, app: App) -> None:
+    with opened(browser, app.url) as page:
+        start(page)
+        say(page, "echo hm, hm. Yes.")  # the stub sends four letters at a time
+        until_answered(page)
+        answer = page.locator("#messages .assistant .body")
+        assert not answer.locator(".thoughts .text").is_visible()
+        answer.locator("summary").click()
+        assert answer.locator(".thoughts .text").inner_text().strip() == "hm, hm."
+        sent = last_request(page, lambda: say(page, "echo And?"))
+        until_answered(page, 2)
+
+    assert sent["messages"][1]["content"].strip() == "Yes."
+
+
 def test_a_system_prompt_presets_and_sampling_are_sent(browser: Any, app: App, pytestconfig: pytest.Config) -> None:
     with opened(browser, app.url) as page:
         start(page)

@@ -191,6 +191,11 @@ Feature = Callable[[str], object]
         (lambda version: lmdeploy.has_flag(version, "--trust-remote-code"), "0.12.3", "0.13.0", (False, True)),
         (lambda version: lmdeploy.has_flag(version, "--enable-metrics"), "0.10.2", "0.11.0", (True, False)),
         (lambda version: lmdeploy.has_flag(version, "--server_name"), "0.1.0", "0.2.0", (True, False)),
+        (lambda version: lmdeploy.has_flag(version, "--reasoning-parser"), "0.7.1", "0.7.2", (False, True)),
+        (lmdeploy.reasoning_parsers, "0.7.1", "0.7.2", ((), ("deepseek-r1", "qwen-qwq"))),
+        (lambda version: "intern-s1" in lmdeploy.reasoning_parsers(version), "0.9.1", "0.9.2", (False, True)),
+        (lambda version: "default" in lmdeploy.reasoning_parsers(version), "0.12.3", "0.13.0", (False, True)),
+        (lambda version: "deepseek-v4" in lmdeploy.reasoning_parsers(version), "0.14.0", "0.15.0", (False, True)),
     ],
 )
 def test_a_feature_changes_between_two_releases_that_follow_each_other(

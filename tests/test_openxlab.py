@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles import Notes, as_shown_on, make_bundle
@@ -40,8 +41,10 @@ def workspace(git_hub: GitServer, tmp_path: Path) -> Bundle:
     return as_shown_on(make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "workspace"), "openxlab", REPO)
 
 
-def _publish(bundle: Bundle, *, patience_s: float = 2.0, is_private: bool = True, repo: str = REPO) -> Release:
-    options = PublishOptions(repo=repo, is_private=is_private)
+def _publish(
+    bundle: Bundle, *, patience_s: float = 2.0, is_private: bool = True, repo: str = REPO, **more: Any
+) -> Release:
+    options = PublishOptions(repo=repo, is_private=is_private, **more)
     return publish_bundle(bundle, OpenXLab(patience_s=patience_s), options, Silent())
 
 
@@ -177,7 +180,9 @@ def test_what_was_in_the_repository_stays_in_its_history(git_hub: GitServer, bun
     _git("-c", "user.name=me", "-c", "user.email=me@localhost", "commit", "-qm", "Initial", cwd=hand_made)
     _git("push", "-q", str(git_hub.root / f"{REPO}.git"), "main", cwd=hand_made)
 
-    _publish(bundle)
+    with pytest.raises(ReleaseError, match=r"README\.md of .* has words of others"):
+        _publish(bundle)
+    _publish(bundle, edited_card="replace")
 
     assert _commits(git_hub) == 2
     assert (_clone(git_hub, tmp_path / "clone") / "README.md").read_bytes() == (bundle.path / "README.md").read_bytes()

@@ -18,10 +18,11 @@ from openxlab_api import AK, BUCKET, SK, Api, openxlab_api
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.progress import Silent
 from deploytk.bundle import MANIFEST, Bundle, BundleFile, BundleOptions
+from deploytk.publish.edited import EditedError
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan
 from deploytk.publish.record import Release, record_path
-from deploytk.publish.release import publish_bundle
+from deploytk.publish.release import plan_release, publish_bundle
 from deploytk.publish.targets.openxlab import OpenXLab
 from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 from deploytk.publish.targets.openxlab.sdk import Keys, Sdk, sdk_python
@@ -344,3 +345,23 @@ def test_a_file_that_is_led_in_a_circle_is_an_error_in_words(api: Api, python: P
 
     with pytest.raises(ReleaseError, match="30 redirects"), _sdk(python) as sdk:
         sdk.text("README.md")
+
+
+def test_a_card_that_was_edited_there_is_not_written_over(
+    api: Api, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    _publish(bundle)
+    edited = api.content("tiny", "README.md") + b"\nHers.\n"
+    api.put("tiny", "README.md", edited)
+
+    with pytest.raises(EditedError, match=r"README\.md of me/tiny was edited there"):
+        _publish(bundle)
+    [obstacle] = plan_release(bundle, OpenXLab(BY_SDK), PublishOptions(repo="me/tiny"), Silent()).obstacles
+    assert "was edited there" in obstacle.message
+    assert api.content("tiny", "README.md") == edited
+
+    _publish(bundle, edited_card="keep")
+
+    assert api.content("tiny", "README.md") == edited
+    assert "Hers." in (bundle.path / "README_zh.md").read_text()

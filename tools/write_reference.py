@@ -95,6 +95,8 @@ def api_page() -> str:
         )
         for feature in FEATURES
     ]
+    rows.append(("what the model thinks, apart from its answer", "`reasoning_content` of the answer", "chats", "no",
+                 *[f"from {_with_parser()[0]} with `--reasoning-parser`"] * 2))  # fmt: skip
     return "\n".join(
         (
             "# What a request may ask for\n",
@@ -110,6 +112,12 @@ def api_page() -> str:
             "that the model's chat template asks for; a model whose template has no tools, or writes them as no parser",
             "of its LMDeploy reads them, is refused them. gpt-oss needs no flag.\n",
             *_table(("how the template writes calls", "parser", "LMDeploy"), list(_parsers())),
+            "",
+            "## Thoughts\n",
+            "With `--reasoning-parser NAME`, of every command that plans, the server sends what a model writes up to",
+            "`</think>` as `reasoning_content`, and the rest as `content`. Without it both are one text. The chat page",
+            "folds thoughts in either form. LMDeploy starts with no parser whose tags the tokenizer has not.\n",
+            *_table(("parser", "LMDeploy"), list(_reasoning_parsers())),
             "",
         )
     )
@@ -135,6 +143,16 @@ def _parsers() -> Iterator[tuple[str, str, str]]:
             versions = [version for version, _ in group]
             if parser:
                 yield written, f"`{parser}`", f"{versions[0]} to {versions[-1]}"
+
+
+def _with_parser() -> list[str]:
+    return [version for version in lmdeploy.VERSIONS if lmdeploy.reasoning_parsers(version)]
+
+
+def _reasoning_parsers() -> Iterator[tuple[str, str]]:
+    for name in lmdeploy.REASONING_PARSERS:
+        having = [version for version in lmdeploy.VERSIONS if name in lmdeploy.reasoning_parsers(version)]
+        yield f"`{name}`", f"{having[0]} to {having[-1]}"
 
 
 def _bandwidth(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from deploytk.bundle.app_files import SHIPPED_APP, code_of, require_own_app, require_trusted_code
 from deploytk.bundle.chat_template import require_ending_template
 from deploytk.bundle.edited import settle_edits
+from deploytk.bundle.edited_there import Edits, edits_there, take_over
 from deploytk.bundle.golden import bundle_place, carried_manifest, read_golden
 from deploytk.bundle.hub_card import HubCard, shown_on
 from deploytk.bundle.manifest import bundle_digest
@@ -13,6 +14,7 @@ from deploytk.bundle.render import Exported, export_templates, render_bundle
 from deploytk.bundle.value import (
     CARDS,
     CHART,
+    EDITABLE,
     MANIFEST,
     ROOM,
     SIGNATURE,
@@ -22,12 +24,14 @@ from deploytk.bundle.value import (
     BundleOptions,
     Chart,
     Golden,
+    Manifest,
     Measured,
 )
 
 __all__ = [
     "CARDS",
     "CHART",
+    "EDITABLE",
     "MANIFEST",
     "ROOM",
     "SHIPPED_APP",
@@ -37,14 +41,17 @@ __all__ = [
     "BundleFile",
     "BundleOptions",
     "Chart",
+    "Edits",
     "Exported",
     "Golden",
     "HubCard",
+    "Manifest",
     "Measured",
     "bundle_digest",
     "bundle_place",
     "carried_manifest",
     "code_of",
+    "edits_there",
     "export_templates",
     "is_bundle",
     "measured_in",
@@ -59,6 +66,7 @@ __all__ = [
     "require_trusted_code",
     "settle_edits",
     "shown_on",
+    "take_over",
     "verify_bundle",
     "with_signature",
 ]

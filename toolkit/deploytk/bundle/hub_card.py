@@ -81,6 +81,11 @@ def canonical(texts: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def untold(card: str) -> str:
+    """`card` as it is before it is anywhere."""
+    return _PLACE.sub(EMPTY_DOWNLOAD, card)
+
+
 def _for_hub(texts: Mapping[str, str], hub: HubCard) -> dict[str, str]:
     told = {name: _told(_headed(text, hub.head), hub, is_chinese=name == _CHINESE) for name, text in texts.items()}
     if not hub.is_chinese or told.keys() != set(CARDS):

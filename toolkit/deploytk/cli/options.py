@@ -111,6 +111,9 @@ class Planning:
     cache_max_entry_count: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Share of memory for the KV pool, instead of what is needed.")
     ] = None
+    reasoning_parser: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Part what the model thinks from its answer: LMDeploy's parser.")
+    ] = None
 
     def request(self, engine: EngineChoice = "auto", *, trusts_code: bool = False) -> PlanRequest:
         from deploytk.plan import PlanRequest
@@ -124,6 +127,7 @@ class Planning:
             serving_engine=None if engine == "auto" else engine,
             trust_remote_code=trusts_code,
             cache_max_entry_count=self.cache_max_entry_count,
+            reasoning_parser=self.reasoning_parser,
         )
 
     def request_here(self, engine: EngineChoice = "auto", *, trusts_code: bool = False) -> PlanRequest:
@@ -142,6 +146,7 @@ class Planning:
         because = "the CPU engine uses no GPU, has one conversation at a time and never quantizes the cache"
         options = ("gpu", "max_batch_size", "kv", "tp", "cache_max_entry_count")
         unused(*options, because=because, hint="leave it out, or --engine cpu")
+        unused("reasoning_parser", because="the CPU engine gives the text of a model as it is")
         unused("trust_remote_code", because="the CPU engine runs no code of a model")
         return Planning(session_len=self.session_len)
 

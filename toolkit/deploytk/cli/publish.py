@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -38,11 +38,16 @@ class Where:
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Delete files of others that lie there; they stay by default.")
     ] = False
+    edited_card: Annotated[
+        Literal["keep", "replace"] | None,
+        typer.Option(metavar="keep|replace", help="A card that was edited there: into the bundle too, or gone."),
+    ] = None
     plan: Annotated[bool, typer.Option("--plan", help="Show what would change, change nothing.")] = False
     sign: Sign = None
 
     def options(self) -> PublishOptions:
-        return PublishOptions(repo=self.repo, is_private=not self.public, is_mirror=self.mirror)
+        choice = self.edited_card or "refuse"
+        return PublishOptions(self.repo, is_private=not self.public, is_mirror=self.mirror, edited_card=choice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,8 @@ def _target(name: str, own: object, others: object) -> Target:
         unused("public", because=f"{found.about.title} has no private and public")
     if "mirror" not in found.about.takes:
         unused("mirror", because=f"there are no files of others in {found.about.title}")
+    if "edited_card" not in found.about.takes:
+        unused("edited_card", because=f"nobody edits a card in {found.about.title}")
     return found(own)
 
 

@@ -5,7 +5,13 @@ written down with its source beside it. Nobody else compares versions.
 """
 
 from deploytk.lmdeploy.advisories import Advisory, Need, advisories, advisories_in, advisories_of
-from deploytk.lmdeploy.api import api_features, brings_tool_parser, tool_call_parser
+from deploytk.lmdeploy.api import (
+    REASONING_PARSERS,
+    api_features,
+    brings_tool_parser,
+    reasoning_parsers,
+    tool_call_parser,
+)
 from deploytk.lmdeploy.chat_templates import chat_template_names
 from deploytk.lmdeploy.compatibility import compatibility, models_page
 from deploytk.lmdeploy.facts import NOT_QUANTIZED, ModelFacts, QuantizationFacts
@@ -58,6 +64,7 @@ __all__ = [
     "NEWEST_FOR_PYTHON_3_9",
     "NOT_QUANTIZED",
     "OWN_ARCHITECTURE",
+    "REASONING_PARSERS",
     "VERSIONS",
     "WORKSPACE_ERAS",
     "Advisory",
@@ -99,6 +106,7 @@ __all__ = [
     "pool_meaning",
     "quant_policy",
     "reads_context_fmha",
+    "reasoning_parsers",
     "recognise_era",
     "registers_windows",
     "release_index",

@@ -55,6 +55,26 @@ _BY_ARCHITECTURE = {
     "DeepseekV4ForCausalLM": (("deepseek-v4", "0.15.0"),),
 }
 
+# What `--reasoning-parser` takes, and from which version on; from 0.13.0 on the first three are `default`.
+# Source: ReasoningParserManager of every tag (serve/openai/reasoning_parser/, from 0.13.0 on serve/parsers/).
+_REASONING_PARSERS = {
+    "deepseek-r1": "0.7.2",
+    "qwen-qwq": "0.7.2",
+    "intern-s1": "0.9.2",
+    "default": "0.13.0",
+    "deepseek-v3": "0.13.0",
+    "deepseek-v32": "0.15.0",
+    "deepseek-v3.2": "0.15.0",
+    "deepseek-v4": "0.15.0",
+}
+REASONING_PARSERS = tuple(_REASONING_PARSERS)
+
+
+def reasoning_parsers(version: str) -> tuple[str, ...]:
+    """What `--reasoning-parser` of that version takes; nothing where there is no such flag."""
+    at = release_index(version)
+    return tuple(name for name, first in _REASONING_PARSERS.items() if release_index(first) <= at)
+
 
 def api_features(version: str, engine: LmdeployEngine) -> tuple[str, ...]:
     """What every server of that version and engine has, sorted; tools and images depend on the model."""

@@ -39,6 +39,7 @@ _FLAGS = {
     "--disable-metrics": _Flag("0.11.0", NEWEST),
     "--generation-config": _Flag("0.15.0", NEWEST),
     "--tool-call-parser": _Flag("0.7.2", NEWEST),
+    "--reasoning-parser": _Flag("0.7.2", NEWEST),
 }
 
 

@@ -105,7 +105,8 @@ def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
         decode_bound=decode_bound(artifact, memory, engine, ranks, session_len),
     )
     trusts_code = request.trust_remote_code and bool(artifact.remote_code)
-    argv, config_ini = plan.command(artifact, trusts_remote_code=trusts_code)
+    parser = _reasoning_parser(request, version)
+    argv, config_ini = plan.command(artifact, trusts_remote_code=trusts_code, reasoning_parser=parser)
     notes = (*about_memory(artifact, plan, memory, len(request.here)), *about_model(artifact, plan, request))
     environment = plan.needed_environment()
     return dataclasses.replace(plan, argv=argv, config_ini=config_ini, environment=environment, notes=notes)
@@ -205,6 +206,17 @@ def _require_cache(artifact: Artifact, policy: KvPolicy, engine: lmdeploy.Lmdepl
     has_own_form = artifact.attention.compressed is not None or (latent is not None and latent.index_dim > 0)
     if policy != "none" and has_own_form and engine == "pytorch":
         raise PlanError(f"the cache of {artifact.architecture} cannot be quantized to {policy}", hint="leave --kv out")
+
+
+def _reasoning_parser(request: PlanRequest, version: str) -> str | None:
+    parser, known = request.reasoning_parser, lmdeploy.reasoning_parsers(version)
+    if parser is None or parser in known:
+        return parser
+    if parser not in lmdeploy.REASONING_PARSERS:
+        hint = f"take one of {', '.join(known or lmdeploy.REASONING_PARSERS)}"
+        raise UsageError(f"LMDeploy has no reasoning parser {parser!r}", hint=hint)
+    hint = f"take one of {', '.join(known)}" if known else "leave --reasoning-parser out, or modernize the workspace"
+    raise PlanError(f"LMDeploy {version} has no reasoning parser {parser!r}", hint=hint)
 
 
 def _require_sense(request: PlanRequest) -> None:

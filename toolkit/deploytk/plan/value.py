@@ -38,6 +38,7 @@ class PlanRequest:
     serving_engine: ServingEngine | None = None
     cache_max_entry_count: float | None = None  # the share itself instead of the sessions that must fit
     model_name: str | None = None  # what /v1/models shows; the directory's name by default
+    reasoning_parser: str | None = None  # parts what the model thinks from its answer; None: both are one text
     trust_remote_code: bool = False  # code that the model names (auto_map) may run
     here: tuple[Gpu, ...] = ()  # of this machine, in CUDA's order: planned for where `gpu` names none
     measured: tuple[MeasuredOverhead, ...] = ()  # what smoke tests found of servers, which beats what deploytk knows
@@ -97,7 +98,15 @@ class ServingPlan:
         """Whether the server is started so that it runs code which the model names."""
         return "--trust-remote-code" in self.argv[MODEL_AT + 1 :]
 
-    def command(self, artifact: Artifact, *, trusts_remote_code: bool = False) -> Command:
+    @property
+    def reasoning_parser(self) -> str | None:
+        """What the server is told in order to part what the model thinks from its answer."""
+        flag = "--reasoning-parser"
+        return self.argv[self.argv.index(flag, MODEL_AT + 1) + 1] if flag in self.argv[MODEL_AT + 1 : -1] else None
+
+    def command(
+        self, artifact: Artifact, *, trusts_remote_code: bool = False, reasoning_parser: str | None = None
+    ) -> Command:
         """What starts the server that this plan describes, for a model of that kind at its root."""
         if self.lmdeploy is None:
             preview = ("python", "-m", "deploytk.cpu_engine", str(artifact.root), "--server-port", str(PORT))
@@ -133,6 +142,8 @@ class ServingPlan:
         parser = tool_call_parser(artifact, self.lmdeploy)
         if parser:
             flags["--tool-call-parser"] = parser
+        if reasoning_parser:
+            flags["--reasoning-parser"] = reasoning_parser
         trusts = trusts_remote_code and lmdeploy.has_flag(self.lmdeploy, "--trust-remote-code")
         parts = [part for flag in flags.items() for part in flag]
         return (*start, *parts, *(("--trust-remote-code",) if trusts else ())), ()
@@ -164,7 +175,9 @@ class ServingPlan:
         """
         plan = typed(cls, found, "plan")
         plan._require_sense()
-        argv, config_ini = plan.command(artifact, trusts_remote_code=plan.trusts_remote_code)
+        argv, config_ini = plan.command(
+            artifact, trusts_remote_code=plan.trusts_remote_code, reasoning_parser=plan.reasoning_parser
+        )
         if plan.argv != argv:
             raise ValueError("plan.argv is not the command that the plan itself means")
         if plan.features != api_features(artifact, plan.lmdeploy, plan.engine):
@@ -186,6 +199,7 @@ class ServingPlan:
             "max_batch_size": self.max_batch_size >= 1,
             "tensor_parallel": self.tensor_parallel >= 1,
             "cache_max_entry_count": 0 <= self.cache_max_entry_count < 1e6,
+            "argv": self.reasoning_parser in (None, *lmdeploy.reasoning_parsers(self.lmdeploy or lmdeploy.VERSIONS[0])),
             "fits": (self.fits is None) == (self.gpu is None),
         }
         for name, is_right in checks.items():

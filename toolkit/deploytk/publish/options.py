@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, get_type_hints
+from typing import Annotated, Literal, get_type_hints
 
 from deploytk.base.durations import seconds_of
+
+EditedCard = Literal["refuse", "keep", "replace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class PublishOptions:
     repo: str | None = None  # OWNER/NAME, or a directory for the target `local`; each target has a default
     is_private: bool = True
     is_mirror: bool = False  # files of others that lie there are deleted
+    edited_card: EditedCard = "refuse"  # one that somebody edited there: taken into the bundle, or written over
 
 
 @dataclass(frozen=True, slots=True)

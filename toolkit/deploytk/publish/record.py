@@ -11,7 +11,7 @@ from typing import cast
 
 from deploytk.base.files import write_text
 from deploytk.base.json import plain
-from deploytk.bundle import Bundle
+from deploytk.bundle import EDITABLE, Bundle
 from deploytk.image.value import WeightsSource
 
 
@@ -71,17 +71,39 @@ def recorded_app_files(bundle: Bundle, target: str, repo: str) -> dict[str, tupl
         return {}
 
 
+def sent_cards(bundle: Bundle) -> set[str]:
+    """The SHA-256 of every card that was sent from here, or began to be."""
+    cards = _record(bundle).get("cards")
+    return {str(one) for one in cards} if isinstance(cards, list) else set()
+
+
+def keep_cards(bundle: Bundle, published: Bundle) -> None:
+    """Add the cards that are about to be sent: after a kill they are known to be ours. Raises OSError."""
+    cards = {file.sha256 for file in published.files if file.path in EDITABLE}
+    _write(bundle, _record(bundle) | {"cards": sorted(sent_cards(bundle) | cards)})
+
+
 def keep_record(bundle: Bundle, published: Bundle, release: Release) -> None:
     """Add the release of `bundle`, in the form that was `published`, to the record.
 
     Raises OSError when that cannot be written.
     """
-    path = record_path(bundle)
-    try:
-        records = list(json.loads(path.read_text(encoding="utf-8"))["releases"])
-    except (OSError, ValueError, KeyError, TypeError):
-        records = []
+    record = _record(bundle)
+    found = record.get("releases")
+    releases = found if isinstance(found, list) else []
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     digests = {"digest": bundle.digest, "published_digest": published.digest}
     entry = {"time": now, **digests, **cast(Mapping[str, object], plain(release))}
-    write_text(path, json.dumps({"releases": [*records, entry]}, ensure_ascii=False, indent=1) + "\n")
+    _write(bundle, record | {"releases": [*releases, entry]})
+
+
+def _record(bundle: Bundle) -> dict[str, object]:
+    try:
+        record = json.loads(record_path(bundle).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write(bundle: Bundle, record: Mapping[str, object]) -> None:
+    write_text(record_path(bundle), json.dumps(record, ensure_ascii=False, indent=1) + "\n")

@@ -28,7 +28,9 @@ class About:
     name: str  # of its entry point
     title: str  # as people write it
     options: type = NoOptions  # a dataclass: its own options, each field Annotated with an Option
-    takes: tuple[Literal["public", "mirror"], ...] = ()  # options of every target that mean something here
+    takes: tuple[
+        Literal["public", "mirror", "edited_card"], ...
+    ] = ()  # options of every target that mean something here
     programs: tuple[str, ...] = ()  # that must be on PATH
     extra: tuple[str, ...] = ()  # of deploytk: its name, and the packages that it brings
     needs: tuple[str, ...] = ()  # what else `doctor` must find well

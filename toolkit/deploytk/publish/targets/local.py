@@ -24,9 +24,10 @@ from deploytk.base.errors import BundleError, ReleaseError
 from deploytk.base.files import disk_errors, locked, sync_directory
 from deploytk.base.progress import Advance, Progress
 from deploytk.base.readback import file_bytes, is_same
-from deploytk.bundle import MANIFEST, Bundle, read_bundle
+from deploytk.bundle import EDITABLE, MANIFEST, Bundle, read_bundle
 from deploytk.bundle.links import clone_or_copy, link_or_copy
-from deploytk.publish.obstacles import Obstacle
+from deploytk.publish.edited import refuse_edited
+from deploytk.publish.obstacles import Obstacle, obstacles_in
 from deploytk.publish.options import NoOptions, PublishOptions
 from deploytk.publish.plan import Change, ReleasePlan, compare, paths_with
 from deploytk.publish.record import Release
@@ -58,7 +59,7 @@ class _Repository:
 
 
 class Local:
-    about = About("local", "a directory", takes=("mirror",))
+    about = About("local", "a directory", takes=("mirror", "edited_card"))
     app: AppRequest | None = None
 
     def __init__(self, options: NoOptions = NoOptions()) -> None:  # noqa: B008 (it is frozen)
@@ -71,8 +72,10 @@ class Local:
         may_write = _is_writable(repository.hub)
         permissions = "may write" if may_write else "may not write here"
         refusal = Obstacle(f"{repository.hub} may not be written here", "name another directory with --repo")
-        obstacles = () if may_write else (refusal,)
-        return ReleasePlan(self.about.name, str(repository.root), None, changes, size, permissions, obstacles=obstacles)
+        obstacles = [] if may_write else [refusal]
+        obstacles += obstacles_in(lambda: _refuse_edited(bundle, repository, changes, options))
+        root = str(repository.root)
+        return ReleasePlan(self.about.name, root, None, changes, size, permissions, obstacles=tuple(obstacles))
 
     def publish(self, bundle: Bundle, options: PublishOptions, progress: Progress) -> Release:
         """Copy what is new, read it back, then show the new revision in one step.
@@ -87,6 +90,7 @@ class Local:
             with locked(repository.hub / ".lock", str(repository.hub)):
                 _clear_interrupted(repository.hub)
                 changes = _changes(bundle, repository, options)
+                _refuse_edited(bundle, repository, changes, options)
                 sent = _send(bundle, repository, wanted, progress)
                 _show(repository, wanted, paths_with("kept", changes), progress, is_mirror=options.is_mirror)
                 _verify(repository, wanted, paths_with("kept", changes))
@@ -140,13 +144,23 @@ def _changes(bundle: Bundle, repository: _Repository, options: PublishOptions) -
         try:
             remote = _wanted(read_bundle(repository.current))
         except BundleError:
-            remote = {}  # damaged: everything is checked anyway
+            cards = [path for path in EDITABLE if (repository.current / path).is_file()]
+            remote = {path: hash_file(repository.current / path) for path in cards}  # damaged: all else is sent anew
     wanted = _wanted(bundle)
     extra = {path: "" for path in _files(repository.current) if path not in wanted}
     lost = {path for path in remote.keys() - wanted.keys() if path not in extra}
     there = {path: digest for path, digest in remote.items() if path not in lost} | extra
     deleted = extra if options.is_mirror else _superseded(repository.current, extra)
     return compare(bundle, there, wanted[MANIFEST], deleted)
+
+
+def _refuse_edited(bundle: Bundle, repository: _Repository, changes: Sequence[Change], options: PublishOptions) -> None:
+    def read(path: str) -> bytes | None:
+        place = repository.current / path
+        is_small = place.is_file() and place.stat().st_size <= LARGEST_MANIFEST_BYTES
+        return place.read_bytes() if is_small and not place.is_symlink() else None
+
+    refuse_edited(str(repository.root), bundle, changes, read, options)
 
 
 def _files(tree: Path) -> dict[str, Path]:

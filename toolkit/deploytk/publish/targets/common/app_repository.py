@@ -15,7 +15,7 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError
 from deploytk.base.files import disk_errors, remove
 from deploytk.base.shipped import shipped
-from deploytk.bundle import MANIFEST, ROOM, Bundle
+from deploytk.bundle import MANIFEST, ROOM, Bundle, Manifest
 from deploytk.publish.plan import Change, changes_between
 from deploytk.publish.superseded import Named
 
@@ -99,5 +99,13 @@ def hosted_lmdeploy(bundle: Bundle) -> str:
     has_wheel = lmdeploy.has_wheel_for_python_3_9(planned)
     serves = lmdeploy.has_wheel_for_python_3_9(first)
     flags = [word for word in bundle.manifest.plan.argv if word.startswith("--")]
-    takes = all(lmdeploy.has_flag(lmdeploy.NEWEST_FOR_PYTHON_3_9, flag) for flag in flags)
+    takes = all(lmdeploy.has_flag(lmdeploy.NEWEST_FOR_PYTHON_3_9, flag) for flag in flags) and _parses(bundle.manifest)
     return lmdeploy.NEWEST_FOR_PYTHON_3_9 if not has_wheel and serves and takes else planned
+
+
+def _parses(manifest: Manifest) -> bool:
+    """Whether that LMDeploy has the parsers of the planned command, by the names that are in it."""
+    version, plan, model = lmdeploy.NEWEST_FOR_PYTHON_3_9, manifest.plan, manifest.model
+    tools = lmdeploy.tool_call_parser(version, model.tool_format, model.architecture)
+    has_tools = "--tool-call-parser" not in plan.argv or tools in plan.argv
+    return has_tools and plan.reasoning_parser in (None, *lmdeploy.reasoning_parsers(version))

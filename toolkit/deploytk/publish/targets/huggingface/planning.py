@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploytk.bundle import Bundle
+from deploytk.publish.edited import refuse_edited
 from deploytk.publish.obstacles import Obstacle, obstacles_in
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import AppPlan, ReleasePlan, is_done
@@ -13,6 +14,7 @@ from deploytk.publish.targets.huggingface.client import Client, Head
 from deploytk.publish.targets.huggingface.options import SpaceRequest
 from deploytk.publish.targets.huggingface.permissions import permission
 from deploytk.publish.targets.huggingface.repository import (
+    Guard,
     by_manifest,
     changes_of,
     everything,
@@ -45,6 +47,7 @@ def plan_model(
     obstacles = [
         *found.obstacles(hint, is_there=head is not None),
         *model_obstacles(client, bundle, repo, head, options),
+        *obstacles_in(lambda: card_guard(client, repo, bundle, options)(changes)),
         *(space_obstacles(client, bundle, source, space, account) if space else ()),
     ]
     return ReleasePlan(
@@ -64,6 +67,11 @@ def _planned_space(
 ) -> AppPlan | None:
     """None where an obstacle says why it cannot even be planned."""
     return None if any(one.exit_code == 2 for one in obstacles) else plan_space(client, bundle, source, space)
+
+
+def card_guard(client: Client, repo: str, bundle: Bundle, options: PublishOptions) -> Guard:
+    """Refuses to write over a card that somebody edited there."""
+    return lambda changes: refuse_edited(repo, bundle, changes, lambda path: client.read(repo, path, "model"), options)
 
 
 def model_obstacles(

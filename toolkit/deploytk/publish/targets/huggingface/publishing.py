@@ -12,7 +12,7 @@ from deploytk.publish.plan import paths_with
 from deploytk.publish.record import Release
 from deploytk.publish.targets.huggingface.client import Client, Head
 from deploytk.publish.targets.huggingface.options import SpaceRequest
-from deploytk.publish.targets.huggingface.planning import model_obstacles
+from deploytk.publish.targets.huggingface.planning import card_guard, model_obstacles
 from deploytk.publish.targets.huggingface.repository import (
     bring,
     by_manifest,
@@ -41,7 +41,8 @@ def publish_model(
     repository = open_repository(client, repo, "model", seen, is_private=options.is_private)
     superseded = everything if options.is_mirror else by_manifest
     message = f"Publish {bundle.name}\n\n{bundle.digest}"
-    outcome = bring(client, repository, wanted_files(bundle), message, superseded)
+    guard = card_guard(client, repo, bundle, options)
+    outcome = bring(client, repository, wanted_files(bundle), message, superseded, guard)
     release = Release(
         target="huggingface",
         repo=repo,

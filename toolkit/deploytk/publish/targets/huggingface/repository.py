@@ -64,6 +64,9 @@ class Outcome:
     sent_bytes: int
 
 
+Guard = Callable[[Sequence[Change]], None]
+"""Looks at what is to be done to a repository, and raises where it must not be."""
+
 Superseded = Callable[[Client, str, Mapping[str, RemoteFile]], Collection[str]]
 """Which of the files that are in the repository (of that name) and not in the release are deleted."""
 
@@ -141,7 +144,12 @@ def changes_of(
 
 
 def bring(
-    client: Client, repository: Repository, wanted: Mapping[str, LocalFile], message: str, superseded: Superseded
+    client: Client,
+    repository: Repository,
+    wanted: Mapping[str, LocalFile],
+    message: str,
+    superseded: Superseded,
+    guard: Guard = lambda _: None,
 ) -> Outcome:
     """Make the repository have what `wanted` says, by one commit; of what else is there only `superseded` goes.
 
@@ -149,7 +157,7 @@ def bring(
     """
     stats = {path: _stat(file.source) for path, file in wanted.items()}
     try:
-        return _bring(client, repository, wanted, stats, message, superseded)
+        return _bring(client, repository, wanted, stats, message, superseded, guard)
     except OSError as error:
         _refuse_changed(wanted, stats, error)
         raise ReleaseError(
@@ -164,6 +172,7 @@ def _bring(
     stats: Mapping[str, tuple[int, ...]],
     message: str,
     superseded: Superseded,
+    guard: Guard,
 ) -> Outcome:
     name, kind = repository.name, repository.kind
     first: tuple[Change, ...] | None = None
@@ -178,6 +187,7 @@ def _bring(
             raise ReleaseError(f"{name} is gone from {client.hub.host}", hint="somebody removed it; run again")
         is_empty = repository.is_new and first is None
         changes = changes_of(wanted, {}) if is_empty else look(client, name, kind, wanted, superseded)
+        guard(changes)
         first = first or changes
         if is_done(changes):
             read_back(client, name, kind, head.commit or "", wanted)

@@ -45,7 +45,7 @@ class HuggingFace:
         "huggingface",
         "Hugging Face",
         options=HuggingFaceOptions,
-        takes=("public", "mirror"),
+        takes=("public", "mirror", "edited_card"),
         credential=_credential,
         card=_card,
     )

@@ -28,6 +28,7 @@ from deploytk.base.progress import Progress
 from deploytk.base.retry import Retry, RetryPolicy
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.image.value import WeightsSource
+from deploytk.publish.edited import refuse_edited
 from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import Change, ReleasePlan, compare, paths_with
@@ -44,7 +45,7 @@ from deploytk.publish.targets.modelscope.signin import (
     sign_in,
 )
 from deploytk.publish.targets.modelscope.studio import plan_studio, publish_studio
-from deploytk.publish.targets.modelscope.superseded import keep_pending, superseded
+from deploytk.publish.targets.modelscope.superseded import keep_pending, read_file, superseded
 
 _TARGET = "modelscope"
 _TYPE = "model"
@@ -74,10 +75,11 @@ def plan_repository(bundle: Bundle, options: PublishOptions, studio: StudioReque
         api, user = sign_in()
         visibility = _visibility(api, repo)
         changes = _changes(bundle, {}) if visibility is None else _look(api, bundle, repo, _listing(api, repo), options)
+        edited = obstacles_in(lambda: _refuse_edited(api, bundle, repo, changes, options))
         app = plan_studio(api, repo, bundle, studio) if studio else None
     size = sum(change.bytes for change in changes)
     is_private = options.is_private if visibility is None else visibility != _PUBLIC
-    obstacles = tuple(_too_visible(repo, visibility, options))
+    obstacles = (*_too_visible(repo, visibility, options), *edited)
     return ReleasePlan(_TARGET, repo, is_private, changes, size, f"signed in as {user}", app, obstacles)
 
 
@@ -144,6 +146,7 @@ def _bring(
         refuse(_too_visible(repo, visibility, options))
     there = _listing(api, repo)
     changes = _look(api, bundle, repo, there, options)
+    _refuse_edited(api, bundle, repo, changes, options)
     gone = paths_with("deleted", changes)
     wanted = [change for change in changes if change.status in ("new", "changed")]
     paths = {change.path: bundle.path / change.path for change in wanted}
@@ -164,6 +167,10 @@ def _look(api: HubApi, bundle: Bundle, repo: str, there: dict[str, str], options
     wanted = {file.path for file in bundle.files} | {MANIFEST}
     extra = {path: sha256 for path, sha256 in there.items() if path not in wanted and not of_the_hub(path)}
     return _changes(bundle, there, extra if options.is_mirror else superseded(api, repo, extra, _pending(repo)))
+
+
+def _refuse_edited(api: HubApi, bundle: Bundle, repo: str, changes: Sequence[Change], options: PublishOptions) -> None:
+    refuse_edited(repo, bundle, changes, lambda path: read_file(api, repo, path), options)
 
 
 def _too_visible(repo: str, visibility: int | None, options: PublishOptions) -> list[Obstacle]:

@@ -24,7 +24,9 @@ def superseded(api: HubApi, repo: str, extra: Mapping[str, str], pending: Path) 
     """Those of the files `extra`, path -> SHA-256, that were ours and have not been changed since."""
     if not extra:
         return set()
-    named = {path: sha256 for path, (_, sha256) in named_in(_manifest(api, repo)).items()} | read_pending(pending)
+    named = {
+        path: sha256 for path, (_, sha256) in named_in(read_file(api, repo, MANIFEST) or b"").items()
+    } | read_pending(pending)
     return {path for path, sha256 in extra.items() if sha256 and named.get(path) == sha256}
 
 
@@ -40,13 +42,14 @@ def read_pending(pending: Path) -> dict[str, str]:
         return {}
 
 
-def _manifest(api: HubApi, repo: str) -> bytes:
-    found = [file for file in api.list_repo_files(repo, "model") if file.path == MANIFEST]
+def read_file(api: HubApi, repo: str, path: str) -> bytes | None:
+    """A small file as the hub hands it out; None when it has none, or one that is too large to be small."""
+    found = [file for file in api.list_repo_files(repo, "model") if file.path == path]
     if not found or not 0 < int(found[0].size or 0) <= LARGEST_MANIFEST_BYTES:
-        return b""
+        return None
     # The client shows a bar of its own, whatever is asked of it.
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory, contextlib.redirect_stderr(io.StringIO()):
-        path = api.download_file(
-            repo, "model", MANIFEST, revision="master", local_dir=directory, force=True, file_size=found[0].size
+        place = api.download_file(
+            repo, "model", path, revision="master", local_dir=directory, force=True, file_size=found[0].size
         )
-        return Path(path).read_bytes()
+        return Path(place).read_bytes()

@@ -37,7 +37,7 @@ class ModelScope:
         "modelscope",
         "ModelScope",
         options=ModelScopeOptions,
-        takes=("public", "mirror"),
+        takes=("public", "mirror", "edited_card"),
         credential=_credential,
         extra=("modelscope", "modelscope_hub"),
         card=_card,

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from deploytk.base.errors import TryAgainError
 from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle
+from deploytk.publish.edited import refuse_edited
+from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import Change, extra_files, is_done
 from deploytk.publish.targets.openxlab.access import require_writer
 from deploytk.publish.targets.openxlab.commits import FIRST_S, REF, Commit
-from deploytk.publish.targets.openxlab.foreign import sort_extra
+from deploytk.publish.targets.openxlab.foreign import small_files, sort_extra
 from deploytk.publish.targets.openxlab.git import Git
 from deploytk.publish.targets.openxlab.lfs import present_objects
 from deploytk.publish.targets.openxlab.lfs_upload import send_objects
@@ -50,13 +52,14 @@ class Wanted:
 
 
 def bring(
-    git: Git, place: Place, entries: Sequence[Entry], bundle: Bundle, progress: Progress, *, is_mirror: bool
+    git: Git, place: Place, entries: Sequence[Entry], bundle: Bundle, progress: Progress, options: PublishOptions
 ) -> tuple[str, tuple[Change, ...]]:
     """Make the branch have what `entries` say; returns its commit and what had to change."""
     first: tuple[Change, ...] | None = None
     for _ in range(_ATTEMPTS):
-        wanted = look(git, entries, is_mirror=is_mirror)
+        wanted = look(git, entries, is_mirror=options.is_mirror)
         remote = wanted.remote
+        refuse_edited(place.repo, bundle, wanted.changes, small_files(git, remote.blobs), options)
         first = first or wanted.changes
         if not is_done(wanted.changes):
             require_writer(git)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError, UsageError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import MANIFEST, Bundle, BundleFile, bundle_digest
+from deploytk.publish.edited import refuse_edited
+from deploytk.publish.obstacles import obstacles_in
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import Change, ReleasePlan, compare, extra_files
 from deploytk.publish.record import Release, recorded_digests
@@ -51,16 +54,16 @@ def preview_flat(whole: Bundle, options: PublishOptions) -> ReleasePlan:
     with Sdk(sdk_python(Silent()), repo, _keys()) as sdk:
         names = _names(sdk)
         there = _look(sdk, bundle, repo, names or ())
-    changes = (*_changes(bundle, there.digests), *extra_files(_extra(bundle, there), ()))
+        changes = (*_changes(bundle, there.digests), *extra_files(_extra(bundle, there), ()))
+        obstacles = obstacles_in(lambda: _refuse_edited(sdk, bundle, repo, changes, options))
     how = _BY_RECORD if there.is_recorded else _BY_MANIFEST
     says = (
         "the access key is accepted"
         if names is None
         else f"the access key is accepted; what is there is known by {how}"
     )
-    return ReleasePlan(
-        _TARGET, repo, options.is_private, changes, sum(change.bytes for change in changes), permissions=says
-    )
+    size = sum(change.bytes for change in changes)
+    return ReleasePlan(_TARGET, repo, options.is_private, changes, size, permissions=says, obstacles=tuple(obstacles))
 
 
 def publish_flat(whole: Bundle, options: PublishOptions, progress: Progress) -> Release:
@@ -79,6 +82,7 @@ def publish_flat(whole: Bundle, options: PublishOptions, progress: Progress) -> 
         there = _look(sdk, bundle, repo, names or ())
         digests = there.digests if there.is_recorded else _read_back(sdk, bundle, there, progress)
         changes = _changes(bundle, digests)
+        _refuse_edited(sdk, bundle, repo, changes, options)
         wanted = {change.path for change in changes if change.status != "same"}
         if wanted:
             wanted |= {MANIFEST}
@@ -99,6 +103,11 @@ def publish_flat(whole: Bundle, options: PublishOptions, progress: Progress) -> 
         steps_left=(f"delete what an earlier release had, on {page}: {', '.join(odd)}",) if odd else (),
         kept_files=tuple(sorted(extra - there.named)),
     )
+
+
+def _refuse_edited(sdk: Sdk, bundle: Bundle, repo: str, changes: Sequence[Change], options: PublishOptions) -> None:
+    there = {change.path for change in changes if change.status != "new"}
+    refuse_edited(repo, bundle, changes, lambda path: sdk.text(path).encode() if path in there else None, options)
 
 
 def _extra(bundle: Bundle, there: _There) -> set[str]:

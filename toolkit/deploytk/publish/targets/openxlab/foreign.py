@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from deploytk.bundle import MANIFEST
@@ -31,6 +31,11 @@ def sort_extra(git: Git, blobs: Mapping[str, str], wanted: Collection[str], *, i
     deleted = frozenset(path for path, found in facts.items() if named.get(path) == found)
     kept = [path for path, oid in extra.items() if path not in deleted and _POINTER.fullmatch(contents.get(oid, b""))]
     return Extra(deleted, tuple(sorted(kept)))
+
+
+def small_files(git: Git, blobs: Mapping[str, str]) -> Callable[[str], bytes | None]:
+    """Reads a file of the tree `blobs`, path -> git object id, that was fetched with it."""
+    return lambda path: _contents(git, {blobs[path]}).get(blobs[path]) if path in blobs else None
 
 
 def _facts(content: bytes) -> tuple[int, str]:

@@ -16,6 +16,7 @@ from deploytk.base.errors import ReleaseError
 from deploytk.base.files import disk_errors, locked
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Bundle, HubCard
+from deploytk.publish.edited import refuse_edited
 from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import ReleasePlan, is_done, paths_with
@@ -26,6 +27,7 @@ from deploytk.publish.target import About, AppRequest
 from deploytk.publish.targets.openxlab.access import is_public, permissions, require_writer
 from deploytk.publish.targets.openxlab.app import App, steps_left
 from deploytk.publish.targets.openxlab.branch import bring, look, make_commit
+from deploytk.publish.targets.openxlab.foreign import small_files
 from deploytk.publish.targets.openxlab.git import PATIENCE_S, Git
 from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 from deploytk.publish.targets.openxlab.place import SERVER, SERVER_VARIABLE, Place, find_place
@@ -52,7 +54,7 @@ class OpenXLab:
         "openxlab",
         "OpenXLab",
         options=OpenXLabOptions,
-        takes=("public", "mirror"),
+        takes=("public", "mirror", "edited_card"),
         programs=("git",),
         credential=_credential,
         card=_card,
@@ -89,6 +91,8 @@ class OpenXLab:
             wanted = look(git, wanted_tree(bundle), is_mirror=options.is_mirror)
             is_open = is_public(git)
             obstacles = _too_visible(place, options, is_open=is_open) + obstacles_in(lambda: require_writer(git))
+            read = small_files(git, wanted.remote.blobs)
+            obstacles += obstacles_in(lambda: refuse_edited(place.repo, bundle, wanted.changes, read, options))
             app = None
             if self._own.has_app:
                 asked = App(bundle, place, self._own.app_remote, options.is_mirror)
@@ -126,7 +130,7 @@ class OpenXLab:
             app = App(bundle, place, self._own.app_remote, options.is_mirror) if self._own.has_app else None
             refuse([*_too_visible(place, options, is_open=is_open), *(app.obstacles() if app else ())])
             entries = wanted_tree(bundle)
-            commit, changes = bring(git, place, entries, bundle, progress, is_mirror=options.is_mirror)
+            commit, changes = bring(git, place, entries, bundle, progress, options)
         sent = [change for change in changes if change.status in ("new", "changed")]
         steps = [] if options.is_private or is_open else [f"make it public on its settings page: {place.page}"]
         done = app.publish(commit) if app else None
