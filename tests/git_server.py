@@ -143,6 +143,8 @@ class _Handler(LFSRequestHandler):
             self.server.requests.append(f"{method} {self.path}")
             waiting = self.server.faults.get(kind, [])
             fault = waiting.pop(0) if waiting else None
+        if fault == "slow":
+            time.sleep(4)
         if fault == "cut":
             self.close_connection = True
         elif fault == "hang":

@@ -51,6 +51,8 @@ class ModelScopeServer(ThreadingHTTPServer):
         self.puts = 0
         self.loses: set[str] = set()  # paths that a commit drops although it says that all went well
         self.shows: dict[str, Callable[[bytes], bytes]] = {}  # what it hands out of a path instead
+        self.before: dict[str, Callable[[], None]] = {}  # called once, before such a request is done
+        self.loses_answer: set[str] = set()  # kinds of which one is done without an answer
         self.lists: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list  # what it says that it has
         self.blobs_at: str | None = None  # where it says that uploads go
         self.redirects: dict[str, str] = {}  # kinds of requests that are sent on, and to where
@@ -79,6 +81,8 @@ class ModelScopeServer(ThreadingHTTPServer):
             "puts",
             "loses",
             "shows",
+            "before",
+            "loses_answer",
             "lists",
             "lock",
         )
@@ -111,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.is_gone:
             self.close_connection = True
             return
+        if call := self.server.before.pop(kind, None):
+            call()
         with self.server.lock:
             self.server.requests.append(f"{method} {self.path}")
             waiting = self.server.faults.get(kind, [])
@@ -129,6 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(401, {"Message": "not signed in"})
             elif token == READER and method != "GET":
                 self._send(403, {"Message": "may only read"})
+            elif kind in self.server.loses_answer:
+                self.server.loses_answer.remove(kind)
+                self._do(method, path, body)
+                self.close_connection = True
             else:
                 self._send(*self._do(method, path, body))
 

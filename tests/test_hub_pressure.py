@@ -32,7 +32,7 @@ from deploytk.bundle import Bundle
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.huggingface import HuggingFace, client
-from deploytk.publish.targets.modelscope import ModelScope
+from deploytk.publish.targets.modelscope import ModelScope, signin
 from deploytk.publish.targets.openxlab import OpenXLab
 
 REPO = "me/tiny"
@@ -185,10 +185,46 @@ def test_modelscope_is_waited_for_within_it(scope: ModelScopeServer, made: dict[
     assert len(scope.repositories[REPO].commits) == 1
 
 
+def commits_sent(scope: ModelScopeServer) -> int:
+    return sum("/commit/" in request for request in scope.requests)
+
+
+def test_a_commit_that_modelscope_takes_long_for_is_looked_for_and_not_sent_again(
+    scope: ModelScopeServer, made: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signin, "_COMMITTED_S", 0.5)
+    scope.before["commit"] = lambda: time.sleep(4)
+
+    noted = publish(made["modelscope"], ModelScope(patience_s=60.0))
+
+    assert (commits_sent(scope), len(scope.repositories[REPO].commits)) == (1, 1)
+    assert any("ModelScope gave no answer to a commit" in note for note in noted.notes)
+
+
+def test_a_commit_that_modelscope_never_shows_is_75_and_not_sent_again(
+    scope: ModelScopeServer, made: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signin, "_COMMITTED_S", 0.5)
+    scope.before["commit"] = lambda: time.sleep(12)
+
+    error = refusal(made["modelscope"], ModelScope(patience_s=2.0))
+
+    assert "has not finished the commit" in str(error)
+    assert commits_sent(scope) <= 1  # it is written down when it is done
+
+
+def test_a_commit_whose_answer_modelscope_loses_is_recognised(scope: ModelScopeServer, made: dict[str, Bundle]) -> None:
+    scope.loses_answer.add("commit")
+
+    publish(made["modelscope"], ModelScope(patience_s=20.0))
+
+    assert (commits_sent(scope), len(scope.repositories[REPO].commits)) == (1, 1)
+
+
 # OpenXLab: git says no time, LFS does
 
 
-@pytest.mark.parametrize(("kind", "status"), [("GET", 429), ("batch", 503), ("PUT", 429)])
+@pytest.mark.parametrize(("kind", "status"), [("GET", 429), ("batch", 503), ("PUT", 429), ("push", 503), ("push", 429)])
 def test_openxlab_is_not_waited_for_beyond_the_patience(
     git_hub: Any, made: dict[str, Bundle], kind: str, status: int
 ) -> None:
@@ -200,13 +236,42 @@ def test_openxlab_is_not_waited_for_beyond_the_patience(
     assert len(git_hub.faults[kind]) >= 10
 
 
-@pytest.mark.parametrize("kind", ["GET", "batch", "PUT"])
+@pytest.mark.parametrize("kind", ["GET", "batch", "PUT", "push"])
 def test_openxlab_is_waited_for_within_it(git_hub: Any, made: dict[str, Bundle], kind: str) -> None:
-    git_hub.faults[kind] = [(429, 1)] * (2 if kind == "GET" else 1)  # git, and our look at what it does not say
+    by_git = kind in ("GET", "push")  # and our look at what it does not say
+    git_hub.faults[kind] = [(429, 1)] * (2 if by_git else 1)
 
     noted = publish(made["openxlab"], OpenXLab(patience_s=20.0))
 
     assert [note for note in noted.notes if "answers 429" in note]
+
+
+def pushes(git_hub: Any) -> int:
+    return sum("POST" in request and request.endswith("/git-receive-pack") for request in git_hub.requests)
+
+
+def test_a_push_that_takes_long_is_looked_for_and_not_sent_again(
+    git_hub: Any, made: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploytk.publish.targets.openxlab.git._SILENT_S", 1)
+    git_hub.faults["push"] = ["slow"]
+
+    noted = publish(made["openxlab"], OpenXLab(patience_s=60.0))
+
+    assert pushes(git_hub) == 1
+    assert any("has the push and has not answered" in note for note in noted.notes)
+
+
+def test_a_push_that_never_shows_is_75_and_not_sent_again(
+    git_hub: Any, made: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploytk.publish.targets.openxlab.git._SILENT_S", 1)
+    git_hub.faults["push"] = ["hang"]
+
+    error = refusal(made["openxlab"], OpenXLab(patience_s=2.0))
+
+    assert "has the push and has not answered" in str(error)
+    assert pushes(git_hub) == 1
 
 
 # Signals: the first one ends it, whatever is being done

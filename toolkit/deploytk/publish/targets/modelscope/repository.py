@@ -15,15 +15,13 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-import requests
 from modelscope_hub import HubApi, errors
 
 from deploytk.base.cache import cache_directory
 from deploytk.base.credentials import can_ask
 from deploytk.base.digests import hash_file
-from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
+from deploytk.base.errors import ReleaseError, TryAgainError, UsageError
 from deploytk.base.files import disk_errors, locked
-from deploytk.base.net import REDIRECTS, describe
 from deploytk.base.progress import Progress
 from deploytk.base.retry import Retry, RetryPolicy
 from deploytk.bundle import MANIFEST, Bundle
@@ -35,9 +33,12 @@ from deploytk.publish.plan import Change, ReleasePlan, compare, paths_with
 from deploytk.publish.record import Release
 from deploytk.publish.samples import Samples, Sent
 from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
+from deploytk.publish.targets.modelscope.lost_commits import Listing, until_committed
 from deploytk.publish.targets.modelscope.options import StudioRequest
+from deploytk.publish.targets.modelscope.refusals import translated
 from deploytk.publish.targets.modelscope.signin import (
     TOKEN_HINT,
+    CommitLost,
     HubBusy,
     has_token,
     home_of,
@@ -71,7 +72,7 @@ class _Done:
 def plan_repository(bundle: Bundle, options: PublishOptions, studio: StudioRequest | None) -> ReleasePlan:
     """What `publish_repository` would do; nothing is changed."""
     repo = _checked_repo(options.repo)
-    with _translated(repo):
+    with translated(repo):
         api, user = sign_in()
         visibility = _visibility(api, repo)
         changes = _changes(bundle, {}) if visibility is None else _look(api, bundle, repo, _listing(api, repo), options)
@@ -95,7 +96,7 @@ def publish_repository(
         policy = replace(_POLICY, total_s=patience_s)
         patience = partial(Retry, policy, "ModelScope", progress.note)
         done = _patiently(lambda: _bring(bundle, repo, options, progress, patience), repo, patience())
-        with _translated(repo):
+        with translated(repo):
             app = publish_studio(done.api, repo, bundle, studio, progress) if studio else None
     url = f"{site(done.api)}/models/{repo}"
     is_open = options.is_private or done.visibility == _PUBLIC
@@ -125,9 +126,11 @@ def _patiently(bring: Callable[[], _Done], repo: str, retry: Retry) -> _Done:
     """What `bring` comes to, begun again as long as the hub is away for a while only."""
     while True:
         try:
-            with _translated(repo):
+            with translated(repo):
                 return bring()
         except TryAgainError as error:  # noqa: PERF203 (it waits anyway)
+            if isinstance(error.__cause__, CommitLost):
+                raise
             wait_s = getattr(error.__cause__, "retry_after", None)
             problem = f"answers {error.__cause__.status}" if isinstance(error.__cause__, HubBusy) else str(error)
             retry.wait(problem.removeprefix("ModelScope "), wait_s)
@@ -152,9 +155,19 @@ def _bring(
     paths = {change.path: bundle.path / change.path for change in wanted}
     if wanted and gone:
         keep_pending(_pending(repo), {path: there.get(path, "") for path in gone})
-    send_files(api, repo, _TYPE, paths, f"Publish {bundle.name}, {bundle.digest}", progress)
-    if gone:
-        api.delete_files(repo, _TYPE, list(gone), commit_message=f"Delete what {bundle.name} has no more")
+    digests = _digests(bundle)
+
+    def send(now: Listing | None) -> None:
+        left = {path: file for path, file in paths.items() if now is None or now.get(path) != digests[path]}
+        send_files(api, repo, _TYPE, left, f"Publish {bundle.name}, {bundle.digest}", progress)
+
+    def delete(now: Listing | None) -> None:
+        left = [path for path in gone if now is None or path in now]
+        if left:
+            api.delete_files(repo, _TYPE, left, commit_message=f"Delete what {bundle.name} has no more")
+
+    for step in (send, delete):
+        until_committed(step, lambda: _listing(api, repo), patience)
     if wanted or gone:
         _verify(_changes(bundle, _listing(api, repo), gone), repo)
     _read_back(api, bundle, repo, patience)
@@ -196,7 +209,7 @@ def signed_in_as(*, is_asked: bool) -> tuple[str | None, list[Obstacle]]:
     owners: list[str] = []
 
     def look() -> None:
-        with _translated("your account"):
+        with translated("your account"):
             owners.append(sign_in()[1])
 
     missing = obstacles_in(look)
@@ -245,12 +258,15 @@ def _read_back(api: HubApi, bundle: Bundle, repo: str, patience: Callable[[], Re
     """Raises ReleaseError unless samples of every file come back as they are."""
     url = f"{site(api)}/api/v1/models/{repo}/repo?Revision=master&FilePath="
     headers = login_headers(api)
-    paths = {file.path: file.sha256 for file in bundle.files} | {MANIFEST: hash_file(bundle.path / MANIFEST)}
     files = [
         Sent(path, bundle.path / path, (bundle.path / path).stat().st_size, sha256, url + quote(path, safe=""), headers)
-        for path, sha256 in paths.items()
+        for path, sha256 in _digests(bundle).items()
     ]
     Samples(home_of(api), patience).check(url, files)
+
+
+def _digests(bundle: Bundle) -> dict[str, str]:
+    return {file.path: file.sha256 for file in bundle.files} | {MANIFEST: hash_file(bundle.path / MANIFEST)}
 
 
 def _words(status: str) -> str:
@@ -272,48 +288,3 @@ def _pending(repo: str) -> Path:
 def _own_file(repo: str, kind: str) -> Path:
     key = hashlib.sha256(repo.encode()).hexdigest()[:16]
     return cache_directory() / _TARGET / f".{key}.{kind}"
-
-
-@contextlib.contextmanager
-def _translated(repo: str) -> Iterator[None]:
-    """Turn the client's exceptions into ours; none of them holds the token."""
-    try:
-        yield
-    except HubBusy as busy:
-        after = f" and asks to wait {busy.retry_after:.0f} s" if busy.retry_after else ""
-        hint = "run again later: only the rest is sent"
-        raise TryAgainError(f"ModelScope answers {busy.status}{after}", hint=hint) from busy
-    except errors.HubError as error:
-        raise _ours(error, repo) from error
-    except requests.RequestException as error:
-        raise _unanswered(error) from error
-
-
-def _unanswered(error: Exception) -> DeployError:
-    why = describe(error)
-    if why == REDIRECTS:
-        return ReleaseError(
-            "ModelScope redirects in a circle", hint="check MODELSCOPE_ENDPOINT, and what answers there"
-        )
-    return TryAgainError(f"ModelScope does not answer: {why}", hint="run again later: only the rest is sent")
-
-
-def _ours(error: errors.HubError, repo: str) -> DeployError:
-    said = " ".join(str(error).split())[:300]
-    if isinstance(error, errors.AuthenticationError):
-        return ReleaseError("ModelScope does not take the token", hint=TOKEN_HINT)
-    if isinstance(error, errors.PermissionDeniedError):
-        return ReleaseError(f"the token may not write to {repo}", hint=TOKEN_HINT)
-    if isinstance(error, errors.NotExistError):
-        return ReleaseError(f"ModelScope has no {repo}, or the token may not see it", hint="check --repo OWNER/NAME")
-    if isinstance(error, errors.NetworkError):
-        return _unanswered(error)
-    if isinstance(error, errors.RateLimitError):
-        return TryAgainError(f"ModelScope answers 429: {said}", hint="run again later: only the rest is sent")
-    if isinstance(error, errors.ServerError):
-        return TryAgainError(f"ModelScope does not answer: {said}", hint="run again later: only the rest is sent")
-    if isinstance(error, errors.QuotaExceededError):
-        return ReleaseError(
-            f"ModelScope has no room left for {repo}: {said}", hint="delete something there, or ask for more"
-        )
-    return ReleaseError(f"ModelScope refused {repo}: {said}", hint="see the message; then run again")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import requests
@@ -85,6 +88,15 @@ class HubBusy(BaseException):
         self.status, self.retry_after = status, retry_after
 
 
+class CommitLost(BaseException):
+    """A commit without an answer; no Exception, after which the client would send it again."""
+
+    def __init__(self, digests: Mapping[str, str | None], *, is_slow: bool) -> None:
+        super().__init__("gave no answer to a commit")
+        self.digests = digests  # path -> SHA-256 that it has in that commit, None: it is deleted
+        self.is_slow = is_slow  # the hub may still be at it
+
+
 class _Bound(HTTPAdapter):
     def __init__(self, home: Origin, friends: Collection[Origin]) -> None:
         self._home, self._friends = home, friends
@@ -92,11 +104,32 @@ class _Bound(HTTPAdapter):
 
     def send(self, request: Any, *arguments: Any, **more: Any) -> Any:
         keep_at_home(str(request.url), request.headers, self._home, self._friends)
-        if "/commit/" in str(request.url):  # given up earlier, it lands all the same, and would be sent again
-            more["timeout"] = (_CONNECT_S, _COMMITTED_S)
-        answer = super().send(request, *arguments, **more)
+        if "/commit/" in str(request.url):
+            answer = self._commit(request, *arguments, **more)
+        else:
+            answer = super().send(request, *arguments, **more)
         asked_s = retry_after_s(answer.headers.get("Retry-After")) if answer.status_code in BUSY else None
         if answer.status_code in _NEVER_MEANT_OTHERWISE or asked_s is not None:
             answer.close()
             raise HubBusy(answer.status_code, asked_s)
         return answer
+
+    def _commit(self, request: Any, *arguments: Any, **more: Any) -> Any:
+        """Given up early, a commit lands all the same, and would be sent again."""
+        more["timeout"] = (_CONNECT_S, _COMMITTED_S)
+        try:
+            return super().send(request, *arguments, **more)
+        except requests.ConnectTimeout:
+            raise
+        except (requests.ReadTimeout, requests.ConnectionError) as error:
+            raise CommitLost(_digests(request.body), is_slow=isinstance(error, requests.ReadTimeout)) from error
+
+
+def _digests(body: str | bytes) -> dict[str, str | None]:
+    """What the files of a commit will be."""
+    found: dict[str, str | None] = {}
+    for action in json.loads(body)["actions"]:
+        content = base64.b64decode(action.get("content") or "")
+        own = str(action.get("sha256") or hashlib.sha256(content).hexdigest())
+        found[str(action["path"])] = None if action["action"] == "delete" else own
+    return found

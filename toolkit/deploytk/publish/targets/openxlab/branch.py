@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from deploytk.base.errors import TryAgainError
@@ -129,16 +129,28 @@ def _push(git: Git, commit: str, remote: Remote) -> bool:
     def head() -> str:
         return git.must("ls-remote", "hub", ref).decode().partition("\t")[0]
 
-    for _ in range(_ATTEMPTS):
+    retry = git.patience()
+    while True:
         done = git.run("push", "--quiet", "--no-verify", "hub", f"{commit}:{ref}")
         # The answer may be lost while the branch has moved: what counts is where it is.
         if done.code == 0:
             return True
         if done.trouble not in ("gone", "moved"):
             raise git.error(done)
-        now = head()
+        now = _await_move(git, head, remote.commit or "") if done.is_slow else head()
         if now == commit:
             return True
         if done.trouble == "moved" or now != (remote.commit or ""):
             return False
-    raise git.error(done)
+        git.wait(retry, done)
+
+
+def _await_move(git: Git, head: Callable[[], str], before: str) -> str:
+    """Where the branch has moved to, of a server that has our push and takes its time for it.
+
+    Raises TryAgainError when it does not move: pushed once more it would have the same work twice.
+    """
+    retry = git.patience()
+    while (now := head()) == before:
+        retry.wait("has the push and has not answered")
+    return now

@@ -34,6 +34,7 @@ _FULL_BYTES = 2**18
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 4.0
 _LOOK_WITHIN_S = 10.0
+_SILENT_S = 60  # without a byte, git gives a request up
 
 # Speaks git's credential protocol, for one origin: whoever else asks for a login ends the command.
 _CREDENTIAL_HELPER = """#!/bin/sh
@@ -88,6 +89,11 @@ class Finished:
         text = self.stderr.lower()
         return next((trouble for trouble, sign in _SIGNS.items() if re.search(sign, text, re.MULTILINE)), "other")
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether the server has the request and has said nothing for long: it may still be at it."""
+        return re.search(r"too slow|timed out after", self.stderr) is not None
+
 
 class Git:
     """git in the bare repository `work`/repo.git, for one server and account."""
@@ -132,18 +138,27 @@ class Git:
                 return done.stdout
             if done.trouble != "gone":
                 raise self.error(done)
-            busy = re.search(r"error: (429|503)\b", done.stderr)
-            problem = f"answers {busy[1]}" if busy else f"does not answer: {_last_line(done.stderr)}"
-            retry.wait(problem, done.asked_s if done.asked_s is not None or not busy else self._asked_s())
+            self.wait(retry, done)
+
+    def wait(self, retry: Retry, done: Finished) -> None:
+        """Wait before the same is tried again, as long as the server asks for; raises TryAgainError at the end."""
+        busy = re.search(r"error: (429|503)\b", done.stderr)
+        problem = f"answers {busy[1]}" if busy else f"does not answer: {_last_line(done.stderr)}"
+        retry.wait(problem, done.asked_s if done.asked_s is not None or not busy else self._asked_s())
 
     def _asked_s(self) -> float | None:
-        """How long a busy server asks to wait, which git does not say: it is asked what git asks first."""
-        url = f"{self.url}/info/refs?service=git-receive-pack"
-        trusts_environment = not self.origin.is_loopback
-        try:
-            answer = httpx.get(url, auth=self.login, timeout=_LOOK_WITHIN_S, trust_env=trusts_environment)
-        except httpx.HTTPError:
-            return None
+        """How long a busy server asks to wait, which git does not say: it is asked what git asks before a push.
+
+        Source: git's remote-curl.c, `discover_refs` and `probe_rpc`: a request of nothing, which changes nothing.
+        """
+        kind = {"Content-Type": "application/x-git-receive-pack-request"}
+        with httpx.Client(auth=self.login, timeout=_LOOK_WITHIN_S, trust_env=not self.origin.is_loopback) as client:
+            try:
+                answer = client.get(f"{self.url}/info/refs?service=git-receive-pack")
+                if answer.status_code not in BUSY:
+                    answer = client.post(f"{self.url}/git-receive-pack", headers=kind, content=b"0000")
+            except httpx.HTTPError:
+                return None
         return retry_after_s(answer.headers.get("Retry-After")) if answer.status_code in BUSY else None
 
     def patience(self) -> Retry:
@@ -181,7 +196,8 @@ class Git:
         helper = f"credential.helper=!{shlex.quote(str(self._helper))}"
         return ("credential.helper=", helper, "core.askPass=", "http.followRedirects=false", "protocol.allow=never",
                 f"protocol.{self.origin.scheme}.allow=always", "core.hooksPath=/dev/null", "core.fsmonitor=false",
-                "gc.auto=0", "http.lowSpeedLimit=1", "http.lowSpeedTime=60", "advice.detachedHead=false")  # fmt: skip
+                "gc.auto=0", "http.lowSpeedLimit=1", f"http.lowSpeedTime={_SILENT_S}",
+                "advice.detachedHead=false")  # fmt: skip
 
     def _environment(self, settings: tuple[str, ...]) -> dict[str, str]:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
