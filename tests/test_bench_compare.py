@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from test_smoke_report import EVIDENCE, VRAM
 
 from deploytk.base.errors import UsageError
-from deploytk.bench import compare
+from deploytk.bench import compare, write_comparison
 from deploytk.bench.compare import judge_rounds
 from deploytk.smoke import Budget, Evidence, read_raw, write_raw
 from deploytk.smoke.selfcheck import ClientCheck
@@ -144,3 +146,27 @@ def test_benches_without_a_common_cell_are_refused(tmp_path: Path) -> None:
 def test_a_directory_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no results"):
         compare(tmp_path, tmp_path)
+
+
+def test_a_comparison_is_a_page_too(tmp_path: Path) -> None:
+    a, b = _bench(tmp_path / "a", 1.0), _bench(tmp_path / "b<", 1.3, 100 * 2**20)
+    out = tmp_path / "new" / "page.html"
+
+    write_comparison(compare(a, b), a, b, out)
+
+    text = out.read_text()
+    assert "<span class=fail>slower</span>" in text
+    assert f"A is {a}, the baseline" in text
+    assert "b&lt;" in text  # names are text
+    # Every time of B is 1.3 of A's, and 100 MiB more are used.
+    plain = text.replace("<td class=figure>", "<td>").replace("<td class=key>", "<td>")
+    assert "<td>time per output token<td>3<td>1.300<td>" in plain
+    assert "<td>+100<td>more" in plain
+    [first, second] = [ElementTree.fromstring(one) for one in re.findall(r"<svg.*?</svg>", text)]
+    for picture in (first, second):
+        marks = {one.text: float(one.get("x", 0)) for one in picture.iter("text")}
+        one, more = marks["1.00"], marks["1.10"]
+        [dot] = picture.iter("circle")
+        # On a logarithmic axis 1.3 lies log 1.3 / log 1.1 = 2.753 times as far from 1 as 1.1.
+        assert float(dot.get("cx", 0)) == pytest.approx(one + (more - one) * 2.753, rel=0.01)
+    assert "http" not in text.replace("http://www.w3.org", "")

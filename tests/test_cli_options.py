@@ -109,7 +109,14 @@ _BENCH = (*_DIMENSIONS, *_WHOLE, "--repetitions 1", "--session-len 9", "-o OUT")
 WITHOUT_EFFECT = [
     (
         "plan MODEL --engine cpu",
-        ("--gpu A10", "--max-batch-size 2", "--kv none", "--tp 1", "--cache-max-entry-count 0.5"),
+        (
+            "--gpu A10",
+            "--max-batch-size 2",
+            "--kv none",
+            "--tp 1",
+            "--cache-max-entry-count 0.5",
+            "--reasoning-parser default",
+        ),
     ),
     ("modernize FP16 -o OUT", ("--to-fp16",)),
     ("serve BUNDLE --engine cpu", (*_PLANNING, "--app api", "--template .", "--reload")),

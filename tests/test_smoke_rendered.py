@@ -122,6 +122,24 @@ def test_html_has_the_verdict_the_rows_the_budget_and_what_is_uncertain(tmp_path
     assert "<td>time to first token<td>12<td>20.0<td>25.5<td>29.9 ?<td>30.4 ?<td>30.9 ?<td>31.0" in plain
 
 
+def test_everything_else_is_told_by_its_named_terms(tmp_path: Path) -> None:
+    # 3000 MiB of weights and 3700 before the pool: 700 of the other 1000 were there, 300 came later. Planned: 2400
+    # before it, 400 of them no weights, and 500 in all.
+    named = replace(MEASURED.predicted, before_pool_bytes=2400 * MIB, terms="context 250, unpacking 150, warm up 100")
+    evidence = replace(WHOLE, vram=replace(MEASURED, predicted=named, used_before_pool_bytes=3700 * MIB))
+
+    text = _written(evidence, Budget(), tmp_path / "r.html").replace(" class=figure", "").replace(" class=key", "")
+
+    assert "<td>everything else<td>1,000<td>500<td>+500" in text
+    assert "<td>of it before the pool<td>700<td>400<td>+300" in text
+    assert "<td>of it after the pool<td>300<td>100<td>+200" in text
+    assert "<td>of it context<td>-<td>250<td>-" in text
+    picture = _picture(evidence, "Everything else, by term", tmp_path)
+    widths = [float(bar.get("width", 0)) for bar in picture.iter("rect")]
+    # To scale: 1000 measured; 250, 150 and 100 planned.
+    assert [width / widths[0] for width in widths] == pytest.approx([1, 0.25, 0.15, 0.1], abs=0.001)
+
+
 def test_html_says_every_doubt_once(tmp_path: Path) -> None:
     # A client that was busy may have seen its 25.5 ms late: whether it is more than 20 ms cannot be told.
     text = _written(replace(WHOLE, client_cpu_share=0.95), Budget(max_ttft_ms=20), tmp_path / "r.html")

@@ -1,6 +1,7 @@
 """Stage 9: models × engines × KV caches × loads -> tables, plots and a recommendation."""
 
 from deploytk.bench.compare import Comparison, compare
+from deploytk.bench.compare_html import write_comparison
 from deploytk.bench.matrix import Matrix, make_matrix, read_matrix
 from deploytk.bench.recommend import Recommendation, Row, recommend
 from deploytk.bench.run import BenchOptions, run_bench
@@ -22,4 +23,5 @@ __all__ = [
     "read_result",
     "recommend",
     "run_bench",
+    "write_comparison",
 ]

@@ -80,7 +80,13 @@ def bench(
     whole: Throughout,
     models: Annotated[list[Path] | None, source_argument("MODEL", "Model directories to compare.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where results go, and are resumed from.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where results go, and are resumed from; with --compare a page, .html.",
+        ),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
@@ -96,6 +102,8 @@ def bench(
         others = ("models", "output", "trust_remote_code", "allow_pickle")
         unused(*others, Dimensions, Throughout, because="--compare measures nothing")
         _compare(*compare)
+        unused("models", Dimensions, Throughout, "trust_remote_code", because="--compare measures nothing")
+        _compare(*compare, output)
     from deploytk.artifact import names_code
     from deploytk.bench import run_bench
 
@@ -110,9 +118,14 @@ def bench(
         raise typer.Exit(1)
 
 
-def _compare(before: Path, after: Path) -> NoReturn:
-    from deploytk.bench import compare
+def _compare(before: Path, after: Path, output: Path | None) -> NoReturn:
+    from deploytk.bench import compare, write_comparison
 
+    is_page = output is not None and output.suffix == ".html"
+    if not is_page:
+        unused("output", because="--compare measures nothing and writes a page, NAME.html")
     comparison = compare(before, after)
+    if output and is_page:
+        write_comparison(comparison, before, after, output)
     show(comparison, "show_comparison")
     raise typer.Exit(comparison.exit_code)

@@ -109,6 +109,40 @@ def _beside(places: Sequence[float], labels: Sequence[str]) -> list[float]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A ratio and how far it is known."""
+
+    words: str
+    low: float
+    value: float
+    high: float
+
+
+def intervals(title: str, rows: Sequence[Interval], least: float) -> str:
+    """Ratios over one logarithmic axis around 1, each below its words; what is less than `least` is shaded."""
+    most = max([least**2, *(end for row in rows for end in (row.high, 1 / row.low))])
+    room = WIDTH - 2 * _MARGIN
+    high = 36.0 * len(rows) + 8
+
+    def at(ratio: float) -> float:
+        return _MARGIN + room * (math.log(ratio) / math.log(most) + 1) / 2
+
+    left, right = at(1 / least), at(least)
+    marks = []
+    for row, y in zip(rows, itertools.count(16.0, 36.0), strict=False):
+        marks += [
+            text(0, y, row.words),
+            f'<rect x="{left:.1f}" y="{y + 5:.1f}" width="{right - left:.1f}" height="14" fill="#8c959f33"/>',
+            line(at(1), y + 5, at(1), y + 19),
+            line(at(row.low), y + 12, at(row.high), y + 12, COLOURS[0], 5),
+            dot(at(row.value), y + 12, COLOURS[0], f"{row.low:.3f} to {row.high:.3f}"),
+        ]
+    ticks = [1.0, least, 1 / least, *((most, 1 / most) if most > least**1.5 else ())]
+    marks += [text(at(tick), high + 16, f"{tick:.2f}", "middle") for tick in ticks]
+    return svg(high + 22, title, marks)
+
+
 def lines(title: str, across: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """Lines by name, over a logarithmic axis whose marks are the values that were measured; named at their ends."""
     known = {name: sorted(points) for name, points in series.items() if points}

@@ -112,10 +112,34 @@ def _memory(vram: VramReport) -> list[str]:
     planned = (predicted.weights_bytes, predicted.kv_pool_bytes, predicted.overhead_bytes) if predicted else (None,) * 3
     terms = ("weights", "KV pool", "everything else")
     rows = [_term(name, m, p) for name, m, p in zip(terms, measured, planned, strict=True)]
+    rows += _overhead(vram)
     rows.append(_term("all", vram.ready_of_ours, predicted.total_bytes if predicted else None))
     bars = [_bar("measured", terms, measured), _bar("planned", terms, planned)]
     drawn = [bar for bar in bars if bar]
-    return [table(("", "measured", "planned", "off by"), rows, 1), stacked("VRAM by term", drawn, "MiB")]
+    beside = [Bar("measured", (("everything else", parts.overhead_bytes / MIB),))] if parts.overhead_bytes else []
+    named = tuple(predicted.term_mib.items()) if predicted else ()
+    beside += [Bar("planned", named)] if named else []
+    return [
+        table(("", "measured", "planned", "off by"), rows, 1),
+        stacked("VRAM by term", drawn, "MiB"),
+        *(["<h3>Everything else, by term</h3>", stacked("Everything else, by term", beside, "MiB")] if named else []),
+    ]
+
+
+def _overhead(vram: VramReport) -> list[tuple[str, ...]]:
+    """What the rest is made of: measured as far as the engine's log tells it apart, planned by its named terms."""
+    predicted, weights = vram.predicted, vram.components.weights_bytes
+    if predicted is None or predicted.before_pool_bytes is None or not predicted.term_mib:
+        return []
+    before, rest = vram.used_before_pool_bytes, vram.components.overhead_bytes
+    measured = None if before is None or weights is None else before - weights
+    planned = predicted.before_pool_bytes - predicted.weights_bytes
+    after = None if measured is None or rest is None else rest - measured
+    rows = [
+        _term("of it before the pool", measured, planned),
+        _term("of it after the pool", after, predicted.overhead_bytes - planned),
+    ]
+    return rows + [(f"of it {name}", "-", f"{mib:,.0f}", "-") for name, mib in predicted.term_mib.items()]
 
 
 def _term(name: str, measured: int | None, planned: int | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -47,6 +48,12 @@ class Predicted:
     terms: str = ""
     source: str = ""
     extrapolated: str = ""
+
+    @property
+    def term_mib(self) -> dict[str, float]:
+        """The named terms of the overhead that are not 0, as the report has them in words."""
+        found = re.findall(r"([a-z][a-z ]*) ([\d,]+)(?:, |$)", self.terms)
+        return {name: float(size.replace(",", "")) for name, size in found}
 
     @classmethod
     def of(cls, planned: PlannedVram, used_bytes: int) -> Predicted:
