@@ -96,6 +96,7 @@ def test_help_of_a_target_shows_its_own(target: str, has: tuple[str, ...], has_n
         ("--target huggingface --base x", "--base does nothing here: it is an option of oci"),
         ("--target local --public", "--public does nothing here"),
         ("--target oci --repo 127.0.0.1:9/me/x:1 --public", "--public does nothing here"),
+        ("--target oci --repo 127.0.0.1:9/me/x:1 --edited-card keep", "--edited-card does nothing here"),
         ("--target huggingface --wait 5m", "--wait does nothing without an app"),
         ("--target modelscope --wait 5m", "--wait does nothing without an app"),
         ("--target openxlab --app --wait 5m", "--wait does nothing without --app-url"),

@@ -191,6 +191,8 @@ class ServingPlan:
     def _require_sense(self) -> None:
         """Raises ValueError for values that no plan has."""
         is_cpu = self.engine == "cpu"
+        version = self.lmdeploy if self.lmdeploy in lmdeploy.VERSIONS else None
+        parsers = lmdeploy.reasoning_parsers(version) if version else ()
         checks = {
             "lmdeploy": is_cpu if self.lmdeploy is None else not is_cpu and self.lmdeploy in lmdeploy.VERSIONS,
             # It is a word of the command line, and of file names on hubs.
@@ -199,7 +201,7 @@ class ServingPlan:
             "max_batch_size": self.max_batch_size >= 1,
             "tensor_parallel": self.tensor_parallel >= 1,
             "cache_max_entry_count": 0 <= self.cache_max_entry_count < 1e6,
-            "argv": self.reasoning_parser in (None, *lmdeploy.reasoning_parsers(self.lmdeploy or lmdeploy.VERSIONS[0])),
+            "argv": self.reasoning_parser in (None, *parsers),
             "fits": (self.fits is None) == (self.gpu is None),
         }
         for name, is_right in checks.items():

@@ -23,8 +23,9 @@ def translated(repo: str) -> Iterator[None]:
         hint = "run again later: only the rest is sent"
         raise TryAgainError(f"ModelScope answers {busy.status}{after}", hint=hint) from busy
     except CommitLost as lost:
-        hint = "look at it in some minutes, then run again: only the rest is sent"
-        raise TryAgainError(f"ModelScope {lost}", hint=hint) from lost
+        raise TryAgainError(
+            f"ModelScope {lost}", hint="look at it in some minutes, then run again: only the rest is sent"
+        ) from lost
     except errors.HubError as error:
         raise _ours(error, repo) from error
     except requests.RequestException as error:
