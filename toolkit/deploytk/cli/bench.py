@@ -99,10 +99,8 @@ def bench(
 ) -> None:
     """Measure engines x weights x KV caches x loads, and recommend one. Run again to resume."""
     if compare:
-        others = ("models", "output", "trust_remote_code", "allow_pickle")
+        others = ("models", "trust_remote_code", "allow_pickle")
         unused(*others, Dimensions, Throughout, because="--compare measures nothing")
-        _compare(*compare)
-        unused("models", Dimensions, Throughout, "trust_remote_code", because="--compare measures nothing")
         _compare(*compare, output)
     from deploytk.artifact import names_code
     from deploytk.bench import run_bench
