@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import stat
 from contextlib import contextmanager
@@ -479,8 +480,14 @@ def test_too_small_a_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(memory.shutil, "disk_usage", lambda _: Usage)
 
-    with pytest.raises(QuantizeError, match="has 1 MiB left, about"):
+    with pytest.raises(QuantizeError, match="has 1 MiB left, about") as of_awq:
         memory.require_disk(internlm_7b(), tmp_path / "not" / "there")
+    with pytest.raises(QuantizeError, match="has 1 MiB left, about") as of_autoround:
+        memory.require_disk(internlm_7b(), tmp_path / "not" / "there", "autoround")
+
+    asked = [int(re.findall(r"about (\d+) MiB", str(one.value))[0]) for one in (of_awq, of_autoround)]
+    # Two embeddings of 103168 x 4096 in 32 bits instead of 16: 4 x 103168 x 4096 bytes = 1612 MiB, and the norms.
+    assert asked[1] - asked[0] == pytest.approx(1612, abs=3)
 
 
 def test_a_gpu_that_is_not_there_is_bad_usage() -> None:

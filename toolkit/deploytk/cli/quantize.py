@@ -34,7 +34,10 @@ class Calibrating:
     samples: Annotated[int, typer.Option(min=1, help="Windows of text, at most.")] = 128
     seqlen: Annotated[int, typer.Option(min=16, help="Tokens of a window.")] = 2048
     search_scale: Annotated[
-        bool, typer.Option("--search-scale", help="awq: search the smoothing of every layer; slower, often better.")
+        bool,
+        typer.Option(
+            "--search-scale", help="awq: search the smoothing of every layer; much slower, not always better."
+        ),
     ] = False
     iters: Annotated[int, typer.Option(min=0, help="autoround: steps for every layer.")] = 200
     device: Annotated[

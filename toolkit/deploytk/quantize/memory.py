@@ -14,7 +14,7 @@ from deploytk.base.errors import QuantizeError, UsageError
 from deploytk.hardware.catalogue import Gpu
 from deploytk.quantize.checks import Sizes, is_rewritten, sizes_of
 from deploytk.quantize.tools import Tool
-from deploytk.quantize.value import Device, DeviceChoice, QuantizeOptions
+from deploytk.quantize.value import Device, DeviceChoice, Method, QuantizeOptions
 
 _GIB = 2**30
 # What a process with torch takes beside a model: fitted on the CPU, measured with the tiny model on an H100.
@@ -135,11 +135,12 @@ def _fewer(fits: Callable[[QuantizeOptions], bool], options: QuantizeOptions) ->
     return ""
 
 
-def require_disk(artifact: Artifact, destination: Path) -> None:
+def require_disk(artifact: Artifact, destination: Path, method: Method = "awq") -> None:
     """Raises QuantizeError when the result, and what is written on the way, has no room."""
     sizes = sizes_of(artifact)
     # The tool's own directory becomes the result; only where it is written once more are there two of it.
-    needed = 2 * sizes.packed + (sizes.dense if is_rewritten(artifact) else 0) + _SPARE_DISK
+    wider = sizes.packed - sizes.packed_linear if method == "autoround" else 0  # it may save in 32 bits
+    needed = 2 * sizes.packed + wider + (sizes.dense if is_rewritten(artifact) else 0) + _SPARE_DISK
     place = next(one for one in (destination, *destination.absolute().parents) if one.exists())
     free = shutil.disk_usage(place).free
     if free < needed:

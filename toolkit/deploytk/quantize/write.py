@@ -89,7 +89,7 @@ def _checked(artifact: Artifact, destination: Path, options: QuantizeOptions, pr
     gpus = gpus_here() if options.device != "cpu" else ()
     device = choose_device(options.device, tool, gpus)
     ram, gpu = require_memory(artifact, options, device, gpus)
-    require_disk(artifact, destination)
+    require_disk(artifact, destination, options.method)
     return _Run(artifact, options, texts, measured, tool, asked, device, ram, gpu)
 
 
