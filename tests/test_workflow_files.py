@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -235,3 +236,17 @@ def test_a_bug_report_asks_what_works_on_the_machine() -> None:
 def test_updates_wait_a_week() -> None:
     for update in load(".github/dependabot.yml")["updates"]:
         assert int(update["cooldown"]["default-days"]) >= 7
+
+
+def test_the_development_container_names_a_service_a_directory_and_a_target_that_exist() -> None:
+    """Its schema refers to others on the web: what it names is looked up here."""
+    place = ROOT / ".devcontainer"
+    settings = json.loads((place / "devcontainer.json").read_text())
+    service = load(f".devcontainer/{settings['dockerComposeFile']}")["services"][settings["service"]]
+
+    program, target = settings["postCreateCommand"].split()
+    mounted = [volume.split(":")[1] for volume in service["volumes"]]
+    assert settings["workspaceFolder"] in mounted
+    assert program == "make"
+    assert f"\n{target.replace('.venv', '$(VENV)')}:" in (ROOT / "Makefile").read_text()
+    assert settings["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"].startswith(mounted[0])
