@@ -175,6 +175,21 @@ def test_the_files_of_ray_are_written_and_told(bundle: Bundle, tmp_path: Path) -
     assert application["args"]["bundle"] == str(bundle.path.resolve())
     assert application["deployments"][0]["autoscaling_config"]["max_replicas"] == 3
     assert "Redis" in value["warnings"][0]
+    balancer = (tmp_path / "out" / "haproxy.cfg").read_text()
+    assert servers(balancer) == {"replica-1": "10.0.0.2:8000", "spare": "10.0.0.1:8000"}
+    assert re.search(r"server spare .* backup$", balancer, re.MULTILINE)
+
+
+def servers(balancer: str) -> dict[str, str]:
+    return dict(re.findall(r"^ +server (\S+) (\S+)", balancer, re.MULTILINE))
+
+
+@pytest.mark.parametrize("words", [(), ("--nodes", "10.0.0.9")])
+def test_a_head_that_is_the_only_node_is_asked(bundle: Bundle, tmp_path: Path, words: tuple[str, ...]) -> None:
+    code, _ = scaled(bundle, tmp_path / "out", "--on", "ray", *words)
+
+    assert code == 0
+    assert list(servers((tmp_path / "out" / "haproxy.cfg").read_text())) == ["replica-1"]
 
 
 @pytest.mark.parametrize(

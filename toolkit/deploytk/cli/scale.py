@@ -67,7 +67,8 @@ class Place:
         str | None, typer.Option(metavar="OWNER/NAME", help="inference-endpoints: the repository of the bundle.")
     ] = None
     nodes: Annotated[
-        str | None, typer.Option(metavar="LIST", help="ray: addresses of the nodes, for the load balancer.")
+        str | None,
+        typer.Option(metavar="LIST", help="ray: addresses of the nodes, the head first, for the load balancer."),
     ] = None
     address: Annotated[
         str, typer.Option(metavar="URL", help="ray: the dashboard, for --apply; RAY_AUTH_TOKEN_PATH has its token.")

@@ -26,12 +26,15 @@ class Backend:
     addresses: tuple[str, ...]  # HOST:PORT
     check: str  # the path that says whether one is there
     places: int  # requests that each may have at once
+    spare: str = ""  # HOST:PORT of the server that is asked when all others are down
 
 
-def backend_of(replica: Replica, hosts: Sequence[str], port: int, check: str, per_server: int = 1) -> Backend:
-    """One server per host, each with `per_server` replicas behind it."""
+def backend_of(
+    replica: Replica, hosts: Sequence[str], port: int, check: str, per_server: int = 1, spare: str = ""
+) -> Backend:
+    """One server per host, each with `per_server` replicas behind it; `spare` is a host too."""
     places = per_server * (replica.max_running + replica.max_waiting)
-    return Backend(tuple(f"{host}:{port}" for host in hosts), check, places)
+    return Backend(tuple(f"{host}:{port}" for host in hosts), check, places, f"{spare}:{port}" if spare else "")
 
 
 def haproxy_config(replica: Replica, backend: Backend, port: int, *, address: str = "*") -> str:
@@ -40,6 +43,8 @@ def haproxy_config(replica: Replica, backend: Backend, port: int, *, address: st
         f"    server replica-{number} {address} maxconn {backend.places}"
         for number, address in enumerate(backend.addresses, 1)
     ]
+    if backend.spare:
+        servers.append(f"    server spare {backend.spare} maxconn {backend.places} backup")
     lines = [
         f"# {replica.name}: written by deploytk scale. Check it with: haproxy -c -f haproxy.cfg",
         "global",

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploytk.base.yaml import dump_yaml
 from deploytk.scale.contract import GIB, Replica
-from deploytk.scale.haproxy import backend_of, haproxy_config
+from deploytk.scale.haproxy import Backend, backend_of, haproxy_config
 from deploytk.scale.ray.config import PORT, serve_config
 from deploytk.scale.wishes import Wishes
 
@@ -37,9 +37,7 @@ _WORKER = 'exec ray start --address="$HEAD_IP:6379" --node-ip-address="$NODE_IP"
 
 def ray_files(replica: Replica, wishes: Wishes) -> dict[str, str]:
     config = dump_yaml(serve_config(replica, wishes).written())
-    nodes = wishes.nodes or ("127.0.0.1",)
-    per_node = -(-wishes.replicas.most // len(nodes))
-    backend = backend_of(replica, nodes, PORT, HEALTH, per_node)
+    backend = _backend(replica, wishes)
     found = {
         "serve.yaml": config,
         "haproxy.cfg": haproxy_config(replica, backend, BALANCER_PORT),
@@ -49,6 +47,19 @@ def ray_files(replica: Replica, wishes: Wishes) -> dict[str, str]:
     if replica.image:
         found["rayservice.yaml"] = dump_yaml(_ray_service(replica, wishes, config))
     return found
+
+
+def _backend(replica: Replica, wishes: Wishes) -> Backend:
+    """The proxies of Ray on all nodes; that of the head, the first of them, is asked when there is no other.
+
+    A replica waits until the proxy that it answers has taken all of an answer, or is known to be dead, and answers
+    nobody meanwhile. That its node is gone the head would say: while it is away, its own proxy must have asked nothing.
+    Measured: 24 to 37 s without an answer (Ray 2.60, `TaskGeneratorBackpressureWaiter::WaitAllObjectsReported`).
+    """
+    head, *others = wishes.nodes or ("127.0.0.1",)
+    asked, spare = (others, head) if others else ([head], "")
+    per_node = -(-wishes.replicas.most // len(asked))
+    return backend_of(replica, asked, PORT, HEALTH, per_node, spare)
 
 
 def ray_warnings(wishes: Wishes) -> tuple[str, ...]:
@@ -68,7 +79,7 @@ def ray_notes(replica: Replica, wishes: Wishes) -> tuple[str, ...]:
         f"clients come to HAProxy on port {BALANCER_PORT}: alone, a proxy of Ray that dies is an outage of 12 s",
     ]
     if not wishes.nodes:
-        found.append("haproxy.cfg names this machine alone: --nodes 10.0.0.1,10.0.0.2 names the nodes")
+        found.append("haproxy.cfg names this machine alone: --nodes 10.0.0.1,10.0.0.2 names the nodes, the head first")
     if replica.image:
         found.append(
             f"rayservice.yaml was never applied to a cluster; its image needs deploytk[ray] in it: {replica.image}"
