@@ -102,7 +102,7 @@ $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group bench
 	touch $@
 
-$(VENV)/.ray: $(VENV)/.services
+$(VENV)/.ray: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable ".[ray]"
 	touch $@
 
