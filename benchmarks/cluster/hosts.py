@@ -6,6 +6,7 @@ Needs root. A host is switched off by ending its first process, and a cable is p
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -74,13 +75,19 @@ class Host:
         environment = {**os.environ, **self.environment, "NODE_IP": self.address, "HEAD_IP": ADDRESSES[HEAD]}
         with (self.work / "log").open("ab") as log:
             command = ["ip", "netns", "exec", self.name, *inside]
-            self._processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            self._processes.append(
+                subprocess.Popen(command, env=environment, stdout=log, stderr=log, preexec_fn=_end_with_parent)
+            )
 
     def run(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run a program on it to its end."""
         environment = {**os.environ, **self.environment}
         command = ["ip", "netns", "exec", self.name, *argv]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def has_ray(self) -> bool:
+        """Whether `ray start` has said on this host that its node is one of the cluster."""
+        return b"Ray runtime started" in (self.work / "log").read_bytes()
 
     def switch_off(self) -> None:
         for process in self._processes:
@@ -100,6 +107,11 @@ class Host:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return len(found)
+
+
+def _end_with_parent() -> None:
+    """A benchmark that is killed leaves no host behind."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _is(pid: int, words: str, home: int) -> bool:
