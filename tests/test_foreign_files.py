@@ -525,6 +525,17 @@ def test_words_that_were_there_before_the_first_release_are_not_written_over(
     assert modelscope.files()["README.md"] == card
 
 
+def test_a_card_in_another_encoding_is_not_written_over_and_not_merged(modelscope: OnModelScope, make: Make) -> None:
+    _publish(modelscope, make())
+    card = "# 模型\n\n她写的。\n".encode("gbk")
+    modelscope.put("README.md", card)
+
+    with pytest.raises(EditedError, match="words of others"):
+        _publish(modelscope, make(notes=b"new"), edited_card="keep")
+
+    assert modelscope.files()["README.md"] == card
+
+
 def test_a_card_with_a_head_alone_as_forms_write_it_has_no_words(modelscope: OnModelScope, make: Make) -> None:
     modelscope.put("README.md", b"---\nlicense: mit\n---\n\n")
 

@@ -7,6 +7,7 @@ publishing ends before anything is sent, takes them into the bundle, or writes o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +46,10 @@ def refuse_edited(repo: str, bundle: Bundle, changes: Sequence[Change], read: Re
     there = {one.path: read(one.path) for one in changes if one.path in EDITABLE and one.status != "new"}
     manifest = read(MANIFEST) or b""
     edited = [path for path in suspects if not _is_ours(path, there[path], manifest, bundle)]
-    edits = edits_there(bundle, _texts(there), generated_in(manifest)) if edited else None
+    texts = _texts(there)
+    if not all(path in texts for path in edited):  # what is no text can be merged with none
+        raise EditedError(repo, bundle, edited, Edits({}, tuple(edited)))
+    edits = edits_there(bundle, texts, generated_in(manifest)) if edited else None
     if edits:
         raise EditedError(repo, bundle, edited, edits)
 
@@ -61,11 +65,12 @@ def _is_ours(path: str, content: bytes | None, manifest: bytes, bundle: Bundle) 
 
 
 def _texts(contents: Mapping[str, bytes | None]) -> dict[str, str]:
-    return {
-        path: content.decode("utf-8-sig", "replace").replace("\r\n", "\n")
-        for path, content in contents.items()
-        if content is not None
-    }
+    """Those that are texts in UTF-8."""
+    found = {}
+    for path, content in contents.items():
+        with contextlib.suppress(UnicodeDecodeError):
+            found[path] = (content or b"").decode("utf-8-sig").replace("\r\n", "\n")
+    return {path: text for path, text in found.items() if contents[path] is not None}
 
 
 def generated_in(manifest: bytes) -> dict[str, str]:

@@ -107,7 +107,7 @@ def publish_flat(whole: Bundle, options: PublishOptions, progress: Progress) -> 
 
 def _refuse_edited(sdk: Sdk, bundle: Bundle, repo: str, changes: Sequence[Change], options: PublishOptions) -> None:
     there = {change.path for change in changes if change.status != "new"}
-    refuse_edited(repo, bundle, changes, lambda path: sdk.text(path).encode() if path in there else None, options)
+    refuse_edited(repo, bundle, changes, lambda path: sdk.content(path) if path in there else None, options)
 
 
 def _extra(bundle: Bundle, there: _There) -> set[str]:
@@ -154,16 +154,16 @@ def _look(sdk: Sdk, bundle: Bundle, repo: str, names: tuple[str, ...]) -> _There
     digests = dict.fromkeys(sizes, "")  # there, and not known what it is
     is_recorded, named = False, frozenset[str]()
     if MANIFEST in sizes:
-        text = sdk.text(MANIFEST)
-        files = _files_of(text)
+        manifest = sdk.content(MANIFEST)
+        files = _files_of(manifest)
         named = frozenset(file.path for file in files)
         is_recorded = bool(files) and bundle_digest(files) in recorded_digests(bundle, _TARGET, repo, _VERIFIED_BY)
         digests |= {file.path: file.sha256 for file in files if sizes.get(file.path) == file.size}
-        digests[MANIFEST] = hashlib.sha256(text.encode()).hexdigest()
+        digests[MANIFEST] = hashlib.sha256(manifest).hexdigest()
     return _There(names, sizes, digests, is_recorded, named)
 
 
-def _files_of(manifest: str) -> list[BundleFile]:
+def _files_of(manifest: bytes) -> list[BundleFile]:
     """What a deploytk.json names; nothing when it is none, as during an upload."""
     try:
         files = json.loads(manifest)["files"].items()

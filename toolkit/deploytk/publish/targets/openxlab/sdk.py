@@ -96,8 +96,11 @@ class Sdk:
         return str(self._run("digest", _JOB_WITHIN_S + size / _SLOWEST_BYTES_PER_S, file=name))
 
     def text(self, name: str) -> str:
-        """A small file as the repository hands it out."""
+        """A small file as the repository hands it out; bytes that are no UTF-8 as surrogates."""
         return str(self._run("text", file=name))
+
+    def content(self, name: str) -> bytes:
+        return self.text(name).encode("utf-8", "surrogateescape")
 
     def _run(self, verb: str, limit_s: float = _JOB_WITHIN_S, **more: object) -> Any:
         job = {"verb": verb, "owner": self._owner, "name": self._name, **more}

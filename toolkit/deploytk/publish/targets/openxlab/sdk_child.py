@@ -71,7 +71,7 @@ def _do(job: dict[str, Any]) -> Any:
         return _sizes(requests, client, job)
     chunks = _chunks(requests, client, job)
     if verb == "text":
-        return b"".join(chunks).decode()
+        return b"".join(chunks).decode("utf-8", "surrogateescape")
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
