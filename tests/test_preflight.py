@@ -276,6 +276,15 @@ def test_the_command_prints_the_value_and_fails_for_a_bad_app() -> None:
     assert json.loads(done.stdout)["status"] == "fail"
 
 
+def test_an_app_that_could_not_be_started_here_ends_the_command_with_4(tmp_path: Path) -> None:
+    app = _app(tmp_path / "app", "import nosuchmodule\n", "nosuchmodule==1.0\n")
+
+    done = subprocess.run([sys.executable, "-m", "deploytk", "preflight", str(app)], capture_output=True, timeout=60)
+
+    assert done.returncode == 4
+    assert b"passed" not in done.stdout + done.stderr
+
+
 @contextlib.contextmanager
 def _hosted(states: list[dict[str, object] | None]) -> Iterator[str]:
     """A hub's app that answers /ready with these states in turn, the last one for ever; None: 404."""
