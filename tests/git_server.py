@@ -134,6 +134,12 @@ class _Handler(LFSRequestHandler):
     def do_PUT(self) -> None:  # noqa: N802
         self._answer("PUT")
 
+    def _wait_until_looked_at(self) -> None:
+        """Until somebody has asked, and asks again, where the branch is: a look is one request, or two with a login."""
+        before, end = len(self.server.requests), time.monotonic() + 60
+        while sum("/info/refs" in one for one in self.server.requests[before:]) < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+
     def _answer(self, method: str) -> None:
         path = urlsplit(self.path).path
         self._repo = path[: path.find(".git") + 4]
@@ -144,7 +150,7 @@ class _Handler(LFSRequestHandler):
             waiting = self.server.faults.get(kind, [])
             fault = waiting.pop(0) if waiting else None
         if fault == "slow":
-            time.sleep(4)
+            self._wait_until_looked_at()
         if fault == "cut":
             self.close_connection = True
         elif fault == "hang":

@@ -136,7 +136,7 @@ def _caveats(chosen: Row, gpu: Gpu | None, measured_on: str) -> str:
     if gpu and measured_on and gpu.name not in measured_on:
         text += f" Speeds are those of {measured_on}: for {gpu.name} only the memory is known."
     if chosen.repetitions < _SURE_REPETITIONS:
-        text += f" With less than {_SURE_REPETITIONS} repetitions, differences of a few per cent mean nothing."
+        text += f" With fewer than {_SURE_REPETITIONS} repetitions, differences of a few per cent mean nothing."
     return text
 
 

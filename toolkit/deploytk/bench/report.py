@@ -175,7 +175,8 @@ def head(result: Result) -> str:
     server = f", LMDeploy {identity.lmdeploy}" if identity.lmdeploy else ""
     counts = sorted({row.repetitions for row in result.rows})
     repetitions = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{where}{server}, deploytk {identity.deploytk}; medians of {repetitions} repetition(s)."
+    word = "repetition" if counts == [1] else "repetitions"
+    return f"{where}{server}, deploytk {identity.deploytk}; medians of {repetitions} {word}."
 
 
 def _memory(rows: Sequence[Row]) -> Table:
