@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +312,14 @@ def test_a_bias_that_qwen2_does_not_have_is_refused(tmp_path):
     path.write_bytes(b"\1" * path.stat().st_size)
 
     assert "wo.0.bias is not zero" in refused(root)
+
+
+def test_rows_that_are_no_whole_groups_are_refused_by_their_number():
+    artifact = read_artifact(MODELS / "workspace-0.7.3-awq")
+    wider = replace(artifact, intermediate_size=768 + 64)  # 6.5 groups of 128
+
+    with pytest.raises(WeightsError, match="w2 has 832 rows on each rank, a multiple of 128"):
+        open_weights(wider)
 
 
 def test_zero_points_that_are_none_are_refused_when_read(tmp_path):

@@ -40,7 +40,10 @@ ROOMS: Mapping[str, Room] = {
         ("test_plan*.py", "test_lmdeploy.py", "test_advisories.py", "test_public_models.py", "test_gpu.py",
          "test_vram_cells.py", "test_smoke_gpu.py"),
     ),
-    "weights": Room(("weights",), ("test_weights.py", "test_modernize.py", "test_workspace_settings.py")),
+    "weights": Room(
+        ("weights",),
+        ("test_weights.py", "test_packed_weights.py", "test_modernize.py", "test_workspace_settings.py"),
+    ),
     "publish": Room(
         ("publish",),
         ("test_local_target.py", "test_publish_*.py", "test_secrets.py", "test_huggingface*.py", "test_modelscope*.py",
