@@ -36,6 +36,7 @@ NEEDS = {
     "push": ("docker-registry",),
     "push_memory": (),
     "scale_faults": ("ip", "ray", "redis-server", "torch"),
+    "scale_canary": ("ip", "ray", "redis-server"),
     "scale_throughput": ("ip", "ray", "redis-server"),
     "build": ("docker", "DOCKER_HOST", "DEPLOYTK_BENCHMARK_BASE"),
 }

@@ -9,30 +9,18 @@ deploytk[ray]; five minutes.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import ROOT
 from benchmarks.cluster.hosts import wait_for
 from benchmarks.cluster.load import Load, Outcome
-from benchmarks.cluster.ray import URL, Cluster, run_inside
+from benchmarks.cluster.ray import STUB, URL, Cluster, lmdeploy, run_inside
 from benchmarks.timing import IS_SHORT, machine, report
 
 AT_ONCE = 8
 CLIENTS = 2 * AT_ONCE + AT_ONCE // 2  # a full batch in both, and some who wait
 REQUESTS = 100 if IS_SHORT else 500
 GOAL = 1.9
-ENGINE = ROOT / "tests" / "engine_stub.py"
-
-
-def lmdeploy(place: Path) -> Path:
-    """A directory with an `lmdeploy` that is the stub."""
-    place.mkdir()
-    program = place / "lmdeploy"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{ENGINE}" "$@"\n')
-    program.chmod(0o755)
-    return place
 
 
 def load() -> Outcome:
@@ -47,7 +35,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dtk-", ignore_cleanup_errors=True) as directory:
         work = Path(directory)
         environment = {"DEPLOYTK_ENGINE": "turbomind", "STUB_TOKENS_PER_S": "8"}
-        cluster = Cluster(work, ENGINE.name, environment, programs=lmdeploy(work / "bin"))
+        cluster = Cluster(work, STUB.name, environment, programs=lmdeploy(work / "bin"))
         try:
             bundle = cluster.package("bundle", "--gpu", "A10", "--max-batch-size", str(AT_ONCE))
             cluster.bring_up(bundle)

@@ -49,6 +49,8 @@ URL = "http://127.0.0.1:8080"
 """HAProxy, which runs on the client's machine."""
 
 CPU_ENGINE = "deploytk.cpu_engine"
+STUB = ROOT / "tests" / "engine_stub.py"
+"""An engine that takes the time of a GPU, and no processor."""
 
 
 class Cluster:
@@ -61,10 +63,12 @@ class Cluster:
         more: Mapping[str, str] | None = None,
         *,
         programs: Path | None = None,
+        judges_quickly: bool = True,
     ) -> None:
         """`engine`: words of the engines' command line; `more`: of their environment; `programs`: first on PATH."""
         self.work = work
         self._engine = engine
+        self._program = ("-c", _QUICKLY) if judges_quickly else ("-m", "deploytk")
         (work / "token").touch(mode=0o600)
         (work / "token").write_text("0123456789abcdef0123456789abcdef")
         environment = {
@@ -89,7 +93,7 @@ class Cluster:
 
     def deploytk(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A run of the command on the head, whose dashboard listens on loopback."""
-        return self.hosts[HEAD].run([sys.executable, "-c", _QUICKLY, *words])
+        return self.hosts[HEAD].run([sys.executable, *self._program, *words])
 
     def package(self, name: str, *words: str) -> Path:
         place = self.work / name
@@ -173,6 +177,15 @@ class Cluster:
             if process is not None:
                 process.terminate()
                 process.wait()
+
+
+def lmdeploy(place: Path) -> Path:
+    """A directory with an `lmdeploy` that is the stub."""
+    place.mkdir()
+    program = place / "lmdeploy"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{STUB}" "$@"\n')
+    program.chmod(0o755)
+    return place
 
 
 def run_inside(name: str, main: Callable[[], int]) -> None:
