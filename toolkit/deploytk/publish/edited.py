@@ -45,22 +45,23 @@ def refuse_edited(repo: str, bundle: Bundle, changes: Sequence[Change], read: Re
         return
     there = {one.path: read(one.path) for one in changes if one.path in EDITABLE and one.status != "new"}
     manifest = read(MANIFEST) or b""
-    edited = [path for path in suspects if not _is_ours(path, there[path], manifest, bundle)]
+    generated = generated_in(manifest)
+    edited = [path for path in suspects if not _is_ours(path, there[path], manifest, generated, bundle)]
     texts = _texts(there)
     if not all(path in texts for path in edited):  # what is no text can be merged with none
         raise EditedError(repo, bundle, edited, Edits({}, tuple(edited)))
-    edits = edits_there(bundle, texts, generated_in(manifest)) if edited else None
+    edits = edits_there(bundle, texts, generated) if edited else None
     if edits:
         raise EditedError(repo, bundle, edited, edits)
 
 
-def _is_ours(path: str, content: bytes | None, manifest: bytes, bundle: Bundle) -> bool:
+def _is_ours(path: str, content: bytes | None, manifest: bytes, generated: Mapping[str, str], bundle: Bundle) -> bool:
     """Whether nobody's words would go with the card that lies there; one that is gone has none."""
     if content is None:
         return True
     digest = hashlib.sha256(content).hexdigest()
     is_named = named_in(manifest).get(path) == (len(content), digest)
-    is_generated = content.decode("utf-8", "replace") == generated_in(manifest).get(path)
+    is_generated = content.decode("utf-8", "replace") == generated.get(path)
     return (is_named and is_generated) or digest in sent_cards(bundle)
 
 

@@ -54,7 +54,7 @@ def _backend(replica: Replica, wishes: Wishes) -> Backend:
 
     A replica waits until the proxy that it answers has taken all of an answer, or is known to be dead, and answers
     nobody meanwhile. That its node is gone the head would say: while it is away, its own proxy must have asked nothing.
-    Measured: 24 to 37 s without an answer (Ray 2.60, `TaskGeneratorBackpressureWaiter::WaitAllObjectsReported`).
+    Measured: 24 to 27 s without an answer (Ray 2.60, `TaskGeneratorBackpressureWaiter::WaitAllObjectsReported`).
     """
     head, *others = wishes.nodes or ("127.0.0.1",)
     asked, spare = (others, head) if others else ([head], "")
