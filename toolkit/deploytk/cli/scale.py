@@ -144,18 +144,23 @@ class Rollout:
     new_url: Annotated[
         str | None, typer.Option(metavar="URL", help="With --canary: where the new revision is measured.")
     ] = None
+    judge_within: Annotated[
+        str, typer.Option(metavar="DURATION", help="With --canary: how long it may be measured; 20 rounds at most.")
+    ] = "30m"
 
     def tried(self, source: Source) -> Trial | None:
         """How the new revision is tried; raises UsageError for --canary where nothing is deployed."""
+        from deploytk.base.durations import seconds_of
         from deploytk.scale import share_of
         from deploytk.scale.applying import Trial
 
         if self.canary is None:
-            unused("old_url", "new_url", because="there is no --canary to be measured")
+            unused("old_url", "new_url", "judge_within", because="there is no --canary to be measured")
             return None
         if not self.apply:
             raise UsageError("--canary does nothing without --apply", hint="add --apply: both revisions have to run")
-        return Trial(share_of(self.canary), self.old_url, self.new_url, source.manifest.golden)
+        within_s = seconds_of(self.judge_within)
+        return Trial(share_of(self.canary), self.old_url, self.new_url, source.manifest.golden, within_s)
 
 
 @command("deploytk scale ./bundle --on kubernetes --image ghcr.io/me/chat:1 --replicas 1:8 -o ./deployment")

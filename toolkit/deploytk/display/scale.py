@@ -31,8 +31,11 @@ def show_scaled(scaled: Scaled) -> None:
     if scaled.canary:
         for reason in scaled.canary.reasons:
             console().print(Text(f"canary: {reason}", style="bold red"))
-        found = ", ".join(f"{name} x {ratio:.2f}" for name, ratio in scaled.canary.ratios if ratio)
-        console().print(Text(f"canary: {scaled.canary.status}; {found}"))
+        console().print(Text(f"canary: {scaled.canary.status} after {scaled.canary.rounds} rounds"))
+        for one in scaled.canary.metrics:
+            if one.ratio and one.low and one.high:
+                found = f"{one.ratio:.2f} of the old ({one.low:.2f} to {one.high:.2f}, worse from {one.limit:.2f} on)"
+                console().print(Text(f"canary: {one.metric} {found}"))
     for line in scaled.misfits:
         console().print(Text(f"does not fit: {line}", style="bold red"))
     for line in scaled.warnings:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from deploytk.base.progress import Progress
 from deploytk.bundle import Golden
-from deploytk.scale.judging import Judged, judge_canary
+from deploytk.scale.judging import Judged, Revisions, judge_canary
 from deploytk.scale.prepare import Prepared
 
 API_KEY = "DEPLOYTK_API_KEY"
@@ -22,6 +22,7 @@ class Trial:
     old_url: str | None  # where each revision is measured; None: where they are by themselves
     new_url: str | None
     golden: tuple[Golden, ...]
+    within_s: float  # no round of measuring begins after that
 
 
 def applied_to(on: str, made: Prepared, address: str, progress: Progress) -> str:
@@ -58,10 +59,12 @@ def _by_ray(made: Prepared, address: str, canary: Trial, progress: Progress) -> 
     from deploytk.scale.ray.canary import canary_name, roll_out
     from deploytk.scale.ray.config import PORT
     from deploytk.scale.ray.dashboard import Dashboard
+    from deploytk.scale.ray.routes import OLD_ALONE
 
     node = next(iter(made.wishes.nodes), "127.0.0.1")
-    old = (canary.old_url or f"http://{node}:{PORT}").rstrip("/")
-    new = canary.new_url or f"{old}/{canary_name(made.replica.name)}"
+    proxy = f"http://{node}:{PORT}"
+    old = canary.old_url or f"{proxy}{OLD_ALONE}"
+    new = canary.new_url or f"{proxy}/{canary_name(made.replica.name)}"
     judge = _judge(old, new, canary, progress)
     return roll_out(Dashboard.at(address), made.replica, made.wishes, canary.percent, judge, progress)
 
@@ -78,4 +81,5 @@ def _by_kubernetes(made: Prepared, canary: Trial, progress: Progress) -> Judged:
 
 
 def _judge(old: str, new: str, canary: Trial, progress: Progress) -> Callable[[], Judged]:
-    return lambda: judge_canary(old, new, canary.golden, os.environ.get(API_KEY), progress)
+    both = Revisions(old, new, canary.golden, os.environ.get(API_KEY))
+    return lambda: judge_canary(both.measured, canary.within_s, progress)

@@ -1,23 +1,34 @@
-"""A new revision against the old one, both serving: measured in turns, judged as `bench --compare` judges."""
+"""A new revision against the old one, both serving: measured in turns until the verdict can be told (sequential.py)."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deploytk.base.progress import Progress, Silent
-from deploytk.bench.compare import METRICS, Judgement, judge_rounds
+from deploytk.bench.compare import LEAST_EFFECT, METRICS, Judgement
 from deploytk.bundle import Golden
+from deploytk.scale.sequential import (
+    CONFIDENCE,
+    LOOKS,
+    UNNOTICED_MS,
+    Compared,
+    compare_failures,
+    compare_metric,
+)
 from deploytk.serve import ServeOptions
 from deploytk.smoke import Evidence
 from deploytk.smoke.record import Record
 from deploytk.smoke.run import gather
 from deploytk.smoke.workload import Workload
 
-ROUNDS = 5
-"""As the gate of bench wants them for a change of 15 % (bench/compare.py)."""
-
 WORKLOAD = Workload(requests=30, warmup_requests=2, output_tokens=64, has_self_check=False)
+
+_OLD = "times that of the old revision"
+
+Round = tuple[Evidence, Evidence]
+"""Of the old revision, and of the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,61 +38,114 @@ class Judged:
     status: Judgement  # slower where anything is worse
     exit_code: int  # 0 promoted, 3 worse, 4 it cannot be told
     reasons: tuple[str, ...]
-    ratios: tuple[tuple[str, float | None], ...]  # new / old of each metric; less is better
+    rounds: int = 0
+    metrics: tuple[Compared, ...] = ()
 
     @property
     def is_good(self) -> bool:
         return self.exit_code == 0
 
 
+@dataclass(frozen=True, slots=True)
+class Revisions:
+    """Two servers, and what they are asked."""
+
+    old: str
+    new: str
+    golden: tuple[Golden, ...] = ()
+    key: str | None = None
+    workload: Workload = WORKLOAD
+
+    def measured(self, number: int) -> Round:
+        """A round; raises EndpointError where one of them does not answer."""
+        plain = ServeOptions(api_key=self.key, attach_within_s=60.0)
+        options = {self.old: plain, self.new: replace(plain, golden=self.golden)}
+        # Other prompts in every round: of those before, one replica's cache knows more than each of many.
+        workload = replace(self.workload, seed=number)
+        # Who is first takes turns: what gets slower with time is nobody's fault.
+        order = (self.old, self.new) if number % 2 else (self.new, self.old)
+        found = {url: gather(url, options[url], workload, Silent()) for url in order}
+        return found[self.old], found[self.new]
+
+
 def judge_canary(
-    old: str, new: str, golden: Sequence[Golden], key: str | None, progress: Progress, workload: Workload = WORKLOAD
+    measure: Callable[[int], Round], within_s: float, progress: Progress, clock: Callable[[], float] = time.monotonic
 ) -> Judged:
-    """Measures the servers at two addresses in turns; raises EndpointError where one of them does not answer."""
-    options = ServeOptions(golden=tuple(golden), api_key=key, attach_within_s=60.0)
-    plain = ServeOptions(api_key=key, attach_within_s=60.0)
-    rounds: list[tuple[Evidence, Evidence]] = []
-    for number in range(ROUNDS):
-        progress.note(f"measuring the old and the new revision, round {number + 1} of {ROUNDS}")
-        # In turns, and the first one in turns: what gets slower with time is nobody's fault.
-        found = {
-            url: gather(url, options if url == new else plain, workload, Silent())
-            for url in ((old, new) if number % 2 else (new, old))
-        }
-        rounds.append((found[old], found[new]))
-    return judged(rounds)
+    """Measures round after round until the verdict can be told, at most until the last one or until the time is up."""
+    progress.note(_plan(within_s))
+    began, rounds = clock(), list[Round]()
+    while True:
+        progress.note(f"measuring the old and the new revision, round {len(rounds) + 1}")
+        rounds.append(measure(len(rounds)))
+        is_last = len(rounds) == LOOKS[-1] or clock() - began >= within_s
+        found = judged(rounds) if is_last or len(rounds) in LOOKS else judged_by_answers(rounds)
+        if is_last or found.status != "inconclusive":
+            return found
 
 
-def judged(rounds: Sequence[tuple[Evidence, Evidence]]) -> Judged:
-    """The verdict over all rounds: wrong answers and failures first, then time."""
-    reasons = [*_wrong(rounds), *_failures(rounds)]
-    judgements: list[Judgement] = []
-    ratios: list[tuple[str, float | None]] = []
-    for name, metric in METRICS.items():
-        judgement, ratio, _, _ = judge_rounds([(_values(old, metric), _values(new, metric)) for old, new in rounds])
-        judgements.append(judgement)
-        ratios.append((name, ratio))
-        if judgement == "slower":
-            reasons.append(f"{name} is {ratio:.2f} times that of the old revision")
-    if reasons:
-        return Judged("slower", 3, tuple(reasons), tuple(ratios))
-    if "inconclusive" in judgements:
-        return Judged("inconclusive", 4, ("the times differ too much to tell",), tuple(ratios))
-    return Judged("faster" if "faster" in judgements else "same", 0, (), tuple(ratios))
+def judged(rounds: Sequence[Round]) -> Judged:
+    """The verdict of a look: by answers, and by times."""
+    answers = judged_by_answers(rounds)
+    metrics = tuple(
+        compare_metric(name, [(_values(old, of), _values(new, of)) for old, new in rounds])
+        for name, of in METRICS.items()
+    )
+    slower = [
+        f"{one.metric} is {one.ratio:.2f} times that of the old revision" for one in metrics if _is(one, "slower")
+    ]
+    if slower or answers.status == "slower":
+        return Judged("slower", 3, (*answers.reasons, *slower), len(rounds), metrics)
+    unclear = (*answers.reasons, *(_doubt(one) for one in metrics if _is(one, "inconclusive")))
+    if unclear:
+        return Judged("inconclusive", 4, unclear, len(rounds), metrics)
+    status: Judgement = "faster" if any(_is(one, "faster") for one in metrics) else "same"
+    return Judged(status, 0, (), len(rounds), metrics)
 
 
-def _wrong(rounds: Sequence[tuple[Evidence, Evidence]]) -> list[str]:
-    """Checks of answers that the new revision fails; the old one is what people have."""
+def judged_by_answers(rounds: Sequence[Round]) -> Judged:
+    """What needs no look: a wrong answer or many failures end it after any round; nothing is good by that alone."""
+    wrong = _wrong(rounds)
+    more, words = _failures(rounds)
+    if wrong or more == "slower":
+        return Judged("slower", 3, (*wrong, *words), len(rounds))
+    return Judged("inconclusive", 4, tuple(f"{line}: too few to tell" for line in words), len(rounds))
+
+
+def _plan(within_s: float) -> str:
+    looks = f"{', '.join(map(str, LOOKS[:-1]))} and {LOOKS[-1]}"
+    free = ", ".join(f"{name} at least {ms:g} ms" for name, ms in UNNOTICED_MS.items())
+    return (
+        f"judging after {looks} rounds, no round begins after {within_s / 60:g} min; worse is {LEAST_EFFECT - 1:.0%} "
+        f"more time ({free}), each look has an interval of {CONFIDENCE:.2%}, all together 95 %"
+    )
+
+
+def _is(found: Compared, judgement: Judgement) -> bool:
+    return found.judgement == judgement
+
+
+def _doubt(found: Compared) -> str:
+    if found.low is None:
+        return f"{found.metric} cannot be told: too little was measured"
+    return (
+        f"{found.metric} cannot be told: {found.ratio:.2f} {_OLD}, somewhere from {found.low:.2f} to {found.high:.2f}; "
+        f"below {found.limit:.2f} is no worse"
+    )
+
+
+def _wrong(rounds: Sequence[Round]) -> list[str]:
+    """Checks that the new revision fails and the old one does not: that one is what people have."""
+    before = {finding.check for old, _ in rounds for finding in old.findings if finding.status == "fail"}
     found = [finding for _, new in rounds for finding in new.findings if finding.status == "fail"]
-    return list(dict.fromkeys(f"{finding.check}: {finding.detail}" for finding in found))
+    return list(dict.fromkeys(f"{one.check}: {one.detail}" for one in found if one.check not in before))
 
 
-def _failures(rounds: Sequence[tuple[Evidence, Evidence]]) -> list[str]:
+def _failures(rounds: Sequence[Round]) -> tuple[Judgement, tuple[str, ...]]:
     old, new = ([record for pair in rounds for record in pair[side].records] for side in (0, 1))
     failed, before = (sum(not record.is_success for record in records) for records in (new, old))
-    if failed * len(old) > before * len(new):
-        return [f"{failed} of {len(new)} requests failed, {before} of {len(old)} with the old revision"]
-    return []
+    found = compare_failures(failed, len(new), before, len(old))
+    words = f"{failed} of {len(new)} requests failed, {before} of {len(old)} with the old revision"
+    return found, () if found == "same" else (words,)
 
 
 def _values(evidence: Evidence, metric: Callable[[Record], float | None]) -> list[float]:

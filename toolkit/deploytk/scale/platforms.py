@@ -37,7 +37,7 @@ PLATFORMS: Mapping[str, Platform] = {
         ray_notes,
         needs_image=False,
         can_apply=True,
-        takes=("nodes", "address", "bundle_place", "canary", "old_url", "new_url"),
+        takes=("nodes", "address", "bundle_place", "canary", "old_url", "new_url", "judge_within"),
     ),
     "kubernetes": Platform(
         "Kubernetes",
@@ -57,6 +57,7 @@ PLATFORMS: Mapping[str, Platform] = {
             "canary",
             "old_url",
             "new_url",
+            "judge_within",
         ),
     ),
     "compose": Platform("Docker Compose", compose_files, compose_notes, takes=("without_keys",)),

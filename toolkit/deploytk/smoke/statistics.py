@@ -63,21 +63,31 @@ def certified_percentile(ordered: Sequence[float], share: float) -> float | None
     above = -1
     chance = 0.0
     for count in range(len(ordered) + 1):
-        chance += _binomial(len(ordered), count, 1 - share / 100)
+        chance += binomial(len(ordered), count, 1 - share / 100)
         if chance > _DOUBT:
             break
         above = count
     return ordered[len(ordered) - above - 1] if above >= 1 else None
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % confidence interval of the mean of few repetitions (Student's t), None for less than two."""
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """The confidence interval of the mean of few repetitions (Student's t), None for less than two."""
     if len(values) < 2:
         return None
-    freedom = min(len(values) - 1, len(_STUDENT))
-    half = _STUDENT[freedom - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    half = student_t(len(values) - 1, confidence) * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)
     return mean - half, mean + half
+
+
+def student_t(freedom: int, confidence: float) -> float:
+    """Within so many deviations Student's t lies, on both sides together, with that probability."""
+    low, high = 0.0, 1.0
+    while _within_t(freedom, high) < confidence:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within_t(freedom, middle) < confidence else (low, middle)
+    return high
 
 
 def median_ratio(rounds: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int = 0) -> Ratio:
@@ -112,21 +122,31 @@ class Ratio:
     high: float
 
 
-# Student's t, 97.5 %, for 1, 2, ... degrees of freedom.
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+def _within_t(freedom: int, deviations: float) -> float:
+    """P(|t| <= deviations). Source: Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    angle = math.atan(deviations / math.sqrt(freedom))
+    is_odd = freedom % 2
+    term = total = math.cos(angle) if is_odd else 1.0
+    for step in range(2 + is_odd, freedom - 1, 2):
+        term *= (step - 1) / step * math.cos(angle) ** 2
+        total += term
+    if not is_odd:
+        return math.sin(angle) * total
+    return 2 / math.pi * (angle + (math.sin(angle) * total if freedom > 1 else 0.0))
 
 
 def _median_interval(ordered: Sequence[float]) -> tuple[float, float] | None:
     """The order statistics between which the true median lies in 95 of 100 cases; None for less than six values."""
     count, below = len(ordered), 0.0
     for place in range(count // 2):
-        below += _binomial(count, place, 0.5)
+        below += binomial(count, place, 0.5)
         if below > 0.025:
             return (ordered[place - 1], ordered[count - place]) if place else None
     return None
 
 
-def _binomial(n: int, k: int, p: float) -> float:
+def binomial(n: int, k: int, p: float) -> float:
+    """P(k of n), each with probability p."""
     if n == 0:
         return 1.0
     logarithm = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

@@ -43,7 +43,7 @@ def roll_out(
     try:
         apply(cluster, _with(whole, canary), start_s, progress)
         apply(cluster, _with(whole, _sharing(old, canary.name, percent)), start_s, progress)
-        progress.note(f"{canary.name} gets {percent:g} % of the requests")
+        progress.note(f"{canary.name} gets {percent:g} % of the requests{_unlike(old, canary, percent)}")
         found = judge()
         if found.is_good:
             apply(cluster, whole, start_s, progress)
@@ -76,12 +76,24 @@ def _old(cluster: Cluster, name: str) -> Application:
 
 def _canary(replica: Replica, wishes: Wishes, old: Application, percent: float) -> Application:
     """As many replicas as its share of the old ones, and one at least."""
-    name, [deployment] = canary_name(replica.name), old.deployments
-    scaling = deployment.autoscaling_config
-    there = deployment.num_replicas or (scaling.min_replicas if scaling else 1)
-    count = max(1, math.ceil(there * percent / 100))
+    name = canary_name(replica.name)
+    count = max(1, math.ceil(_replicas(old) * percent / 100))
     own = replace(wishes, replicas=Replicas(count, count))
     return application(replica.named(name), own, f"/{name}")
+
+
+def _replicas(one: Application) -> int:
+    [deployment] = one.deployments
+    scaling = deployment.autoscaling_config
+    return deployment.num_replicas or (scaling.min_replicas if scaling else 1)
+
+
+def _unlike(old: Application, canary: Application, percent: float) -> str:
+    """Words where replicas of the canary have another load than old ones: few old ones, or a share that is no whole."""
+    load = percent / _replicas(canary) / ((100 - percent) / _replicas(old))
+    if 0.8 <= load <= 1.25:
+        return ""
+    return f", each of its replicas {load:.1f} times what an old one has: times of a server at its limit compare badly"
 
 
 def _sharing(old: Application, canary: str | None, percent: float) -> Application:

@@ -19,7 +19,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from deploytk.scale.ray.process import AppProcess, checked_bundle
-from deploytk.scale.ray.routes import Head, error_of, is_ours, passed_back, passed_on
+from deploytk.scale.ray.routes import (
+    OLD_ALONE,
+    Head,
+    error_of,
+    is_for_old_alone,
+    is_ours,
+    passed_back,
+    passed_on,
+)
 
 _ENDS_WITHIN_S = 45.0
 _HEALTHY_WITHIN_S = 4.0
@@ -68,11 +76,14 @@ class Replica:
 
     async def __call__(self, request: Request) -> Response:
         method, path = request.method, request.url.path.removeprefix(request.scope.get("root_path", ""))
+        canary = self._canary
+        if canary and is_for_old_alone(path):
+            canary, path = None, path.removeprefix(OLD_ALONE)
         if not is_ours(method, path):
             return JSONResponse(error_of("not_found", f"there is no {method} {path[:200]}"), 404)
         body, headers = await request.body(), passed_on(request.headers)
-        if self._canary and method == "POST" and self._canary.is_next():
-            found = await _begun(self._canary.answer(method, path, headers, body))
+        if canary and method == "POST" and canary.is_next():
+            found = await _begun(canary.answer(method, path, headers, body))
             if found is not None:
                 return found
         own = await _begun(self.answer(method, path, headers, body))

@@ -12,6 +12,9 @@ ROUTES = {
     ("GET", "/ready"),
 }
 
+OLD_ALONE = "/deploytk-old"
+"""Before a path, while there is a canary: answered by the old revision itself, which is to be measured alone."""
+
 Head = tuple[int, list[tuple[str, str]]]
 """Status and headers of an answer."""
 
@@ -22,6 +25,10 @@ _BACK = ("content-type", "content-length", "cache-control", "retry-after", "www-
 
 def is_ours(method: str, path: str) -> bool:
     return (method, path) in ROUTES
+
+
+def is_for_old_alone(path: str) -> bool:
+    return path.startswith(f"{OLD_ALONE}/")
 
 
 def passed_on(headers: Mapping[str, str]) -> list[tuple[str, str]]:
