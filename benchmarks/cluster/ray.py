@@ -35,7 +35,7 @@ import dataclasses
 from deploytk.__main__ import run
 from deploytk.scale import judging
 few = dataclasses.replace(judging.WORKLOAD, requests=6, warmup_requests=1, output_tokens=8)
-judging.ROUNDS, judging.judge_canary.__defaults__ = 3, (few,)
+judging.LOOKS, judging.Revisions.__init__.__defaults__ = (5, 10), ((), None, few)
 run()
 """
 _RUNNING = """
@@ -179,11 +179,13 @@ class Cluster:
                 process.wait()
 
 
-def lmdeploy(place: Path) -> Path:
-    """A directory with an `lmdeploy` that is the stub."""
+def lmdeploy(place: Path, tokens_per_s: Mapping[str, float] | None = None) -> Path:
+    """A directory with an `lmdeploy` that is the stub; `tokens_per_s`: by the directory of the bundle."""
     place.mkdir()
     program = place / "lmdeploy"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{STUB}" "$@"\n')
+    speeds = "".join(f" */{name}/*) STUB_TOKENS_PER_S={speed};;" for name, speed in (tokens_per_s or {}).items())
+    choice = f'case "$PWD/ $*/" in{speeds} esac\nexport STUB_TOKENS_PER_S\n'
+    program.write_text(f'#!/bin/sh\n{choice}exec "{sys.executable}" -S "{STUB}" "$@"\n')
     program.chmod(0o755)
     return place
 
