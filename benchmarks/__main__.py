@@ -35,6 +35,7 @@ NEEDS = {
     "openxlab_push": ("git-lfs", "lighttpd"),
     "push": ("docker-registry",),
     "push_memory": (),
+    "growth": ("fallocate", "matplotlib", "numpy"),
     "scale_faults": ("ip", "ray", "redis-server", "torch"),
     "scale_canary": ("ip", "ray", "redis-server"),
     "scale_throughput": ("ip", "ray", "redis-server"),
