@@ -25,6 +25,7 @@ class Odd(ThreadingHTTPServer):
         self.uploads: dict[str, bytes] = {}
         self.manifests: dict[str, bytes] = {}
         self.methods: list[str] = []
+        self.said: list[str] = []  # every request with what it says of bytes, and what was answered
         self.tokens = 0
         self.requests_per_token: int | None = None  # None: nobody is asked for one
         self.left = 0
@@ -68,6 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        asked = [self.command, self.path, *(self.headers.get(name, "") for name in ("Range", "Content-Range"))]
+        self.server.said.append(f"{' '.join(filter(None, asked))} -> {status}")
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -175,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, json.dumps(page).encode(), Content_Type="application/vnd.oci.image.index.v1+json", **more)
 
     def _upload(self, name: str, body: bytes) -> None:
-        server = self.server
+        server, have = self.server, len(self.server.uploads.get(name, b""))
         if self.command == "POST":
             name = f"u{len(server.methods)}"
             server.uploads[name] = b""
@@ -187,6 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.command == "PATCH" and server.chunk_logins:
             server.chunk_logins -= 1
             self._want_token()
+        elif self.command == "PATCH" and self.headers.get("Content-Range") != f"{have}-{have + len(body) - 1}":
+            self._answer(416)  # https://github.com/opencontainers/distribution-spec, "Pushing a blob in chunks"
         elif self.command == "PATCH" and server.chunk_answer != 202 and len(server.chunks) >= server.chunks_before:
             self._answer(server.chunk_answer)
         else:

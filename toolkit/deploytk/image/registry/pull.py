@@ -26,7 +26,6 @@ from deploytk.image.registry.connection import Connection, asked_s
 from deploytk.image.registry.logins import find_login
 from deploytk.image.value import Base, Read
 
-_LARGEST_JSON_BYTES = 16 * 2**20
 _ELSEWHERE = (301, 302, 303, 307, 308)
 _DAMAGED = "run again; if it happens again, the registry is damaged"
 _fetching = threading.Lock()
@@ -96,8 +95,6 @@ def _right(content: bytes, digest: object, reference: Reference) -> bytes:
 
 def _parse(content: bytes, reference: Reference) -> dict[str, Any]:
     try:
-        if len(content) > _LARGEST_JSON_BYTES:
-            raise ValueError("it is too large")
         value = json.loads(content)
         if not isinstance(value, dict):
             raise TypeError("it is no object")

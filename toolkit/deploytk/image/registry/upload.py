@@ -241,17 +241,17 @@ class _Reader:
         self._read = read
         self._chunks: Iterator[bytes] = iter(())
         self._rest = b""
-        self._at = -1
+        self._at: int | None = None
 
     def take(self, offset: int, end: int) -> Iterator[bytes]:
         if offset != self._at:
             self._chunks, self._rest, self._at = self._read(offset), b"", offset
-        while self._at < end:
+        while offset < end:
             piece = self._rest or next(self._chunks, b"")
             if not piece:
                 raise ImageError("a layer ended before its size", hint="package the model again, then run again")
-            self._rest, piece = piece[end - self._at :], piece[: end - self._at]
-            self._at += len(piece)
+            self._rest, piece = piece[end - offset :], piece[: end - offset]
+            offset = self._at = offset + len(piece)
             yield piece
 
 
