@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from bundles import Notes
 from replicas import IMAGE, replica, wishes
 
@@ -15,7 +18,7 @@ from deploytk.base.errors import ScaleError
 from deploytk.scale import Replicas
 from deploytk.scale.kubernetes import lint, objects_of
 from deploytk.scale.kubernetes.apply import apply_objects, rollout_of
-from deploytk.scale.kubernetes.files import canary_objects
+from deploytk.scale.kubernetes.files import canary_objects, kubernetes_files
 from deploytk.scale.kubernetes.lint import RULES
 
 Objects = dict[str, Any]
@@ -345,6 +348,38 @@ def test_the_real_client_applies_twice_to_a_mock_of_the_api(tmp_path: Path, monk
         assert found["spec"] == one["spec"]
     assert gone == [None] * len(objects)
     assert mock.tokens == {"Bearer canary-c0ffee"}
+
+
+@pytest.mark.services
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kustomize is part of kubectl")
+@pytest.mark.parametrize("autoscaler", ["hpa", "keda"])
+def test_kustomize_makes_of_the_overlays_what_apply_applies(autoscaler: str, tmp_path: Path) -> None:
+    given = wishes(replicas=Replicas(1, 4), autoscaler=autoscaler, has_monitoring=True, namespace="team-a")
+    for path, text in kubernetes_files(replica(), given).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    for overlay, objects in (
+        ("production", objects_of(replica(), given)),
+        ("canary", canary_objects(replica(), given)),
+    ):
+        command = ["kubectl", "kustomize", str(tmp_path / "overlays" / overlay)]
+        made = list(yaml.safe_load_all(subprocess.run(command, check=True, capture_output=True).stdout))
+
+        assert {one["metadata"]["namespace"] for one in made} == {"team-a"}
+        for one in made:
+            del one["metadata"]["namespace"]
+        by_name = {(one["kind"], one["metadata"]["name"]): one for one in objects.values()}
+        assert {(one["kind"], one["metadata"]["name"]): one for one in made} == by_name
+
+
+def test_the_overlay_of_a_canary_leaves_the_revision_that_runs_as_it_is() -> None:
+    files = kubernetes_files(replica(), wishes(replicas=Replicas(1, 4)))
+
+    names = yaml.safe_load(files["overlays/canary/kustomization.yaml"])["resources"]
+
+    applied = [yaml.safe_load(files[f"overlays/canary/{name}"])["metadata"]["name"] for name in names]
+    assert applied == ["internlm-chat-7b-awq-canary"] * 2
 
 
 VERSIONS = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]

@@ -13,7 +13,7 @@ _KIND = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization
 
 
 def kubernetes_files(replica: Replica, wishes: Wishes) -> dict[str, str]:
-    """base/ with the Deployment and what every cluster has; overlays/production; overlays/canary: two revisions."""
+    """base/ with what every cluster has; overlays/production; overlays/canary, to be beside another revision."""
     objects = objects_of(replica, wishes)
     own = [name for name in objects if name not in _BASE]
     found = {f"base/{name}.yaml": dump_yaml(objects[name]) for name in _BASE}
@@ -23,8 +23,8 @@ def kubernetes_files(replica: Replica, wishes: Wishes) -> dict[str, str]:
     found["overlays/production/kustomization.yaml"] = _kustomization(resources, wishes.namespace)
     canary = canary_objects(replica, wishes)
     found |= {f"overlays/canary/{name}.yaml": dump_yaml(one) for name, one in canary.items()}
-    resources = ["../production", *(f"{name}.yaml" for name in canary)]
-    found["overlays/canary/kustomization.yaml"] = _kustomization(resources, wishes.namespace)
+    # Alone: with production beside it, the first revision would be this one too.
+    found["overlays/canary/kustomization.yaml"] = _kustomization([f"{name}.yaml" for name in canary], wishes.namespace)
     return found
 
 
