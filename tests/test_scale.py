@@ -306,6 +306,22 @@ def test_the_image_of_another_bundle_is_refused(bundle: Bundle, registry: Odd, t
         read_source(str(other.path), f"{registry.host}/me/chat:1", Silent())
 
 
+def test_a_registry_that_is_away_is_said_with_what_it_is_asked_for(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+
+    # Port 9 is nobody's. Its digest tells neither which bundle is in an image nor where that has its weights.
+    for words in (["--image", f"127.0.0.1:9/me/chat@{DIGEST}"], ["--image", "127.0.0.1:9/me/chat:1"]):
+        done = run("scale", str(bundle.path), *words, "--on", "kubernetes", "-o", str(tmp_path / "out"))
+
+        assert done.code == 75
+        assert "127.0.0.1:9 does not answer" in done.stderr
+        assert "which bundle the image is of" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_without_a_bundle_is_refused() -> None:
     with pytest.raises(ImageError, match="holds no bundle"):
         manifest_inside(Base("busybox", DIGEST, (), b"{}"))

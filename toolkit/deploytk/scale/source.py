@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from deploytk.base.digests import hash_file
-from deploytk.base.errors import ImageError, UsageError
+from deploytk.base.errors import ImageError, TryAgainError, UsageError
 from deploytk.base.progress import Progress
 from deploytk.base.terminal import quoted
 from deploytk.bundle import MANIFEST, bundle_digest, is_bundle, read_bundle
@@ -69,10 +69,15 @@ def _image(named: str, progress: Progress) -> tuple[Base, str | None]:
     if named.startswith("oci:"):
         return find_base(named, progress, keep=True), None
     reference = digest_or_tag(named)
-    if not reference.tag.startswith("sha256:"):
-        reference = replace(reference, tag=digest_in_registry(named))
-    name = f"{reference.host}/{reference.repository}@{reference.tag}"
-    return read_registry(name), name
+    try:
+        if not reference.tag.startswith("sha256:"):
+            reference = replace(reference, tag=digest_in_registry(named))
+        name = f"{reference.host}/{reference.repository}@{reference.tag}"
+        return read_registry(name), name
+    except TryAgainError as error:
+        # A digest names bytes and does not tell what they are, so that none is deployed unseen.
+        hint = "run again when it does: only it tells which bundle the image is of, and where that has its weights"
+        raise TryAgainError(str(error), hint=hint) from error
 
 
 def _labels(base: Base) -> dict[str, str]:
