@@ -104,7 +104,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         server.methods.append(self.command)
         name = path.rpartition("/")[2]
-        if "/referrers/" in path and server.lists_referrers:
+        if path == "/v2/":
+            self._answer(200)
+        elif "/referrers/" in path and server.lists_referrers:
             self._referrers(name)
         elif "/manifests/" in path:
             self._manifest(name, body)
@@ -174,15 +176,18 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(self.path.partition("?at=")[2] or 0)
         page = {"schemaVersion": 2, "manifests": found[start : start + self.server.page_size]}
         end = start + self.server.page_size
-        more = {"Link": f'</v2/a/b/referrers/{digest}?at={end}>; rel="next"'} if end < len(found) else {}
+        more = {"Link": f'<{self.path.partition("?")[0]}?at={end}>; rel="next"'} if end < len(found) else {}
         self._answer(200, json.dumps(page).encode(), Content_Type="application/vnd.oci.image.index.v1+json", **more)
+
+    def _repository(self) -> str:
+        return self.path.partition("/blobs/")[0]
 
     def _upload(self, name: str, body: bytes) -> None:
         server, have = self.server, len(self.server.uploads.get(name, b""))
         if self.command == "POST":
             name = f"u{len(server.methods)}"
             server.uploads[name] = b""
-            self._answer(202, b"", Location=f"/v2/a/b/blobs/uploads/{name}", **server.chunk_limits)
+            self._answer(202, b"", Location=f"{self._repository()}/blobs/uploads/{name}", **server.chunk_limits)
         elif name not in server.uploads:
             self._answer(404)
         elif self.command == "PATCH" and server.is_shaky and server.methods.count("PATCH") % 2:
@@ -216,7 +221,9 @@ class _Handler(BaseHTTPRequestHandler):
                 end = max(len(server.uploads[name]) - 1, 0) + server.range_adds
                 end += server.asked_adds if self.command == "GET" else 0
                 self._answer(
-                    204 if self.command == "GET" else 202, Location=f"/v2/a/b/blobs/uploads/{name}", Range=f"0-{end}"
+                    204 if self.command == "GET" else 202,
+                    Location=f"{self._repository()}/blobs/uploads/{name}",
+                    Range=f"0-{end}",
                 )
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815

@@ -27,7 +27,7 @@ from test_signing import write_key
 pytestmark = pytest.mark.services
 
 
-def _installed(name: str) -> Path:
+def installed(name: str) -> Path:
     place = INSTALLED / name
     if not (place / ".ready").is_file():
         if os.environ.get("CI") or os.environ.get("DEPLOYTK_REQUIRE_SERVICES"):
@@ -72,15 +72,15 @@ def _bundles(bundle: Path, registry: Odd) -> dict[str, bytes]:
 
 
 def _sigstore_js(content: bytes, key: Path, place: Path) -> subprocess.CompletedProcess[str]:
-    installed = _installed("vercel")
-    program = installed / "sigstore_verifier.mjs"  # Node looks for packages beside the program
+    place_of_packages = installed("vercel")
+    program = place_of_packages / "sigstore_verifier.mjs"  # Node looks for packages beside the program
     program.write_bytes((PROGRAMS / program.name).read_bytes())
     place.write_bytes(content)
     return subprocess.run(["node", program, place, key], capture_output=True, text=True, timeout=60, check=False)
 
 
 def _reader(kind: str, content: bytes, place: Path) -> subprocess.CompletedProcess[str]:
-    python = _installed("attestations") / "bin" / "python"
+    python = installed("attestations") / "bin" / "python"
     place.write_bytes(content)
     command = [python, PROGRAMS / "attestations_reader.py", kind, place]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

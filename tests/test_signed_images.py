@@ -71,7 +71,7 @@ def _build(bundle: Path, base: Path, key: Path, tag: str, output: str) -> str:
     return str(json.loads(done.stdout)["digest"])
 
 
-def _verify(place: str, key: Path) -> tuple[int, dict[str, Any]]:
+def verified(place: str, key: Path) -> tuple[int, dict[str, Any]]:
     done = run("verify", place, "--key", str(key.with_suffix(".pub")), "--json")
     assert "Traceback" not in done.stderr
     return done.code, json.loads(done.stdout)
@@ -120,7 +120,7 @@ def test_verify_says_what_is_signed_and_by_whom(bundle: Path, base: Path, key: P
     digest = _build(bundle, base, key, f"{odd.host}/a/b:1", "registry")
 
     for place in (f"{odd.host}/a/b:1", f"{odd.host}/a/b@{digest}"):
-        code, found = _verify(place, key)
+        code, found = verified(place, key)
         assert (code, found["verified"], found["digest"]) == (0, True, digest)
         says = {one["says"]: one["trouble"] for one in found["statements"]}
         assert says == {"signature": "", "sbom": "", "provenance": "", "model files": ""}
@@ -130,7 +130,7 @@ def test_a_list_in_pages_is_read_to_its_end(bundle: Path, base: Path, key: Path,
     odd.page_size = 1
     _build(bundle, base, key, f"{odd.host}/a/b:1", "registry")
 
-    assert len(_verify(f"{odd.host}/a/b:1", key)[1]["statements"]) == 4
+    assert len(verified(f"{odd.host}/a/b:1", key)[1]["statements"]) == 4
 
 
 def test_signing_again_attaches_nothing_twice(bundle: Path, base: Path, key: Path, odd: Odd) -> None:
@@ -150,13 +150,13 @@ def test_two_keys_sign_one_beside_the_other(bundle: Path, base: Path, key: Path,
     assert done.code == 0, done.stderr
 
     for one in (key, other):
-        assert _verify(f"{odd.host}/a/b@{digest}", one)[0] == 0
+        assert verified(f"{odd.host}/a/b@{digest}", one)[0] == 0
 
 
 def test_an_image_by_another_signer_is_refused(bundle: Path, base: Path, key: Path, odd: Odd, tmp_path: Path) -> None:
     _build(bundle, base, key, f"{odd.host}/a/b:1", "registry")
 
-    code, found = _verify(f"{odd.host}/a/b:1", write_key(tmp_path / "other.pem"))
+    code, found = verified(f"{odd.host}/a/b:1", write_key(tmp_path / "other.pem"))
 
     assert code == 1
     assert "a/b:1 is not signed by the key sha256:" in found["error"]["what"]
@@ -166,7 +166,7 @@ def test_an_image_that_nobody_signed_is_refused(bundle: Path, base: Path, key: P
     done = run("build", str(bundle), "-t", f"{odd.host}/a/b:1", "--output", "registry", "--base", f"oci:{base}")
     assert done.code == 0, done.stderr
 
-    code, found = _verify(f"{odd.host}/a/b:1", key)
+    code, found = verified(f"{odd.host}/a/b:1", key)
 
     assert code == 1
     assert "nothing is attached to it that says so" in found["error"]["what"]
@@ -200,7 +200,7 @@ def test_the_signature_of_another_image_is_refused(
     evil = json.loads(done.stdout)["digest"]
     _move(odd, digest, evil)
 
-    code, found = _verify(f"{odd.host}/a/b:2", key)
+    code, found = verified(f"{odd.host}/a/b:2", key)
 
     assert code == 1
     assert "it is about another image" in found["error"]["what"]
@@ -220,7 +220,7 @@ def test_a_signed_statement_about_another_bundle_is_named(
         index = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
         odd.manifests[second.replace(":", "-")] = index
 
-    code, found = _verify(f"{odd.host}/a/b:2", key)
+    code, found = verified(f"{odd.host}/a/b:2", key)
 
     assert (code, found["verified"]) == (1, False)
     troubles = {one["trouble"] for one in found["statements"]}
@@ -251,7 +251,7 @@ def test_bytes_that_are_others_than_those_of_the_digest_are_refused(
     ]
     odd.blobs[manifest["layers"][0]["digest"]] = b"{}"
 
-    code, found = _verify(f"{odd.host}/a/b:1", key)
+    code, found = verified(f"{odd.host}/a/b:1", key)
 
     assert code == 1
     assert "has another digest than it says" in found["error"]["what"]
@@ -264,7 +264,7 @@ def test_an_oci_layout_keeps_what_is_attached_and_its_image(
     digest = _build(bundle, base, key, "tiny:1", f"oci:{layout}")
 
     for place in (f"oci:{layout}", f"oci:{layout}:tiny:1"):
-        code, found = _verify(place, key)
+        code, found = verified(place, key)
         assert (code, found.get("digest"), len(found.get("statements", []))) == (0, digest, 4), found
     index = json.loads((layout / "index.json").read_text())
     assert [one.get("artifactType") for one in index["manifests"]].count(BUNDLE_TYPE) == 4
@@ -280,7 +280,7 @@ def test_a_layout_with_one_flipped_bit_in_its_image_is_refused(
     place = layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
     place.write_bytes(place.read_bytes().replace(b"tiny", b"tinz").replace(b'"schemaVersion":2', b'"schemaVersion":3'))
 
-    code, found = _verify(f"oci:{layout}", key)
+    code, found = verified(f"oci:{layout}", key)
 
     assert code == 1
     assert "is damaged" in found["error"]["what"]
@@ -309,7 +309,7 @@ def test_oras_and_any_client_find_what_is_attached_in_a_registry_without_a_list(
             [layer] = manifest["layers"]
             there = client.download_blob(name, layer["digest"], str(tmp_path / "blob"))
             assert hashlib.sha256(Path(there).read_bytes()).hexdigest() == layer["digest"].removeprefix("sha256:")
-        assert _verify(f"{registry.host}/me/tiny:1", key)[0] == 0
+        assert verified(f"{registry.host}/me/tiny:1", key)[0] == 0
 
 
 @pytest.mark.services
@@ -321,14 +321,14 @@ def test_publish_signs_a_bundle_in_a_real_registry_and_a_push_over_the_tag_is_fo
         words = ["publish", str(bundle), "--target", "oci", "--repo", tag, "--base", f"oci:{base}"]
         done = run(*words, "--sign", str(key))
         assert done.code == 0, done.stderr
-        assert _verify(tag, key)[0] == 0
+        assert verified(tag, key)[0] == 0
 
         other = given_bundle(MODELS / "hf-fp16", tmp_path / "evil").path
         words = ["build", str(other), "-t", tag, "--output", "registry", "--base", f"oci:{base}", "--mirror"]
         done = run(*words)
         assert done.code == 0, done.stderr
 
-        code, found = _verify(tag, key)
+        code, found = verified(tag, key)
         assert code == 1
         assert "is not signed by" in found["error"]["what"]
 

@@ -370,10 +370,15 @@ def test_the_password_of_a_key_is_no_argument(
     [
         (b"", "holds no private key"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no private key"),
-        (bytes(2**17), "it is too large"),
+        (b"-----BEGIN PUBLIC KEY-----\n", "it is a PEM file of PUBLIC KEY"),
+        (b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n", "cosign import-key-pair --key key.pem"),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "ssh-keygen -p -m PEM -f COPY"),
+        (b"-----BEGIN CERTIFICATE-----\n", "openssl x509 -in certificate.pem -pubkey"),
+        (b"0\x81\x87\x02", "it is no PEM file"),
+        (bytes(2**17), "cannot be read: it is larger than 64 KiB"),
         (None, "cannot be read: No such file"),
     ],
-    ids=["empty", "broken", "large", "missing"],
+    ids=["empty", "broken", "public", "cosign's", "OpenSSH's", "certificate", "DER", "large", "missing"],
 )
 def test_a_key_that_is_none_is_refused_before_anything_is_sent(
     bundle: Bundle, tmp_path: Path, hub: Path, content: bytes | None, words: str
@@ -404,6 +409,22 @@ def test_a_wrong_password_and_a_key_of_another_kind_are_refused(
     for path, words in ((locked, "does not open with this password"), (other, "is not a key of the curves P-256")):
         done = run("publish", str(bundle.path), "--target", "local", "--repo", str(tmp_path / "h"), "--sign", str(path))
         assert (done.code, words in done.stderr) == (1, True), done.stderr
+
+
+def test_a_directory_is_no_key(bundle: Bundle, tmp_path: Path, hub: Path) -> None:
+    done = run("publish", str(bundle.path), "--target", "local", "--repo", str(hub), "--sign", str(tmp_path))
+
+    assert (done.code, "cannot be read: it is no file" in done.stderr) == (1, True), done.stderr
+
+
+def test_a_certificate_is_no_public_key(signed: Path, tmp_path: Path) -> None:
+    certificate = tmp_path / "certificate.pem"
+    certificate.write_text("-----BEGIN CERTIFICATE-----\n")
+
+    done = run("verify", str(signed), "--key", str(certificate))
+
+    assert (done.code, "holds no public key" in done.stderr) == (1, True)
+    assert "openssl x509" in done.stderr
 
 
 def test_a_private_key_is_no_public_one(signed: Path, key: Path) -> None:

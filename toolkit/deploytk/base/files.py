@@ -38,7 +38,9 @@ def read_bounded(path: Path, largest_bytes: int) -> bytes:
         is_larger = path.stat().st_size > largest_bytes
         content = b"" if is_larger else file.read(largest_bytes + 1)
     if is_larger or len(content) > largest_bytes:
-        raise ValueError(f"it is larger than {largest_bytes // 2**20} MiB")
+        is_small = largest_bytes < 2**20
+        size = f"{largest_bytes // 2**10} KiB" if is_small else f"{largest_bytes // 2**20} MiB"
+        raise ValueError(f"it is larger than {size}")
     return content
 
 

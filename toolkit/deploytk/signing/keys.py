@@ -6,6 +6,7 @@ import base64
 import getpass
 import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,16 @@ PASSWORD = "DEPLOYTK_SIGN_PASSWORD"  # noqa: S105 (the name of a variable)
 
 _LARGEST_KEY_BYTES = 2**16
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,60})-----")
+_LOCKED = re.compile(rb"ENCRYPTED(?! (?:SIGSTORE|COSIGN))")
+_OTHERS = {
+    "SIGSTORE": "only cosign opens it: let both use a key of openssl, which cosign import-key-pair --key key.pem takes",
+    "COSIGN": "only cosign opens it: let both use a key of openssl, which cosign import-key-pair --key key.pem takes",
+    "OPENSSH": "ssh-keygen -p -m PEM -f COPY turns a copy of it into PEM",
+    "CERTIFICATE": "its public key: openssl x509 -in certificate.pem -pubkey -noout > key.pub",
+}
+"""Hints for what is kept in forms of other programs, by a word in its label."""
+
 _HINT = "openssl ecparam -name prime256v1 -genkey -noout -out key.pem; openssl ec -in key.pem -pubout -out key.pub"
 
 
@@ -30,18 +41,19 @@ def private_key(path: Path) -> tuple[Any, bytes | None]:
 
     content, password = _read(path), None
     try:
-        if b"ENCRYPTED" in content:
+        if _LOCKED.search(content):
             password = _password(path)
         found = load_pem_private_key(content, password)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        what = "does not open with this password" if password else "holds no private key"
-        raise SignatureError(f"{path} {what}", hint=f"check {PASSWORD}" if password else _HINT) from error
+        if not password:
+            raise _refused(path, "private", content) from error
+        raise SignatureError(f"{path} does not open with this password", hint=f"check {PASSWORD}") from error
     _check(path, found)
     return found, password
 
 
 def public_key(path: Path) -> Any:
-    """The key in the PEM file `path`, also that of a certificate's or of a private key's owner, as PEM holds it."""
+    """The key in the PEM file `path`; raises SignatureError where there is none that can verify."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -52,7 +64,7 @@ def public_key(path: Path) -> Any:
         if b"PRIVATE KEY" in content:
             hint = f"give the public one: openssl ec -in {quoted(path)} -pubout -out key.pub"
             raise SignatureError(f"{path} is a private key", hint=hint) from error
-        raise SignatureError(f"{path} holds no public key", hint=_HINT) from error
+        raise _refused(path, "public", content) from error
     _check(path, found)
     return found
 
@@ -87,8 +99,21 @@ def _read(path: Path) -> bytes:
     try:
         return read_bounded(path, _LARGEST_KEY_BYTES)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is too large"
+        why = error.strerror if isinstance(error, OSError) else error
         raise SignatureError(f"the key {path} cannot be read: {why}", hint=_HINT) from error
+
+
+def _label(content: bytes) -> str:
+    """What a PEM file says that it holds; empty for what is none."""
+    found = _LABEL.search(content)
+    return found[1].decode() if found else ""
+
+
+def _refused(path: Path, wanted: str, content: bytes) -> SignatureError:
+    label = _label(content)
+    hint = next((hint for word, hint in _OTHERS.items() if word in label), _HINT)
+    there = f"it is a PEM file of {label}" if label else "it is no PEM file"
+    return SignatureError(f"{path} holds no {wanted} key that can be read here: {there}", hint=hint)
 
 
 def _password(path: Path) -> bytes:

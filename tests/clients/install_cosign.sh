@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# install_cosign.sh PLACE: cosign 3 and oras as the next Debian has them, for this architecture, beside the system.
+# Debian 12 has neither. apt checks who signed them, as for any package; nothing is installed into the system.
+set -euo pipefail
+place=$(realpath -m "$1")
+apt="$place/apt"
+mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+echo "deb [signed-by=$keys] http://deb.debian.org/debian forky main" > "$apt/sources.list"
+apt_get() {
+  apt-get -qq -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+    -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt" -o Acquire::Languages=none -o APT::Sandbox::User=root "$@"
+}
+apt_get update
+(cd "$apt" && apt_get download cosign oras)
+for package in "$apt"/*.deb; do dpkg --extract "$package" "$place"; done
+rm -rf "$apt"
+"$place/usr/bin/cosign" version > "$place/versions"
+"$place/usr/bin/oras" version >> "$place/versions"
