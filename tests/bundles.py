@@ -42,9 +42,12 @@ def make_bundle(
 
 
 def given_bundle(model: Path, out: Path, options: BundleOptions | None = None) -> Bundle:
-    """The same of a tiny model, for tests that are not about how a bundle is made: a copy of one made once."""
+    """The same of a tiny model, for tests that are not about how a bundle is made: a copy of one made once.
+
+    Unless `options` say otherwise it has the app without the page, which has a third of the files.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    return read_bundle(Path(shutil.copytree(_made_once(model, options or BundleOptions(name="tiny")), out)))
+    return read_bundle(Path(shutil.copytree(_made_once(model, options or BundleOptions(name="tiny", app="api")), out)))
 
 
 @cache

@@ -21,6 +21,8 @@ from pages import browser, hosted  # noqa: F401 (fixtures of the tests with a br
 if TYPE_CHECKING:
     from git_server import GitServer
 
+pytest.register_assert_rewrite("remotes")  # which some tests import and have as a plugin, for its fixtures
+
 # Started in the background of a shell, a process ignores Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

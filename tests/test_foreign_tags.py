@@ -16,7 +16,7 @@ from odd_registry import Odd, odd_registry
 
 from deploytk.base.errors import ImageError
 from deploytk.base.progress import Silent
-from deploytk.bundle import Bundle, BundleOptions
+from deploytk.bundle import Bundle
 from deploytk.image.build import build_image
 from deploytk.image.registry import require_own_tag
 from deploytk.image.value import BuildOptions
@@ -39,7 +39,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny"))
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from conftest import MODELS
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError
 from deploytk.base.progress import Advance, Silent
-from deploytk.bundle import Bundle, BundleOptions, read_bundle, verify_bundle
+from deploytk.bundle import Bundle, read_bundle, verify_bundle
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import Release
 from deploytk.publish.release import publish_bundle
@@ -28,7 +28,7 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny"))
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 @pytest.fixture

@@ -47,7 +47,8 @@ ROOMS: Mapping[str, Room] = {
     "publish": Room(
         ("publish",),
         ("test_local_target.py", "test_publish_*.py", "test_secrets.py", "test_huggingface*.py", "test_modelscope*.py",
-         "test_openxlab*.py", "test_lying_*.py", "test_foreign_files.py"),
+         "test_openxlab*.py", "test_lying_*.py", "test_foreign_files.py",
+         "test_edited_cards.py"),
     ),
     "registry": Room(("image/registry",), ("test_registry*.py", "test_lying_registry.py", "test_image_oci.py")),
     "smoke": Room(("smoke",), ("test_smoke.py", "test_smoke_[cfmr]*.py", "test_smoke_kept.py", "test_bench_co*.py")),

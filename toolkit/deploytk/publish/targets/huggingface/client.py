@@ -18,7 +18,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from deploytk.base.bound import keep_at_home
 from deploytk.base.errors import ReleaseError, TryAgainError
-from deploytk.base.net import origin_of
+from deploytk.base.net import origin_of, trusted
 from deploytk.base.progress import Progress
 from deploytk.base.retry import BUSY, Retry, RetryPolicy
 from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES
@@ -88,6 +88,7 @@ class Client:
             lambda: session(
                 follow_redirects=True,
                 timeout=_STALLED_S,
+                verify=trusted(),
                 trust_env=not hub.is_loopback,
                 event_hooks={"request": [self._keep_at_home], "response": [self._note_busy]},
             )

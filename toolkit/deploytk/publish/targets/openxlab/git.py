@@ -14,13 +14,13 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError
-from deploytk.base.net import Origin, origin_of
+from deploytk.base.net import Origin, origin_of, trusted
 from deploytk.base.processes import die_with_parent
 from deploytk.base.progress import Progress
 from deploytk.base.retry import BUSY, Retry, RetryPolicy, retry_after_s
@@ -152,11 +152,12 @@ class Git:
         Source: git's remote-curl.c, `discover_refs` and `probe_rpc`: a request of nothing, which changes nothing.
         """
         kind = {"Content-Type": "application/x-git-receive-pack-request"}
-        with httpx.Client(auth=self.login, timeout=_LOOK_WITHIN_S, trust_env=not self.origin.is_loopback) as client:
+        trust = not self.origin.is_loopback
+        with httpx.Client(auth=self.login, timeout=_LOOK_WITHIN_S, verify=trusted(), trust_env=trust) as client:
             try:
-                answer = client.get(f"{self.url}/info/refs?service=git-receive-pack")
+                answer = _head_of(client, "GET", f"{self.url}/info/refs?service=git-receive-pack")
                 if answer.status_code not in BUSY:
-                    answer = client.post(f"{self.url}/git-receive-pack", headers=kind, content=b"0000")
+                    answer = _head_of(client, "POST", f"{self.url}/git-receive-pack", headers=kind, content=b"0000")
             except httpx.HTTPError:
                 return None
         return retry_after_s(answer.headers.get("Retry-After")) if answer.status_code in BUSY else None
@@ -299,6 +300,12 @@ def creation_steps(repo: str) -> str:
         f"create it by hand, empty: {SITE}, log in as {owner}, 模型 (Models), 创建模型 (Create); name {name}, task "
         "Text Generation, visibility 私有 (private) or 公开 (public), add no file; then run the same command again"
     )
+
+
+def _head_of(client: httpx.Client, method: str, url: str, **more: Any) -> httpx.Response:
+    """An answer whose body is left where it is, however long it may be."""
+    with client.stream(method, url, **more) as answer:
+        return answer
 
 
 def _last_line(text: str) -> str:
