@@ -37,6 +37,7 @@ NEEDS = {
     "push_memory": (),
     "growth": ("fallocate", "matplotlib", "numpy"),
     "scale_faults": ("ip", "ray", "redis-server", "torch"),
+    "scale_judge": ("numpy",),
     "scale_canary": ("ip", "ray", "redis-server"),
     "scale_throughput": ("ip", "ray", "redis-server"),
     "build": ("docker", "DOCKER_HOST", "DEPLOYTK_BENCHMARK_BASE"),

@@ -257,6 +257,7 @@ def test_a_slower_one_is_worse() -> None:
         ("--old-url", "http://a"),
         ("--judge-within", "10m"),
         ("--canary", "10%", "--apply", "--judge-within", "soon"),
+        ("--canary", "10%", "--apply", "--judge-within", "0s"),
     ],
 )
 def test_options_without_effect_are_bad_usage(words: tuple[str, ...], tmp_path: Path) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import NamedTuple, cast
+from typing import cast
 
-import numpy as np
 import pytest
 from bundles import Notes
+from canaries import BUSY, GPU, RAY, Answer, Noise, tried
 
 from deploytk.scale.judging import Judged, Round, judge_canary, judged, judged_by_answers
 from deploytk.scale.sequential import CONFIDENCE, LOOKS, compare_failures, compare_metric
@@ -21,52 +20,8 @@ from deploytk.smoke.statistics import student_t
 DRAWS = 100
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Of a time: its middle in ms, and how it varies between requests and between rounds (lognormal)."""
-
-    middle_ms: float
-    requests: float
-    rounds: float
-
-
-# What benchmarks/scale_canary.py saw of a first token that is Ray's way alone, and of an engine that keeps time: on two
-# quiet cores, and on the same with a load of 13, where the ratios of rounds were 0.6 to 1.5.
-RAY = (Noise(20.0, 0.35, 0.12), Noise(10.0, 0.03, 0.003))
-BUSY = (Noise(30.0, 0.5, 0.17), Noise(10.0, 0.03, 0.003))
-# A 7B model on a GPU that is busy: hundreds of ms to the first token.
-GPU = (Noise(300.0, 0.15, 0.03), Noise(12.0, 0.05, 0.02))
-
-
-class Answer(NamedTuple):
-    """What is asked of a record."""
-
-    ttft_ms: float
-    tpot_ms: float
-    is_success: bool = True
-
-
-def _evidence(random: np.random.Generator, noises: tuple[Noise, Noise], factors: tuple[float, float]) -> Evidence:
-    times = [
-        noise.middle_ms * factor * math.exp(random.normal(0, noise.rounds)) * random.lognormal(0, noise.requests, 30)
-        for noise, factor in zip(noises, factors, strict=True)
-    ]
-    times[0][random.random(30) < 0.05] *= 1.5
-    return cast("Evidence", SimpleNamespace(records=[*map(Answer, *(one.tolist() for one in times))], findings=()))
-
-
-def _tried(seed: int, noises: tuple[Noise, Noise], ttft: float = 1.0, tpot: float = 1.0) -> Judged:
-    """A canary whose times are so many times those of the old revision."""
-    random = np.random.default_rng(seed)
-
-    def measure(_: int) -> Round:
-        return _evidence(random, noises, (1.0, 1.0)), _evidence(random, noises, (ttft, tpot))
-
-    return judge_canary(measure, math.inf, Notes(), lambda: 0.0)
-
-
 def _share(noises: tuple[Noise, Noise], has: Callable[[Judged], bool], ttft: float = 1.0, tpot: float = 1.0) -> float:
-    return sum(has(_tried(seed, noises, ttft, tpot)) for seed in range(DRAWS)) / DRAWS
+    return sum(has(tried(seed, noises, ttft, tpot)) for seed in range(DRAWS)) / DRAWS
 
 
 def _is_good(found: Judged) -> bool:
@@ -97,7 +52,7 @@ def test_one_at_the_limit_is_promoted_in_one_of_forty_at_most() -> None:
 def test_looking_again_is_no_second_chance_for_a_false_alarm() -> None:
     noises = (Noise(300.0, 0.1, 0.4), Noise(12.0, 0.1, 0.4))  # so much that every look is needed
 
-    found = [_tried(seed, noises) for seed in range(DRAWS)]
+    found = [tried(seed, noises) for seed in range(DRAWS)]
 
     # Two metrics, each with 2.5 % at most: of 100 draws 12 or more are one case in 100.
     assert sum(one.status == "slower" for one in found) <= 11

@@ -160,6 +160,8 @@ class Rollout:
         if not self.apply:
             raise UsageError("--canary does nothing without --apply", hint="add --apply: both revisions have to run")
         within_s = seconds_of(self.judge_within)
+        if not within_s:
+            raise UsageError("--judge-within 0 leaves no time to measure", hint="write 90s, 30m or 1h")
         return Trial(share_of(self.canary), self.old_url, self.new_url, source.manifest.golden, within_s)
 
 
