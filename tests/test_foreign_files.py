@@ -194,6 +194,13 @@ def test_the_files_of_a_space_that_others_wrote_stay(
     assert "Dockerfile" not in space.files()
 
 
+def _naming(manifest: bytes, path: str, content: bytes) -> bytes:
+    """A deploytk.json of a release that had one more file."""
+    found = json.loads(manifest)
+    found["files"][path] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "kind": "app"}
+    return json.dumps(found).encode()
+
+
 def test_large_files_of_others_stay_in_lfs(openxlab: OnOpenXLab, make: Make) -> None:
     """Without its line in .gitattributes a clone would have the pointer instead of the file."""
     publish(openxlab, make())
@@ -220,9 +227,9 @@ def test_what_others_wrote_beside_the_app_stays(openxlab: OnOpenXLab, make: Make
     (app_place(bundle) / ".git" / "HEAD").write_text("ref: refs/heads/main")
     (app_place(bundle) / "notes.md").write_text("mine")
     (app_place(bundle) / "old.py").write_text("old")
-    records = json.loads(record_path(bundle).read_text())
-    records["releases"][-1]["app_files"]["old.py"] = [3, hashlib.sha256(b"old").hexdigest()]
-    record_path(bundle).write_text(json.dumps(records))
+    manifest = _naming(git(remote, "cat-file", "blob", "main:deploytk.json"), "old.py", b"old")
+    put_in(remote, "deploytk.json", manifest)
+    (app_place(bundle) / "deploytk.json").write_bytes(manifest)
 
     plan = plan_release(bundle, openxlab.target, PublishOptions(repo="me/tiny"), Silent())
     release = publish(openxlab, bundle)
@@ -231,6 +238,7 @@ def test_what_others_wrote_beside_the_app_stays(openxlab: OnOpenXLab, make: Make
     assert {change.path: change.status for change in plan.app.changes if change.status != "same"} == {
         "LICENSE": "kept",
         "old.py": "deleted",
+        "deploytk.json": "changed",
     }
     assert release.app_kept_files == ("LICENSE", "notes.md")
     assert (app_place(bundle) / "notes.md").read_text() == "mine"
@@ -238,3 +246,19 @@ def test_what_others_wrote_beside_the_app_stays(openxlab: OnOpenXLab, make: Make
     assert not (app_place(bundle) / "old.py").exists()
     assert git(remote, "cat-file", "blob", "main:LICENSE") == LICENSE
     assert b"old.py" not in git(remote, "ls-tree", "-r", "--name-only", "main")
+
+
+# Other files that somebody edited there are replaced, and that is told
+
+
+def test_a_file_that_was_edited_there_is_named_when_it_is_replaced(remote: Remote, make: Make) -> None:
+    publish(remote, make(notes=b"old", other=b"old"))
+    remote.put("notes.txt", b"mad")  # of the same length
+    bundle = make(notes=b"new", other=b"new")
+
+    plan = plan_release(bundle, remote.target, PublishOptions(repo=remote.repo), Silent())
+    release = publish(remote, bundle)
+
+    assert [change.path for change in plan.changes if change.is_edited] == ["notes.txt"]
+    assert release.replaced_files == ("notes.txt",)
+    assert remote.files()["notes.txt"] == b"new"

@@ -6,7 +6,7 @@ from deploytk.bundle.edited import settle_edits
 from deploytk.bundle.edited_there import Edits, edits_there, take_over
 from deploytk.bundle.golden import bundle_place, carried_manifest, read_golden
 from deploytk.bundle.hub_card import HubCard, shown_on
-from deploytk.bundle.manifest import bundle_digest
+from deploytk.bundle.manifest import bundle_digest, to_text_of_app
 from deploytk.bundle.measured import measured_in, read_measured
 from deploytk.bundle.own_card import read_notes
 from deploytk.bundle.read import is_bundle, read_bundle, require_taken_contents, verify_bundle, with_signature
@@ -27,6 +27,7 @@ from deploytk.bundle.value import (
     Manifest,
     Measured,
 )
+from deploytk.bundle.words import merge_cards
 
 __all__ = [
     "CARDS",
@@ -55,6 +56,7 @@ __all__ = [
     "export_templates",
     "is_bundle",
     "measured_in",
+    "merge_cards",
     "read_bundle",
     "read_golden",
     "read_measured",
@@ -67,6 +69,7 @@ __all__ = [
     "settle_edits",
     "shown_on",
     "take_over",
+    "to_text_of_app",
     "verify_bundle",
     "with_signature",
 ]

@@ -106,6 +106,18 @@ def to_text(manifest: Manifest) -> str:
     return json.dumps(written, ensure_ascii=False, indent=1) + "\n"
 
 
+def to_text_of_app(manifest: Manifest, contents: Mapping[str, bytes], generated: Mapping[str, str]) -> str:
+    """The `deploytk.json` of a repository that has these files of the app, and of the model none: it tells of both."""
+    model = (file for file in manifest.files if file.kind in ("weights", "model"))
+    own = (
+        BundleFile(path, len(content), hashlib.sha256(content).hexdigest(), "card" if path in EDITABLE else "app")
+        for path, content in contents.items()
+    )
+    files = tuple(sorted((*model, *own), key=lambda file: file.path))
+    card = dataclasses.replace(manifest.card, generated=dict(generated))
+    return to_text(dataclasses.replace(manifest, files=files, card=card))
+
+
 @dataclass(frozen=True, slots=True)
 class _Golden:
     prompt: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -19,18 +19,19 @@ class Merged:
     instead: tuple[str, ...]  # what `mine` has where `new` has changed the same place: mine stands
 
 
-def merge_cards(base: str, mine: str, new: str) -> Merged:
+def merge_cards(base: str, mine: str, new: str, owned: Collection[str] = ()) -> Merged:
     """The card `new` with all that its owner has made of `base` in `mine`.
 
     `base` and `new` are generated. The head is merged by its keys, the rest by its lines; where both have changed the
-    same place the owner's words stand.
+    same place the owner's words stand, but for the keys `owned`, which are as `new` has them.
     """
     if mine in (base, new):
         return Merged(new, ())
     heads = [_FRONT.match(text) for text in (base, mine, new)]
     if not all(heads):
         return _lines(base, mine, new)
-    front = _keys(*(_blocks(head[1]) for head in heads if head))
+    before, theirs, made = (_blocks(head[1]) for head in heads if head)
+    front = _keys(before, theirs, made, owned={f"{key}:" for key in owned})
     rest = _lines(*(text[head.end() :] for text, head in zip((base, mine, new), heads, strict=True) if head))
     return Merged(f"---\n{front.text}---\n{rest.text}", front.instead + rest.instead)
 
@@ -46,16 +47,16 @@ def _blocks(front: str) -> dict[str, str]:
     return found
 
 
-def _keys(base: dict[str, str], mine: dict[str, str], new: dict[str, str]) -> Merged:
+def _keys(base: dict[str, str], mine: dict[str, str], new: dict[str, str], *, owned: Collection[str]) -> Merged:
     taken, instead = [], []
     for key, text in mine.items():
-        if text == base.get(key):
+        if text == base.get(key) or key in owned:
             taken.append(new.get(key, ""))
             continue
         taken.append(text)
         if new.get(key, text) not in (base.get(key), text):
             instead.append(text.strip())
-    added = [text for key, text in new.items() if key not in mine and key not in base]
+    added = [text for key, text in new.items() if key not in mine and (key not in base or key in owned)]
     return Merged("".join([*taken, *added]), tuple(instead))
 
 

@@ -50,8 +50,11 @@ def _show_changes(changes: Sequence[Change]) -> None:
     table.add_column("file")
     table.add_column("to send", justify="right")
     for change in changes:
-        table.add_row(change.status, Text(change.path), mib(change.bytes) if change.bytes else "")
+        status = "edited" if change.is_edited else change.status
+        table.add_row(status, Text(change.path), mib(change.bytes) if change.bytes else "")
     print_whole(table, len("changed  " + "  1,000,000.0 MiB"), (change.path for change in changes))
+    if any(change.is_edited for change in changes):
+        console().print("edited: somebody changed it there since deploytk wrote it; publishing writes over that")
 
 
 def show_release(release: Release) -> None:
@@ -64,6 +67,7 @@ def show_release(release: Release) -> None:
             ("unchanged", f"{release.unchanged_files} files"),
             *_others(release.kept_files, release.app_kept_files),
             *([("deleted", ", ".join(release.deleted_files))] if release.deleted_files else []),
+            *_edited(release.replaced_files, release.app_replaced_files),
             ("verified", f"by {release.verified_by}" if release.verified else "no"),
         ]
     )
@@ -76,6 +80,14 @@ def _others(kept: Sequence[str], app_kept: Sequence[str]) -> list[tuple[str, str
     rows = [("kept", f"of others: {', '.join(kept)}; --mirror deletes them")] if kept else []
     if app_kept:
         rows.append(("kept", f"of others, in the app's repository: {', '.join(app_kept)}"))
+    return rows
+
+
+def _edited(replaced: Sequence[str], app_replaced: Sequence[str]) -> list[tuple[str, str]]:
+    """What somebody had changed there since the last release, and is gone from the newest revision."""
+    rows = [("replaced", f"edited there before: {', '.join(replaced)}")] if replaced else []
+    if app_replaced:
+        rows.append(("replaced", f"edited there before, in the app's repository: {', '.join(app_replaced)}"))
     return rows
 
 

@@ -1,8 +1,9 @@
-"""A card that somebody edited on the hub's own page is not written over unasked.
+"""A card that somebody edited on the hub's own page is not written over unasked; of other files it is told.
 
 Whoever compares a repository sees that its card differs. It is ours to replace when it was sent from here, or when it
 is what the deploytk.json there names and nobody has put words of his own into it. All else is somebody's words:
-publishing ends before anything is sent, takes them into the bundle, or writes over them.
+publishing ends before anything is sent, takes them into the bundle, or writes over them. The README.md that an app's
+repository alone has is in no bundle: what was made of it is kept where it is.
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from deploytk.base.errors import ReleaseError
-from deploytk.bundle import EDITABLE, MANIFEST, Bundle, Edits, edits_there
-from deploytk.publish.options import PublishOptions
+from deploytk.bundle import EDITABLE, MANIFEST, Bundle, Edits, edits_there, merge_cards
+from deploytk.publish.options import EditedCard, PublishOptions
 from deploytk.publish.plan import Change
 from deploytk.publish.record import sent_cards
-from deploytk.publish.superseded import named_in
+from deploytk.publish.superseded import Named, named_in
+
+README = "README.md"
+_HEAD = re.compile(r"---\n(.*?\n)?---\n", re.DOTALL)
+_OF_A_NEW_SPACE = "Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference"
 
 Read = Callable[[str], "bytes | None"]
 """The content of a small file of a repository; None where there is none."""
@@ -27,7 +34,7 @@ class EditedError(ReleaseError):
     """Somebody edited a card where it lies."""
 
     def __init__(self, repo: str, bundle: Bundle, edited: Sequence[str], edits: Edits) -> None:
-        self.edits = edits
+        self.repo, self.edits = repo, edits
         names = " and ".join(edited)
         if edits.foreign:
             what = f"{names} of {repo} has words of others"
@@ -53,6 +60,55 @@ def refuse_edited(repo: str, bundle: Bundle, changes: Sequence[Change], read: Re
     edits = edits_there(bundle, texts, generated) if edited else None
     if edits:
         raise EditedError(repo, bundle, edited, edits)
+
+
+def mark_edited(
+    changes: Sequence[Change], named: Named, facts: Callable[[str], tuple[int, str] | None]
+) -> tuple[Change, ...]:
+    """The changes, of which those are marked that write over what somebody made of a file which deploytk wrote.
+
+    `named` is what the deploytk.json there names, `facts` the size and SHA-256 of a file that is there. Cards are not
+    marked: `refuse_edited` is about them.
+    """
+    ours = {one.path for one in changes if one.status == "changed" and one.path in named and one.path not in EDITABLE}
+    edited = {path for path in ours if facts(path) != named[path]}
+    return tuple(replace(one, is_edited=True) if one.path in edited else one for one in changes)
+
+
+def with_their_words(repo: str, made: str, read: Read, owned: Collection[str], choice: EditedCard) -> str:
+    """The README.md of an app's repository, of which we have `made` another: with what people made of theirs.
+
+    What was kept once stays, without being asked again. Keys of its head that are `owned` are ours. Raises
+    ReleaseError for one that was edited since, when nobody has said what becomes of that.
+    """
+    content = read(README) if choice != "replace" else None
+    if content is None:
+        return made
+    theirs, manifest = _texts({README: content}).get(README), read(MANIFEST) or b""
+    if theirs is None:
+        hint = "save it there as UTF-8, or write over it with --edited-card replace"
+        raise ReleaseError(f"{README} of {repo} is no text in UTF-8; nothing was sent", hint=hint)
+    base, head = generated_in(manifest).get(README), _HEAD.match(made)
+    theirs = theirs if _HEAD.match(theirs) or not head else f"{head[0]}\n{theirs}"
+    merged = merge_cards(base or made, theirs, made, owned).text
+    is_as_sent = named_in(manifest).get(README) == (len(content), hashlib.sha256(content).hexdigest())
+    if choice == "keep" or merged == made or (base and is_as_sent):
+        return merged
+    if base is None and _is_of_nobody(theirs, made):
+        return made
+    raise edited_in_app(repo, [README])
+
+
+def edited_in_app(repo: str, names: Sequence[str]) -> ReleaseError:
+    """Somebody edited these in the app's repository, and nobody said what becomes of it."""
+    hint = "--edited-card keep leaves that there, --edited-card replace drops it"
+    return ReleaseError(f"{' and '.join(names)} of {repo} was edited there; nothing was sent", hint=hint)
+
+
+def _is_of_nobody(theirs: str, made: str) -> bool:
+    """Whether it has no words: the hub made it with the repository, or an earlier deploytk."""
+    words = {line.strip() for line in _HEAD.sub("", theirs, count=1).splitlines()} - {"", _OF_A_NEW_SPACE}
+    return words <= {line.strip() for line in made.splitlines()}
 
 
 def _is_ours(path: str, content: bytes | None, manifest: bytes, generated: Mapping[str, str], bundle: Bundle) -> bool:

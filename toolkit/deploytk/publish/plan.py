@@ -17,6 +17,7 @@ class Change:
     path: str
     status: Literal["new", "changed", "same", "deleted", "kept"]  # kept: of others, not in the release
     bytes: int  # to be sent; 0 for all but new and changed
+    is_edited: bool = False  # what it writes over is not what deploytk wrote there: somebody changed that since
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,11 @@ def is_done(changes: Iterable[Change]) -> bool:
 
 def paths_with(status: str, changes: Iterable[Change]) -> tuple[str, ...]:
     return tuple(change.path for change in changes if change.status == status)
+
+
+def edited_paths(changes: Iterable[Change]) -> tuple[str, ...]:
+    """What somebody had made of these files is written over."""
+    return tuple(change.path for change in changes if change.is_edited)
 
 
 def _status(there: str | None, digest: str) -> Literal["new", "changed", "same"]:

@@ -31,7 +31,9 @@ class Release:
     steps_left: tuple[str, ...]  # what only a person can do, one sentence each
     kept_files: tuple[str, ...] = ()  # of others, which were there and stayed
     deleted_files: tuple[str, ...] = ()  # of an earlier release, or of anybody with --mirror
+    replaced_files: tuple[str, ...] = ()  # that somebody had edited there since the last release
     app_kept_files: tuple[str, ...] = ()  # of others, in the repository of the app
+    app_replaced_files: tuple[str, ...] = ()
     app_files: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # path -> size, SHA-256
     download: WeightsSource | None = None  # where its files can be had one by one
 

@@ -35,13 +35,16 @@ def publish_bundle(
     Raises BundleError when the bundle is not what its manifest says or holds a secret, EditedError when somebody
     edited its cards where it goes and nobody said what becomes of that: then nothing was sent.
     """
-    try:
-        signed, release = _publish(bundle, target, options, progress, sign)
-    except EditedError as error:
-        if options.edited_card != "keep" or error.edits.foreign:
-            raise
-        bundle = take_over(bundle, error.edits.merged, progress, is_signed_anew=sign is not None)
-        signed, release = _publish(bundle, target, options, progress, sign)  # edited again meanwhile, it is refused
+    taken: set[str] = set()
+    while True:
+        try:
+            signed, release = _publish(bundle, target, options, progress, sign)
+            break
+        except EditedError as error:
+            if options.edited_card != "keep" or error.edits.foreign or error.repo in taken:  # edited again meanwhile
+                raise
+            taken.add(error.repo)
+            bundle = take_over(bundle, error.edits.merged, progress, is_signed_anew=sign is not None)
     try:
         keep_record(bundle, signed, release)
     except OSError as error:  # what was published stays published

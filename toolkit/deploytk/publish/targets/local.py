@@ -12,26 +12,27 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import platformdirs
 
 from deploytk.base.digests import hash_file, hash_files
-from deploytk.base.errors import BundleError, ReleaseError
+from deploytk.base.errors import ReleaseError
 from deploytk.base.files import disk_errors, locked, sync_directory
 from deploytk.base.progress import Advance, Progress
 from deploytk.base.readback import file_bytes, is_same
-from deploytk.bundle import EDITABLE, MANIFEST, Bundle, read_bundle
+from deploytk.bundle import MANIFEST, Bundle
 from deploytk.bundle.links import clone_or_copy, link_or_copy
-from deploytk.publish.edited import refuse_edited
+from deploytk.publish.edited import mark_edited, refuse_edited
 from deploytk.publish.obstacles import Obstacle, obstacles_in
 from deploytk.publish.options import NoOptions, PublishOptions
-from deploytk.publish.plan import Change, ReleasePlan, compare, paths_with
+from deploytk.publish.plan import Change, ReleasePlan, compare, edited_paths, paths_with
 from deploytk.publish.record import Release
-from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES, named_in
+from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES, Named, named_in
 from deploytk.publish.target import About, AppRequest
 
 _THREADS = 2
@@ -108,6 +109,7 @@ class Local:
             steps_left=(),
             kept_files=paths_with("kept", changes),
             deleted_files=paths_with("deleted", changes),
+            replaced_files=edited_paths(changes),
         )
 
 
@@ -139,44 +141,38 @@ def _wanted(bundle: Bundle) -> dict[str, str]:
 
 def _changes(bundle: Bundle, repository: _Repository, options: PublishOptions) -> tuple[Change, ...]:
     """What becomes of the tree that is shown: its files are named by its manifest, others were put there by others."""
-    remote: dict[str, str] = {}
-    if repository.current.is_dir():
-        try:
-            remote = _wanted(read_bundle(repository.current))
-        except BundleError:
-            cards = [path for path in EDITABLE if (repository.current / path).is_file()]
-            remote = {path: hash_file(repository.current / path) for path in cards}  # damaged: all else is sent anew
     wanted = _wanted(bundle)
-    extra = {path: "" for path in _files(repository.current) if path not in wanted}
-    lost = {path for path in remote.keys() - wanted.keys() if path not in extra}
-    there = {path: digest for path, digest in remote.items() if path not in lost} | extra
-    deleted = extra if options.is_mirror else _superseded(repository.current, extra)
-    return compare(bundle, there, wanted[MANIFEST], deleted)
+    named = named_in(_small_file(repository, MANIFEST) or b"")
+    facts = {path: _facts(repository, path, named) for path in _files(repository.current)}
+    extra = facts.keys() - wanted.keys()
+    deleted = extra if options.is_mirror else {path for path in extra if facts[path] == named.get(path)}
+    there = {path: sha256 for path, (_, sha256) in facts.items()}
+    return mark_edited(compare(bundle, there, wanted[MANIFEST], deleted), named, facts.get)
+
+
+def _facts(repository: _Repository, path: str, named: Named) -> tuple[int, str]:
+    """Size and SHA-256 of a file of the tree that is shown; of a link to the object that it is named with, unread."""
+    place = repository.current / path
+    if place.is_symlink() or not place.is_file():
+        return 0, ""
+    known = repository.object(named[path][1]) if path in named else None
+    is_known = known is not None and known.is_file() and _inode(known) == _inode(place)
+    return place.stat().st_size, named[path][1] if is_known else hash_file(place)
+
+
+def _small_file(repository: _Repository, path: str) -> bytes | None:
+    place = repository.current / path
+    is_small = place.is_file() and place.stat().st_size <= LARGEST_MANIFEST_BYTES
+    return place.read_bytes() if is_small and not place.is_symlink() else None
 
 
 def _refuse_edited(bundle: Bundle, repository: _Repository, changes: Sequence[Change], options: PublishOptions) -> None:
-    def read(path: str) -> bytes | None:
-        place = repository.current / path
-        is_small = place.is_file() and place.stat().st_size <= LARGEST_MANIFEST_BYTES
-        return place.read_bytes() if is_small and not place.is_symlink() else None
-
-    refuse_edited(str(repository.root), bundle, changes, read, options)
+    refuse_edited(str(repository.root), bundle, changes, partial(_small_file, repository), options)
 
 
 def _files(tree: Path) -> dict[str, Path]:
     """The files below a directory, links of any kind among them, by their paths in it."""
     return {str(path.relative_to(tree)): path for path in tree.rglob("*") if path.is_symlink() or not path.is_dir()}
-
-
-def _superseded(tree: Path, extra: Collection[str]) -> set[str]:
-    """Those of the files that the tree's own manifest names, and that are as it says."""
-    manifest = tree / MANIFEST
-    if not extra or not manifest.is_file() or manifest.stat().st_size > LARGEST_MANIFEST_BYTES:
-        return set()
-    named = named_in(manifest.read_bytes())
-    regular = [path for path in named.keys() & set(extra) if not (tree / path).is_symlink() and (tree / path).is_file()]
-    right_size = [path for path in regular if (tree / path).stat().st_size == named[path][0]]
-    return {path for path in right_size if hash_file(tree / path) == named[path][1]}
 
 
 def _is_writable(hub: Path) -> bool:

@@ -15,9 +15,10 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError
 from deploytk.base.files import disk_errors, remove
 from deploytk.base.shipped import shipped
-from deploytk.bundle import MANIFEST, ROOM, Bundle, Manifest
+from deploytk.bundle import MANIFEST, ROOM, Bundle, Manifest, to_text_of_app
+from deploytk.publish.edited import mark_edited
 from deploytk.publish.plan import Change, changes_between
-from deploytk.publish.superseded import Named
+from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES, Named, named_in
 
 UVICORN = "uvicorn==0.30.6"
 
@@ -54,12 +55,18 @@ def refuse_other_directory(out: Path) -> None:
         raise ReleaseError(f"{out} is there and is no app repository", hint="move it away, then run again")
 
 
-def changes_in_directory(out: Path, wanted: Mapping[str, bytes], ours: Named, *, is_mirror: bool) -> tuple[Change, ...]:
-    """What writing the app there would do; `ours` is what an earlier release wrote. A .git is nobody's file."""
+def changes_in_directory(out: Path, wanted: Mapping[str, bytes], *, is_mirror: bool) -> tuple[Change, ...]:
+    """What writing the app there would do. A .git is nobody's file."""
     found = [path for path in out.rglob("*") if path.is_file() and ".git" not in path.relative_to(out).parts]
-    there = {str(path.relative_to(out)): hash_file(path) for path in found}
-    unchanged = {path for path, digest in there.items() if path in ours and ours[path][1] == digest}
-    return app_changes(wanted, there, there if is_mirror else unchanged)
+    there = {str(path.relative_to(out)): (path.stat().st_size, hash_file(path)) for path in found}
+    return app_changes(wanted, there, named_in(read_small(out, MANIFEST) or b""), is_mirror=is_mirror)
+
+
+def read_small(out: Path, path: str) -> bytes | None:
+    """A small file of a directory; None where there is none."""
+    place = out / path
+    is_small = place.is_file() and not place.is_symlink() and place.stat().st_size <= LARGEST_MANIFEST_BYTES
+    return place.read_bytes() if is_small else None
 
 
 def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
@@ -73,19 +80,19 @@ def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
     for file in bundle.files:
         if file.kind in ("app", "card") and file.path not in _LEFT_OUT:
             texts[file.path] = (bundle.path / file.path).read_bytes()
-    texts[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
     texts["requirements.txt"] = f"lmdeploy=={hosted_lmdeploy(bundle)}\n{UVICORN}\n".encode()
     texts["model_source.json"] = (json.dumps({"url": url, "revision": revision}, indent=1) + "\n").encode()
     texts[".gitignore"] = b".credential\n.model.git/\n*.partial\n__pycache__/\n"
-    return texts
+    manifest = to_text_of_app(bundle.manifest, texts, bundle.manifest.card.generated)
+    return texts | {MANIFEST: manifest.encode()}
 
 
-def app_changes(
-    wanted: Mapping[str, bytes], there: Mapping[str, str], deleted: Collection[str] = ()
-) -> tuple[Change, ...]:
-    """What writing these files would do to files of which the SHA-256 digests are known, of which `deleted` goes."""
+def app_changes(wanted: Mapping[str, bytes], there: Named, ours: Named, *, is_mirror: bool) -> tuple[Change, ...]:
+    """What writing these files would do to those that are `there`; `ours` is what an earlier release wrote."""
     sizes = {path: (hashlib.sha256(content).hexdigest(), len(content)) for path, content in wanted.items()}
-    return changes_between(sizes, there, deleted)
+    deleted = there.keys() if is_mirror else {path for path, facts in there.items() if ours.get(path) == facts}
+    digests = {path: sha256 for path, (_, sha256) in there.items()}
+    return mark_edited(changes_between(sizes, digests, deleted), ours, there.get)
 
 
 def hosted_lmdeploy(bundle: Bundle) -> str:

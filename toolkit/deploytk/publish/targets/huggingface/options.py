@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from deploytk.base.errors import UsageError
-from deploytk.publish.options import WAIT_S, Option, PublishOptions, Wait
+from deploytk.publish.options import WAIT_S, EditedCard, Option, PublishOptions, Wait
 
 AppSdk = Literal["docker", "gradio"]
 
@@ -20,6 +20,7 @@ class SpaceRequest:
     wait_s: float  # how long to wait until it runs
     is_private: bool
     is_mirror: bool  # files of others that lie there are deleted
+    edited_card: EditedCard  # what becomes of a README.md that somebody edited there
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +46,11 @@ class HuggingFaceOptions:
         """None when no Space is asked for."""
         if not self.has_app:
             return None
-        wait_s = WAIT_S if self.wait is None else self.wait
-        return SpaceRequest(self.app_sdk or "docker", self.app_hardware, wait_s, options.is_private, options.is_mirror)
+        return SpaceRequest(
+            sdk=self.app_sdk or "docker",
+            hardware=self.app_hardware,
+            wait_s=WAIT_S if self.wait is None else self.wait,
+            is_private=options.is_private,
+            is_mirror=options.is_mirror,
+            edited_card=options.edited_card,
+        )

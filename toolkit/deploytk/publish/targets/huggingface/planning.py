@@ -15,9 +15,7 @@ from deploytk.publish.targets.huggingface.options import SpaceRequest
 from deploytk.publish.targets.huggingface.permissions import permission
 from deploytk.publish.targets.huggingface.repository import (
     Guard,
-    by_manifest,
     changes_of,
-    everything,
     look,
     too_visible,
     wanted_files,
@@ -37,8 +35,7 @@ def plan_model(
     """What `publish_model` would do; nothing is changed."""
     head = client.head(repo)
     wanted = wanted_files(bundle)
-    superseded = everything if options.is_mirror else by_manifest
-    changes = look(client, repo, "model", wanted, superseded) if head else changes_of(wanted, {})
+    changes = look(client, repo, "model", wanted, is_mirror=options.is_mirror) if head else changes_of(wanted, {})
     is_private = head.is_private if head else options.is_private
     revision = head.commit if head and is_done(changes) else None
     source = ModelSource(client.hub.endpoint, repo, revision or "", is_private)

@@ -8,15 +8,13 @@ from deploytk.bundle import Bundle
 from deploytk.image.value import WeightsSource
 from deploytk.publish.obstacles import refuse
 from deploytk.publish.options import PublishOptions
-from deploytk.publish.plan import paths_with
+from deploytk.publish.plan import edited_paths, paths_with
 from deploytk.publish.record import Release
 from deploytk.publish.targets.huggingface.client import Client, Head
 from deploytk.publish.targets.huggingface.options import SpaceRequest
 from deploytk.publish.targets.huggingface.planning import card_guard, model_obstacles
 from deploytk.publish.targets.huggingface.repository import (
     bring,
-    by_manifest,
-    everything,
     open_repository,
     wanted_files,
 )
@@ -39,10 +37,9 @@ def publish_model(
         obstacles += space_obstacles(client, bundle, source, space, client.account())
     refuse(obstacles)
     repository = open_repository(client, repo, "model", seen, is_private=options.is_private)
-    superseded = everything if options.is_mirror else by_manifest
     message = f"Publish {bundle.name}\n\n{bundle.digest}"
     guard = card_guard(client, repo, bundle, options)
-    outcome = bring(client, repository, wanted_files(bundle), message, superseded, guard)
+    outcome = bring(client, repository, wanted_files(bundle), message, guard, is_mirror=options.is_mirror)
     release = Release(
         target="huggingface",
         repo=repo,
@@ -56,6 +53,7 @@ def publish_model(
         steps_left=_to_make_public(client, repo, repository.head, options),
         kept_files=paths_with("kept", outcome.changes),
         deleted_files=paths_with("deleted", outcome.changes),
+        replaced_files=edited_paths(outcome.changes),
         download=WeightsSource(client.hub.endpoint, repo, outcome.commit),
     )
     if space is None:
@@ -64,8 +62,8 @@ def publish_model(
     return replace(
         release,
         steps_left=(*release.steps_left, *done.steps_left),
-        app_kept_files=done.kept_files,
-        app_files=done.files,
+        app_kept_files=paths_with("kept", done.changes),
+        app_replaced_files=edited_paths(done.changes),
     )
 
 

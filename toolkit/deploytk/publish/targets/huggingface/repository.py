@@ -16,10 +16,11 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.retry import Retry, RetryPolicy
 from deploytk.bundle import MANIFEST, Bundle
+from deploytk.publish.edited import mark_edited
 from deploytk.publish.obstacles import Obstacle, refuse
 from deploytk.publish.plan import Change, extra_files, is_done, paths_with
 from deploytk.publish.samples import Samples, Sent
-from deploytk.publish.superseded import Named, named_in
+from deploytk.publish.superseded import named_in
 from deploytk.publish.targets.huggingface.client import Client, Head, MovedError, RemoteFile
 from deploytk.publish.targets.huggingface.uploads import addition
 
@@ -67,9 +68,6 @@ class Outcome:
 Guard = Callable[[Sequence[Change]], None]
 """Looks at what is to be done to a repository, and raises where it must not be."""
 
-Superseded = Callable[[Client, str, Mapping[str, RemoteFile]], Collection[str]]
-"""Which of the files that are in the repository (of that name) and not in the release are deleted."""
-
 
 def open_repository(
     client: Client, name: str, kind: str, seen: Head | None, *, is_private: bool, **space: Any
@@ -87,33 +85,6 @@ def too_visible(name: str, head: Head | None, *, is_private: bool) -> list[Obsta
     return [Obstacle(f"{name} is visible to everybody; nothing was sent", hint)]
 
 
-def everything(_client: Client, _name: str, extra: Mapping[str, RemoteFile]) -> Collection[str]:
-    """As with --mirror: the repository becomes what the release is."""
-    return extra.keys()
-
-
-def by_manifest(client: Client, name: str, extra: Mapping[str, RemoteFile]) -> Collection[str]:
-    """What the deploytk.json that lies there names, and is as it says."""
-    return still_as_named(client, name, "model", extra, named_in(client.read(name, MANIFEST, "model") or b""))
-
-
-def still_as_named(
-    client: Client, name: str, kind: str, there: Mapping[str, RemoteFile], named: Named
-) -> Collection[str]:
-    """Those files that have the size and the SHA-256 that they are `named` with; small ones are read."""
-
-    def is_same(path: str) -> bool:
-        size, sha256 = named[path]
-        if there[path].size != size:
-            return False
-        if there[path].sha256:
-            return there[path].sha256 == sha256
-        content = client.read(name, path, kind)
-        return content is not None and hashlib.sha256(content).hexdigest() == sha256
-
-    return {path for path in there.keys() & named.keys() if is_same(path)}
-
-
 def wanted_files(bundle: Bundle) -> dict[str, LocalFile]:
     manifest = bundle.path / MANIFEST
     files = {file.path: LocalFile(bundle.path / file.path, file.size, file.sha256) for file in bundle.files}
@@ -121,12 +92,27 @@ def wanted_files(bundle: Bundle) -> dict[str, LocalFile]:
 
 
 def look(
-    client: Client, name: str, kind: str, wanted: Mapping[str, LocalFile], superseded: Superseded
+    client: Client, name: str, kind: str, wanted: Mapping[str, LocalFile], *, is_mirror: bool
 ) -> tuple[Change, ...]:
-    """What has to be done to the repository as it is now."""
+    """What has to be done to the repository as it is now.
+
+    Of what is in no release goes what the deploytk.json there names, and is as it says; all of it with `is_mirror`.
+    """
     remote = client.listing(name, kind=kind)
-    extra = {path: file for path, file in remote.items() if path not in wanted and path not in _HUBS_OWN}
-    return changes_of(wanted, remote, superseded(client, name, extra) if extra else ())
+    changes = changes_of(wanted, remote)
+    extra = paths_with("kept", changes)
+    is_asked = extra or set(paths_with("changed", changes)) - {MANIFEST}
+    named = named_in(client.read(name, MANIFEST, kind) or b"") if is_asked else {}
+
+    def facts(path: str) -> tuple[int, str]:
+        """A small file that has the named size is read."""
+        file = remote[path]
+        if file.sha256 or file.size != named[path][0]:
+            return file.size, file.sha256 or ""
+        return file.size, hashlib.sha256(client.read(name, path, kind) or b"").hexdigest()
+
+    deleted = [path for path in extra if is_mirror or (path in named and facts(path) == named[path])]
+    return mark_edited(changes_of(wanted, remote, deleted), named, facts)
 
 
 def changes_of(
@@ -148,16 +134,17 @@ def bring(
     repository: Repository,
     wanted: Mapping[str, LocalFile],
     message: str,
-    superseded: Superseded,
-    guard: Guard = lambda _: None,
+    guard: Guard,
+    *,
+    is_mirror: bool,
 ) -> Outcome:
-    """Make the repository have what `wanted` says, by one commit; of what else is there only `superseded` goes.
+    """Make the repository have what `wanted` says, by one commit.
 
     After a lost answer or somebody else's commit it looks again: what landed is not committed twice.
     """
     stats = {path: _stat(file.source) for path, file in wanted.items()}
     try:
-        return _bring(client, repository, wanted, stats, message, superseded, guard)
+        return _bring(client, repository, wanted, stats, message, guard, is_mirror=is_mirror)
     except OSError as error:
         _refuse_changed(wanted, stats, error)
         raise ReleaseError(
@@ -171,8 +158,9 @@ def _bring(
     wanted: Mapping[str, LocalFile],
     stats: Mapping[str, tuple[int, ...]],
     message: str,
-    superseded: Superseded,
     guard: Guard,
+    *,
+    is_mirror: bool,
 ) -> Outcome:
     name, kind = repository.name, repository.kind
     first: tuple[Change, ...] | None = None
@@ -186,7 +174,7 @@ def _bring(
         if head is None:
             raise ReleaseError(f"{name} is gone from {client.hub.host}", hint="somebody removed it; run again")
         is_empty = repository.is_new and first is None
-        changes = changes_of(wanted, {}) if is_empty else look(client, name, kind, wanted, superseded)
+        changes = changes_of(wanted, {}) if is_empty else look(client, name, kind, wanted, is_mirror=is_mirror)
         guard(changes)
         first = first or changes
         if is_done(changes):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from deploytk.base.digests import hash_file
+from deploytk.base.errors import ReleaseError
 from deploytk.bundle import Bundle
+from deploytk.publish.edited import README, with_their_words
 from deploytk.publish.obstacles import Obstacle, obstacles_in
-from deploytk.publish.plan import AppPlan, is_done, paths_with
-from deploytk.publish.record import recorded_app_files
+from deploytk.publish.plan import AppPlan, Change, is_done
 from deploytk.publish.targets.huggingface.client import Client
 from deploytk.publish.targets.huggingface.hardware import check_hardware, needs_gpu, suggested_hardware
 from deploytk.publish.targets.huggingface.options import SpaceRequest
@@ -22,16 +25,13 @@ from deploytk.publish.targets.huggingface.permissions import permission
 from deploytk.publish.targets.huggingface.repository import (
     LocalFile,
     Repository,
-    Superseded,
     bring,
     changes_of,
-    everything,
     look,
     open_repository,
-    still_as_named,
     too_visible,
 )
-from deploytk.publish.targets.huggingface.space_files import ModelSource, space_files
+from deploytk.publish.targets.huggingface.space_files import OWNED, ModelSource, space_files, with_readme
 from deploytk.publish.targets.huggingface.space_waiting import Waiting
 
 TOKEN_VARIABLE = "HF_APP_TOKEN"  # noqa: S105 (its name)
@@ -43,8 +43,7 @@ _SECRETS = {TOKEN_VARIABLE: "HF_TOKEN", "DEPLOYTK_API_KEYS": "DEPLOYTK_API_KEYS"
 @dataclass(frozen=True, slots=True)
 class PublishedSpace:
     steps_left: tuple[str, ...]
-    kept_files: tuple[str, ...]  # of others
-    files: Mapping[str, tuple[int, str]]  # ours: path -> size, SHA-256
+    changes: tuple[Change, ...]  # what had to be done to its repository
 
 
 def space_obstacles(
@@ -55,7 +54,7 @@ def space_obstacles(
     head = client.head(name, "space")
     hint = f"make a token that may write at {client.hub.tokens_page}, or leave --app out"
     found = [
-        *obstacles_in(lambda: space_files(bundle, source, wish.sdk)),
+        *obstacles_in(lambda: _files(client, bundle, source, wish, is_there=head is not None)),
         *obstacles_in(lambda: wish.hardware and check_hardware(wish.hardware, bundle)),
         *too_visible(name, head, is_private=wish.is_private),
         *permission(account, name).obstacles(hint, is_there=head is not None),
@@ -72,9 +71,11 @@ def plan_space(client: Client, bundle: Bundle, source: ModelSource, wish: SpaceR
     head = client.head(name, "space")
     doubt = check_hardware(wish.hardware, bundle) if wish.hardware else None
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
-        wanted = _write(space_files(bundle, source, wish.sdk), Path(directory))
-        superseded = _superseded(bundle, source.repo, wish)
-        changes = look(client, name, "space", wanted, superseded) if head else changes_of(wanted, {})
+        texts = space_files(bundle, source, wish.sdk)
+        with suppress(ReleaseError):  # one of the obstacles
+            texts = _files(client, bundle, source, wish, is_there=head is not None)
+        wanted = _write(texts, Path(directory))
+        changes = look(client, name, "space", wanted, is_mirror=wish.is_mirror) if head else changes_of(wanted, {})
     return AppPlan(
         place=f"{client.hub.endpoint}/spaces/{name}",
         sdk=wish.sdk,
@@ -109,17 +110,35 @@ def publish_space(
     if doubt:
         client.progress.note(doubt)
     repository = open_repository(client, name, "space", client.head(name, "space"), is_private=wish.is_private, **space)
+    texts = _files(client, bundle, source, wish, is_there=not repository.is_new)
+
+    def guard(_: Sequence[Change]) -> None:
+        """Whoever edits its README.md meanwhile is asked as well."""
+        if _files(client, bundle, source, wish, is_there=True)[README] != texts[README]:
+            raise ReleaseError(f"{README} of {name} was edited just now", hint="run the same command again")
+
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
-        wanted = _write(space_files(bundle, source, wish.sdk), Path(directory))
+        wanted = _write(texts, Path(directory))
         message = f"Run {bundle.name}\n\n{bundle.digest}"
-        outcome = bring(client, repository, wanted, message, _superseded(bundle, source.repo, wish))
+        outcome = bring(client, repository, wanted, message, guard, is_mirror=wish.is_mirror)
     is_changed = not is_done(outcome.changes)
     if is_changed and not repository.is_new:
         for key, value in secrets.items():
             client.ask(lambda key=key, value=value: client.api.add_space_secret(name, key, value), name)  # type: ignore[misc]
     steps = _run(client, bundle, repository, outcome.commit, wish, poll_s, is_changed=is_changed)
-    files = {path: (file.size, file.sha256) for path, file in wanted.items()}
-    return PublishedSpace(steps, paths_with("kept", outcome.changes), files)
+    return PublishedSpace(steps, outcome.changes)
+
+
+def _files(
+    client: Client, bundle: Bundle, source: ModelSource, wish: SpaceRequest, *, is_there: bool
+) -> dict[str, bytes]:
+    """The files of the Space, its README.md with what people made of the one there."""
+    texts, name = space_files(bundle, source, wish.sdk), space_name(source.repo)
+    if not is_there:
+        return texts
+    made = texts[README].decode()
+    read = cache(lambda path: client.read(name, path, "space"))
+    return with_readme(bundle, texts, with_their_words(name, made, read, OWNED, wish.edited_card), made)
 
 
 def _run(
@@ -144,16 +163,6 @@ def _run(
     host = repository.head.host or f"https://{re.sub(r'[^a-z0-9]+', '-', name.lower())}.hf.space"
     Waiting(client, name, commit, host, is_changed=is_changed).wait(wish.wait_s, poll_s)
     return (f"test it: deploytk smoke {host}",)
-
-
-def _superseded(bundle: Bundle, model: str, wish: SpaceRequest) -> Superseded:
-    """Of the Space, what was ours is known by the record beside the bundle."""
-    named = recorded_app_files(bundle, "huggingface", model)
-    return (
-        everything
-        if wish.is_mirror
-        else lambda client, name, extra: still_as_named(client, name, "space", extra, named)
-    )
 
 
 def _order(client: Client, name: str, wish: SpaceRequest) -> str:

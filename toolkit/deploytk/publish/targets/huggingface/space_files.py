@@ -13,7 +13,7 @@ import yaml
 from deploytk import lmdeploy
 from deploytk.base.errors import UsageError
 from deploytk.base.shipped import shipped
-from deploytk.bundle import MANIFEST, ROOM, START, Bundle
+from deploytk.bundle import MANIFEST, ROOM, START, Bundle, to_text_of_app
 from deploytk.publish.targets.huggingface.hardware import needs_gpu, suggested_hardware
 from deploytk.publish.targets.huggingface.options import AppSdk
 
@@ -25,6 +25,9 @@ RUN --mount=type=secret,id=HF_TOKEN,mode=0444 HF_TOKEN="$(cat /run/secrets/HF_TO
 USER 10001:10001
 """
 _GRADIO_PYTHON = "3.12"
+OWNED = ("sdk", "sdk_version", "python_version", "app_file", "app_port", "models", "preload_from_hub")
+"""Keys at the head of a Space's README.md without which it runs not, or something else; others are anybody's."""
+
 _PRELOADED_AT_MOST = 100  # files; a longer list is no list for a front matter
 
 
@@ -45,7 +48,6 @@ def space_files(bundle: Bundle, source: ModelSource, sdk: AppSdk) -> dict[str, b
         for file in bundle.files
         if file.kind == "app" and not file.path.startswith(".")
     }
-    texts[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
     texts[f"{ROOM}/fetch_model.py"] = (shipped("templates") / "fetch" / "fetch_model.py").read_bytes()
     place = {"endpoint": source.endpoint, "repo": source.repo, "revision": source.revision}
     texts["model_source.json"] = (json.dumps(place, indent=1) + "\n").encode()
@@ -57,8 +59,15 @@ def space_files(bundle: Bundle, source: ModelSource, sdk: AppSdk) -> dict[str, b
         front |= {"app_file": START, **_preloaded(bundle, source)}
         texts["requirements.txt"] = _requirements(bundle, texts["requirements.txt"].decode()).encode()
         del texts["Dockerfile"]
-    texts["README.md"] = _readme(bundle, source.repo, front).encode()
-    return texts
+    readme = _readme(bundle, source.repo, front)
+    return with_readme(bundle, texts, readme, readme)
+
+
+def with_readme(bundle: Bundle, texts: Mapping[str, bytes], readme: str, generated: str) -> dict[str, bytes]:
+    """The files with that README.md, and a deploytk.json that tells of all of them and of what was `generated`."""
+    files = {path: content for path, content in texts.items() if path != MANIFEST} | {"README.md": readme.encode()}
+    manifest = to_text_of_app(bundle.manifest, files, {"README.md": generated})
+    return files | {MANIFEST: manifest.encode()}
 
 
 def _dockerfile(bundle: Bundle, text: str) -> str:

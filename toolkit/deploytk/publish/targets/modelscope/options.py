@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from deploytk.base.errors import UsageError
-from deploytk.publish.options import WAIT_S, Option, PublishOptions, Wait
+from deploytk.publish.options import WAIT_S, EditedCard, Option, PublishOptions, Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class StudioRequest:
     wait_s: float  # how long to wait until it runs
     is_private: bool
     is_mirror: bool  # files of others that lie there are deleted
+    edited_card: EditedCard  # what becomes of a card that somebody edited there
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +32,5 @@ class ModelScopeOptions:
         """None when no Studio is asked for."""
         if not self.app:
             return None
-        return StudioRequest(WAIT_S if self.wait is None else self.wait, options.is_private, options.is_mirror)
+        wait_s = WAIT_S if self.wait is None else self.wait
+        return StudioRequest(wait_s, options.is_private, options.is_mirror, options.edited_card)

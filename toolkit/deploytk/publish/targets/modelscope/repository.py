@@ -26,16 +26,19 @@ from deploytk.base.progress import Progress
 from deploytk.base.retry import Retry, RetryPolicy
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.image.value import WeightsSource
-from deploytk.publish.edited import refuse_edited
+from deploytk.publish.edited import mark_edited, refuse_edited
 from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import PublishOptions
-from deploytk.publish.plan import Change, ReleasePlan, compare, paths_with
+from deploytk.publish.plan import Change, ReleasePlan, compare, edited_paths, paths_with
 from deploytk.publish.record import Release
 from deploytk.publish.samples import Samples, Sent
+from deploytk.publish.superseded import named_in
 from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
 from deploytk.publish.targets.modelscope.lost_commits import Listing, until_committed
 from deploytk.publish.targets.modelscope.options import StudioRequest
+from deploytk.publish.targets.modelscope.pending import keep_pending, read_pending
 from deploytk.publish.targets.modelscope.refusals import translated
+from deploytk.publish.targets.modelscope.shown import Shown, shown
 from deploytk.publish.targets.modelscope.signin import (
     TOKEN_HINT,
     CommitLost,
@@ -45,8 +48,7 @@ from deploytk.publish.targets.modelscope.signin import (
     login_headers,
     sign_in,
 )
-from deploytk.publish.targets.modelscope.studio import plan_studio, publish_studio
-from deploytk.publish.targets.modelscope.superseded import keep_pending, read_file, superseded
+from deploytk.publish.targets.modelscope.studio import plan_studio, publish_studio, refuse_edited_studio
 
 _TARGET = "modelscope"
 _TYPE = "model"
@@ -60,7 +62,7 @@ _VERIFIED_BY = "the hub's listing, path and SHA-256 of every file, and samples r
 class _Done:
     """What was brought to the hub."""
 
-    api: HubApi
+    before: Shown
     visibility: int
     changes: tuple[Change, ...]
 
@@ -75,9 +77,12 @@ def plan_repository(bundle: Bundle, options: PublishOptions, studio: StudioReque
     with translated(repo):
         api, user = sign_in()
         visibility = _visibility(api, repo)
-        changes = _changes(bundle, {}) if visibility is None else _look(api, bundle, repo, _listing(api, repo), options)
-        edited = obstacles_in(lambda: _refuse_edited(api, bundle, repo, changes, options))
-        app = plan_studio(api, repo, bundle, studio) if studio else None
+        there = Shown(api, repo, {}) if visibility is None else shown(api, repo)
+        changes = _look(bundle, there, options)
+        edited = obstacles_in(lambda: refuse_edited(repo, bundle, changes, there.read, options))
+        if studio:
+            edited += obstacles_in(lambda: refuse_edited_studio(there, bundle, studio))
+        app = plan_studio(there, bundle, studio) if studio else None
     size = sum(change.bytes for change in changes)
     is_private = options.is_private if visibility is None else visibility != _PUBLIC
     obstacles = (*_too_visible(repo, visibility, options), *edited)
@@ -95,10 +100,11 @@ def publish_repository(
     with _alone(repo):
         policy = replace(_POLICY, total_s=patience_s)
         patience = partial(Retry, policy, "ModelScope", progress.note)
-        done = _patiently(lambda: _bring(bundle, repo, options, progress, patience), repo, patience())
+        done = _patiently(lambda: _bring(bundle, repo, options, studio, progress, patience), repo, patience())
         with translated(repo):
-            app = publish_studio(done.api, repo, bundle, studio, progress) if studio else None
-    url = f"{site(done.api)}/models/{repo}"
+            app = publish_studio(done.before, bundle, studio, progress) if studio else None
+    api = done.before.api
+    url = f"{site(api)}/models/{repo}"
     is_open = options.is_private or done.visibility == _PUBLIC
     return Release(
         target=_TARGET,
@@ -116,9 +122,11 @@ def publish_repository(
         ),
         kept_files=paths_with("kept", done.changes),
         deleted_files=paths_with("deleted", done.changes),
+        replaced_files=edited_paths(done.changes),
         app_kept_files=app.kept_files if app else (),
+        app_replaced_files=app.replaced_files if app else (),
         app_files=app.files if app else {},
-        download=WeightsSource(f"{site(done.api)}/models", repo, "master"),
+        download=WeightsSource(f"{site(api)}/models", repo, "master"),
     )
 
 
@@ -137,7 +145,12 @@ def _patiently(bring: Callable[[], _Done], repo: str, retry: Retry) -> _Done:
 
 
 def _bring(
-    bundle: Bundle, repo: str, options: PublishOptions, progress: Progress, patience: Callable[[], Retry]
+    bundle: Bundle,
+    repo: str,
+    options: PublishOptions,
+    studio: StudioRequest | None,
+    progress: Progress,
+    patience: Callable[[], Retry],
 ) -> _Done:
     """Make the repository what the bundle is, from whatever it is now."""
     api, _ = sign_in()
@@ -147,14 +160,16 @@ def _bring(
         progress.note(f"{repo} is not there: creating it, {'private' if options.is_private else 'public'}")
         visibility = _create(api, repo, bundle, options)
         refuse(_too_visible(repo, visibility, options))
-    there = _listing(api, repo)
-    changes = _look(api, bundle, repo, there, options)
-    _refuse_edited(api, bundle, repo, changes, options)
+    there = shown(api, repo)
+    changes = _look(bundle, there, options)
+    refuse_edited(repo, bundle, changes, there.read, options)
+    if studio:
+        refuse_edited_studio(there, bundle, studio)
     gone = paths_with("deleted", changes)
     wanted = [change for change in changes if change.status in ("new", "changed")]
     paths = {change.path: bundle.path / change.path for change in wanted}
     if wanted and gone:
-        keep_pending(_pending(repo), {path: there.get(path, "") for path in gone})
+        keep_pending(_pending(repo), {path: there.digests.get(path, "") for path in gone})
     digests = _digests(bundle)
 
     def send(now: Listing | None) -> None:
@@ -167,23 +182,25 @@ def _bring(
             api.delete_files(repo, _TYPE, left, commit_message=f"Delete what {bundle.name} has no more")
 
     for step in (send, delete):
-        until_committed(step, lambda: _listing(api, repo), patience)
+        until_committed(step, lambda: shown(api, repo).digests, patience)
     if wanted or gone:
-        _verify(_changes(bundle, _listing(api, repo), gone), repo)
+        _verify(_changes(bundle, shown(api, repo).digests, gone), repo)
     _read_back(api, bundle, repo, patience)
     _pending(repo).unlink(missing_ok=True)
-    return _Done(api, visibility, changes)
+    return _Done(there, visibility, changes)
 
 
-def _look(api: HubApi, bundle: Bundle, repo: str, there: dict[str, str], options: PublishOptions) -> tuple[Change, ...]:
-    """What is to be done to the repository, which has the files `there`."""
-    wanted = {file.path for file in bundle.files} | {MANIFEST}
-    extra = {path: sha256 for path, sha256 in there.items() if path not in wanted and not of_the_hub(path)}
-    return _changes(bundle, there, extra if options.is_mirror else superseded(api, repo, extra, _pending(repo)))
-
-
-def _refuse_edited(api: HubApi, bundle: Bundle, repo: str, changes: Sequence[Change], options: PublishOptions) -> None:
-    refuse_edited(repo, bundle, changes, lambda path: read_file(api, repo, path), options)
+def _look(bundle: Bundle, there: Shown, options: PublishOptions) -> tuple[Change, ...]:
+    """What is to be done to the repository, in which is what is `there`."""
+    changes = _changes(bundle, there.digests)
+    extra = paths_with("kept", changes)
+    is_asked = extra or set(paths_with("changed", changes)) - {MANIFEST}
+    named = named_in(there.read(MANIFEST) or b"") if is_asked else {}
+    ours = {path: sha256 for path, (_, sha256) in named.items()} | read_pending(_pending(there.repo))
+    digests = there.digests
+    unchanged = {path for path in extra if digests[path] and ours.get(path) == digests[path]}
+    deleted = extra if options.is_mirror else unchanged
+    return mark_edited(_changes(bundle, digests, deleted), named, there.files.get)
 
 
 def _too_visible(repo: str, visibility: int | None, options: PublishOptions) -> list[Obstacle]:
@@ -233,11 +250,6 @@ def _create(api: HubApi, repo: str, bundle: Bundle, options: PublishOptions) -> 
     with contextlib.suppress(errors.AlreadyExistsError):
         api.create_repo(repo, _TYPE, visibility=asked, license=bundle.manifest.card.license)
     return _visibility(api, repo) or asked
-
-
-def _listing(api: HubApi, repo: str) -> dict[str, str]:
-    """Path -> SHA-256 of every file that is there; "" where the hub does not say."""
-    return {file.path: file.sha256 or "" for file in api.list_repo_files(repo, _TYPE) if not file.is_dir}
 
 
 def _changes(bundle: Bundle, remote: dict[str, str], deleted: Collection[str] = ()) -> tuple[Change, ...]:

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,12 +20,15 @@ from modelscope_hub import HubApi, errors
 
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.progress import Progress
-from deploytk.bundle import Bundle
-from deploytk.publish.plan import AppPlan, Change, is_done, paths_with
-from deploytk.publish.record import recorded_app_files
+from deploytk.bundle import EDITABLE, MANIFEST, Bundle
+from deploytk.publish.edited import edited_in_app
+from deploytk.publish.plan import AppPlan, Change, edited_paths, is_done, paths_with
+from deploytk.publish.record import recorded_app_files, sent_cards
+from deploytk.publish.superseded import Named, named_in
 from deploytk.publish.targets.common.app_repository import app_changes, app_files
 from deploytk.publish.targets.modelscope.files import of_the_hub, send_files, site
 from deploytk.publish.targets.modelscope.options import StudioRequest
+from deploytk.publish.targets.modelscope.shown import Shown, shown
 
 TOKEN_VARIABLE = "MODELSCOPE_APP_TOKEN"  # noqa: S105 (its name)
 """A token that may read; the Studio gets it as a secret, to fetch a private model."""
@@ -43,17 +46,20 @@ _FAILED = re.compile(r"fail|error|crash|异常|失败", re.IGNORECASE)
 class PublishedStudio:
     steps_left: tuple[str, ...]
     kept_files: tuple[str, ...]  # of others
+    replaced_files: tuple[str, ...]  # that somebody had edited
     files: Mapping[str, tuple[int, str]]  # ours: path -> size, SHA-256
 
 
-def publish_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progress: Progress) -> PublishedStudio:
+def publish_studio(there: Shown, bundle: Bundle, wish: StudioRequest, progress: Progress) -> PublishedStudio:
     """Create or update the Studio, wait until it runs, and say what is left to a person.
 
     Raises ReleaseError with the end of its log when it fails, TryAgainError when it does not run in time.
     """
+    api, repo = there.api, there.repo
     _ensure(api, repo, bundle, wish, progress)
     has_token = _give_token(api, repo)
-    changes = _upload(api, repo, bundle, wish, progress)
+    changes = _changes(there, bundle, wish)
+    _upload(api, repo, bundle, changes, progress)
     if not is_done(changes) or not _RUNNING.search(_status(api, repo)):
         progress.note(f"deploying the Studio {repo}")
         api.deploy_repo(repo, _TYPE)
@@ -70,7 +76,7 @@ def publish_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, 
         steps.append(f"test it: deploytk smoke {address} (if that is not its address, {page} shows it)")
     wanted = _files(api, repo, bundle)
     files = {path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in wanted.items()}
-    return PublishedStudio(tuple(steps), paths_with("kept", changes), files)
+    return PublishedStudio(tuple(steps), paths_with("kept", changes), edited_paths(changes), files)
 
 
 def _ensure(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progress: Progress) -> None:
@@ -99,14 +105,30 @@ def usual_address(site: str, repo: str) -> str | None:
     return f"https://{re.sub('[^a-z0-9]+', '-', repo.lower())}.ms.show"
 
 
-def plan_studio(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest) -> AppPlan:
+def refuse_edited_studio(there: Shown, bundle: Bundle, wish: StudioRequest) -> None:
+    """Raises ReleaseError for a card of the Studio that somebody edited there, unless it is said what becomes of it.
+
+    It has the cards of the model's repository, in which is what is `there`.
+    """
+    there.read(MANIFEST)  # remembered: it is another one when the Studio's turn comes
+    try:
+        there.api.get_repo(there.repo, _TYPE)
+    except errors.NotExistError:
+        return
+    edited = _edited_cards(there, bundle, shown(there.api, there.repo, _TYPE).files)
+    if edited and wish.edited_card == "refuse":
+        raise edited_in_app(f"the Studio {there.repo}", edited)
+
+
+def plan_studio(there: Shown, bundle: Bundle, wish: StudioRequest) -> AppPlan:
     """What `publish_studio` would do to the Studio; nothing is changed."""
+    api, repo = there.api, there.repo
     try:
         found = api.get_repo(repo, _TYPE)
-        changes = _changes(api, repo, bundle, wish)
+        changes = _changes(there, bundle, wish)
         is_private = bool(found.private) if found.visibility is None else int(found.visibility) == _PRIVATE
     except errors.NotExistError:
-        changes = app_changes(_files(api, repo, bundle), {})
+        changes = app_changes(_files(api, repo, bundle), {}, {}, is_mirror=False)
         is_private = wish.is_private
     return AppPlan(
         place=f"{site(api)}/studios/{repo}",
@@ -123,20 +145,37 @@ def _files(api: HubApi, repo: str, bundle: Bundle) -> dict[str, bytes]:
     return app_files(bundle, f"{site(api)}/{repo}.git", "master")
 
 
-def _changes(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest) -> tuple[Change, ...]:
-    """What was ours is known by the record beside the bundle: the client hands out no file of a Studio."""
-    wanted = _files(api, repo, bundle)
-    listing = [file for file in api.list_repo_files(repo, _TYPE) if not file.is_dir]
-    there = {file.path: file.sha256 or "" for file in listing if file.path in wanted or not of_the_hub(file.path)}
-    ours = {path: sha256 for path, (_, sha256) in recorded_app_files(bundle, "modelscope", repo).items()}
-    deleted = there if wish.is_mirror else {path for path, sha256 in there.items() if ours.get(path) == sha256}
-    return app_changes(wanted, there, deleted)
+def _changes(there: Shown, bundle: Bundle, wish: StudioRequest) -> tuple[Change, ...]:
+    """What has to be done to the files of the Studio; cards that are to be kept count as files of others."""
+    wanted = _files(there.api, there.repo, bundle)
+    listed = shown(there.api, there.repo, _TYPE).files
+    files = {path: facts for path, facts in listed.items() if path in wanted or not of_the_hub(path)}
+    kept = _edited_cards(there, bundle, files) if wish.edited_card == "keep" else ()
+    left = {path: content for path, content in wanted.items() if path not in kept}
+    return app_changes(left, files, _ours(there, bundle), is_mirror=wish.is_mirror)
 
 
-def _upload(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progress: Progress) -> tuple[Change, ...]:
-    """Make the Studio have the files of the app; returns what had to change."""
+def _ours(there: Shown, bundle: Bundle) -> Named:
+    """What an earlier release wrote into the Studio, of which the client hands out no file.
+
+    The record beside the bundle knows it; of the cards, which the model's repository has as well, its deploytk.json.
+    """
+    named = named_in(there.read(MANIFEST) or b"")
+    cards = {path: facts for path, facts in named.items() if path in EDITABLE}
+    return {**cards, **recorded_app_files(bundle, "modelscope", there.repo)}
+
+
+def _edited_cards(there: Shown, bundle: Bundle, files: Named) -> tuple[str, ...]:
+    """The cards among these files of the Studio that are none that deploytk sent; what is in them is not known."""
+    wanted, ours, sent = _files(there.api, there.repo, bundle), _ours(there, bundle), sent_cards(bundle)
+    ours_now = {path: hashlib.sha256(content).hexdigest() for path, content in wanted.items()}
+    suspects = [path for path in EDITABLE if path in files and path in wanted and files[path] != ours.get(path)]
+    return tuple(path for path in suspects if files[path][1] not in {ours_now[path], *sent})
+
+
+def _upload(api: HubApi, repo: str, bundle: Bundle, changes: Sequence[Change], progress: Progress) -> None:
+    """Make the Studio have the files of the app."""
     wanted = _files(api, repo, bundle)
-    changes = _changes(api, repo, bundle, wish)
     odd = [change.path for change in changes if change.status in ("new", "changed")]
     gone = [change.path for change in changes if change.status == "deleted"]
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
@@ -147,7 +186,6 @@ def _upload(api: HubApi, repo: str, bundle: Bundle, wish: StudioRequest, progres
         send_files(api, repo, _TYPE, paths, "Update the app", progress)
     if gone:
         api.delete_files(repo, _TYPE, gone)
-    return changes
 
 
 def _status(api: HubApi, repo: str) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from deploytk.bundle import Bundle
+from deploytk.publish.edited import refuse_edited
 from deploytk.publish.obstacles import Obstacle, obstacles_in
-from deploytk.publish.plan import AppPlan, paths_with
-from deploytk.publish.record import recorded_app_files
-from deploytk.publish.superseded import Named
+from deploytk.publish.options import PublishOptions
+from deploytk.publish.plan import AppPlan, edited_paths, paths_with
 from deploytk.publish.targets.common.app_repository import (
     app_files,
     changes_in_directory,
+    read_small,
     refuse_other_directory,
     write_app,
 )
@@ -29,30 +29,35 @@ class App:
     bundle: Bundle
     place: Place
     remote: str | None  # where it is pushed to
-    is_mirror: bool  # files of others that lie there are deleted
+    options: PublishOptions
 
     @property
     def directory(self) -> Path:
         return app_place(self.bundle)
-
-    @property
-    def ours(self) -> Named:
-        """What an earlier release wrote."""
-        return recorded_app_files(self.bundle, "openxlab", self.place.repo)
 
     def obstacles(self) -> list[Obstacle]:
         """What would stop it after the model is published: found before."""
         found = obstacles_in(lambda: refuse_other_directory(self.directory))
         return found + (obstacles_in(self._ask_remote) if self.remote else [])
 
+    def refuse_edited(self) -> None:
+        """Raises EditedError for a card of the app that somebody edited where it lies, here or there."""
+        wanted, is_mirror = app_files(self.bundle, self.place.url, ""), self.options.is_mirror
+        here = changes_in_directory(self.directory, wanted, is_mirror=is_mirror)
+        refuse_edited(str(self.directory), self.bundle, here, partial(read_small, self.directory), self.options)
+        if self.remote:
+            with AppRemote(self.remote) as there:
+                changes = there.changes(wanted, is_mirror=is_mirror)
+                refuse_edited(self.remote, self.bundle, changes, there.read, self.options)
+
     def plan(self, revision: str, *, is_private: bool) -> AppPlan:
         """What would be written, against what is there, and what a person would give the app."""
         wanted = app_files(self.bundle, self.place.url, revision)
         if self.remote:
             with AppRemote(self.remote) as there:
-                changes = there.changes(wanted, self.ours, is_mirror=self.is_mirror)
+                changes = there.changes(wanted, is_mirror=self.options.is_mirror)
         else:
-            changes = changes_in_directory(self.directory, wanted, self.ours, is_mirror=self.is_mirror)
+            changes = changes_in_directory(self.directory, wanted, is_mirror=self.options.is_mirror)
         return AppPlan(
             place=f"{self.directory}, pushed to {self.remote}" if self.remote else str(self.directory),
             sdk="gradio",
@@ -65,17 +70,16 @@ class App:
 
     def publish(self, revision: str) -> PublishedApp:
         """Write it beside the bundle, and push it; what others wrote stays in both places."""
-        wanted = app_files(self.bundle, self.place.url, revision)
-        here = changes_in_directory(self.directory, wanted, self.ours, is_mirror=self.is_mirror)
-        write_app(self.bundle, self.directory, self.place.url, revision, paths_with("deleted", here))
-        kept = set(paths_with("kept", here))
+        wanted, is_mirror = app_files(self.bundle, self.place.url, revision), self.options.is_mirror
+        changes = changes_in_directory(self.directory, wanted, is_mirror=is_mirror)
+        write_app(self.bundle, self.directory, self.place.url, revision, paths_with("deleted", changes))
         if self.remote:
             with AppRemote(self.remote) as there:
-                changes = there.changes(wanted, self.ours, is_mirror=self.is_mirror)
-                there.push(wanted, changes)
-            kept |= set(paths_with("kept", changes))
-        files = {path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in wanted.items()}
-        return PublishedApp(tuple(sorted(kept)), files)
+                pushed = there.changes(wanted, is_mirror=is_mirror)
+                there.push(wanted, pushed)
+            changes += pushed
+        kept, replaced = set(paths_with("kept", changes)), set(edited_paths(changes))
+        return PublishedApp(tuple(sorted(kept)), tuple(sorted(replaced)))
 
     def _ask_remote(self) -> None:
         with AppRemote(str(self.remote)):
@@ -85,7 +89,7 @@ class App:
 @dataclass(frozen=True, slots=True)
 class PublishedApp:
     kept_files: tuple[str, ...]  # of others
-    files: Mapping[str, tuple[int, str]]  # ours: path -> size, SHA-256
+    replaced_files: tuple[str, ...]  # that somebody had edited
 
 
 def app_place(bundle: Bundle) -> Path:

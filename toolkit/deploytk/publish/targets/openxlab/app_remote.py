@@ -12,8 +12,9 @@ from types import TracebackType
 
 from deploytk.base.errors import ReleaseError
 from deploytk.base.processes import die_with_parent
+from deploytk.bundle import MANIFEST
 from deploytk.publish.plan import Change, is_done, paths_with
-from deploytk.publish.superseded import Named
+from deploytk.publish.superseded import named_in
 from deploytk.publish.targets.common.app_repository import app_changes
 from deploytk.publish.targets.openxlab.commits import FIRST_S, REF, Commit
 
@@ -46,13 +47,15 @@ class AppRemote:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._directory.cleanup()
 
-    def changes(self, wanted: Mapping[str, bytes], ours: Named, *, is_mirror: bool) -> tuple[Change, ...]:
-        """What pushing would do; `ours` is what an earlier release wrote."""
-        names = self._names()
-        there = {path: self._digest(path) for path in names if path in wanted or path in ours}
-        extra = {path: there.get(path, "") for path in names if path not in wanted}
-        unchanged = {path for path in extra if path in ours and there[path] == ours[path][1]}
-        return app_changes(wanted, there | extra, extra if is_mirror else unchanged)
+    def changes(self, wanted: Mapping[str, bytes], *, is_mirror: bool) -> tuple[Change, ...]:
+        """What pushing would do."""
+        ours = named_in(self.read(MANIFEST) or b"")
+        there = {path: self._facts(path) if path in wanted or path in ours else (0, "") for path in self._names()}
+        return app_changes(wanted, there, ours, is_mirror=is_mirror)
+
+    def read(self, path: str) -> bytes | None:
+        """A file that is there; None when there is none of that name."""
+        return self._git("cat-file", "blob", f"{self.parent}:{path}") if path in self._names() else None
 
     def push(self, wanted: Mapping[str, bytes], changes: tuple[Change, ...]) -> str:
         """One commit on top of what is there; nothing is pushed when nothing has changed."""
@@ -70,8 +73,9 @@ class AppRemote:
         listing = self._git("ls-tree", "-r", "-z", "--name-only", "--full-tree", self.parent)
         return [path for path in listing.decode("utf-8", "surrogateescape").split("\0") if path]
 
-    def _digest(self, path: str) -> str:
-        return hashlib.sha256(self._git("cat-file", "blob", f"{self.parent}:{path}")).hexdigest()
+    def _facts(self, path: str) -> tuple[int, str]:
+        content = self._git("cat-file", "blob", f"{self.parent}:{path}")
+        return len(content), hashlib.sha256(content).hexdigest()
 
     def _git(self, *arguments: str, stdin: bytes = b"") -> bytes:
         place = self._directory.name

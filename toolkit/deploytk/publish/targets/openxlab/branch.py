@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from deploytk.base.errors import TryAgainError
 from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle
-from deploytk.publish.edited import refuse_edited
+from deploytk.publish.edited import mark_edited, refuse_edited
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import Change, extra_files, is_done
 from deploytk.publish.targets.openxlab.access import require_writer
 from deploytk.publish.targets.openxlab.commits import FIRST_S, REF, Commit
-from deploytk.publish.targets.openxlab.foreign import small_files, sort_extra
+from deploytk.publish.targets.openxlab.foreign import Extra, small_files, sort_extra
 from deploytk.publish.targets.openxlab.git import Git
 from deploytk.publish.targets.openxlab.lfs import present_objects
 from deploytk.publish.targets.openxlab.lfs_upload import send_objects
@@ -40,15 +40,20 @@ class Wanted:
 
     remote: Remote
     entries: Sequence[Entry]
-    deleted: Collection[str]
+    extra: Extra
 
     @property
     def files(self) -> dict[str, str]:
         return {entry.path: entry.blob for entry in self.entries}
 
     @property
+    def deleted(self) -> Collection[str]:
+        return self.extra.deleted
+
+    @property
     def changes(self) -> tuple[Change, ...]:
-        return _changes(self.entries, self.remote, self.deleted)
+        changes = _changes(self.entries, self.remote, self.deleted)
+        return mark_edited(changes, self.extra.named, self.extra.facts.get)
 
 
 def bring(
@@ -79,7 +84,7 @@ def look(git: Git, entries: Sequence[Entry], *, is_mirror: bool) -> Wanted:
     """What the branch shall have, and what of what is there goes."""
     remote = _head(git, entries)
     extra = sort_extra(git, remote.blobs, {entry.path for entry in entries}, is_mirror=is_mirror)
-    return Wanted(remote, with_attributes(entries, extra.pointers), extra.deleted)
+    return Wanted(remote, with_attributes(entries, extra.pointers), extra)
 
 
 def _head(git: Git, entries: Sequence[Entry]) -> Remote:

@@ -20,11 +20,12 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError, UsageError
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import MANIFEST, Bundle, BundleFile, bundle_digest
-from deploytk.publish.edited import refuse_edited
+from deploytk.publish.edited import mark_edited, refuse_edited
 from deploytk.publish.obstacles import obstacles_in
 from deploytk.publish.options import PublishOptions
-from deploytk.publish.plan import Change, ReleasePlan, compare, extra_files
+from deploytk.publish.plan import Change, ReleasePlan, compare, edited_paths, extra_files
 from deploytk.publish.record import Release, recorded_digests
+from deploytk.publish.superseded import Named
 from deploytk.publish.targets.openxlab.place import SITE, check_repo
 from deploytk.publish.targets.openxlab.sdk import Keys, Sdk, sdk_python
 
@@ -45,7 +46,7 @@ class _There:
     sizes: dict[str, int]
     digests: dict[str, str]  # by its deploytk.json, where the size is right; that file itself by its content
     is_recorded: bool  # we downloaded all of it when it was published
-    named: frozenset[str]  # the files of the release that its deploytk.json tells of
+    named: Named  # the files of the release that its deploytk.json tells of
 
 
 def preview_flat(whole: Bundle, options: PublishOptions) -> ReleasePlan:
@@ -54,7 +55,7 @@ def preview_flat(whole: Bundle, options: PublishOptions) -> ReleasePlan:
     with Sdk(sdk_python(Silent()), repo, _keys()) as sdk:
         names = _names(sdk)
         there = _look(sdk, bundle, repo, names or ())
-        changes = (*_changes(bundle, there.digests), *extra_files(_extra(bundle, there), ()))
+        changes = (*_changes(bundle, there, there.digests), *extra_files(_extra(bundle, there), ()))
         obstacles = obstacles_in(lambda: _refuse_edited(sdk, bundle, repo, changes, options))
     how = _BY_RECORD if there.is_recorded else _BY_MANIFEST
     says = (
@@ -81,7 +82,7 @@ def publish_flat(whole: Bundle, options: PublishOptions, progress: Progress) -> 
         sdk.set_visibility(is_private=options.is_private)
         there = _look(sdk, bundle, repo, names or ())
         digests = there.digests if there.is_recorded else _read_back(sdk, bundle, there, progress)
-        changes = _changes(bundle, digests)
+        changes = _changes(bundle, there, digests)
         _refuse_edited(sdk, bundle, repo, changes, options)
         wanted = {change.path for change in changes if change.status != "same"}
         if wanted:
@@ -89,7 +90,7 @@ def publish_flat(whole: Bundle, options: PublishOptions, progress: Progress) -> 
             _send_all(sdk, bundle, wanted, progress, is_update=MANIFEST in there.names)
     page = f"{SITE}/models/detail/{repo}"
     extra = _extra(bundle, there)
-    odd = sorted(extra & there.named)
+    odd = sorted(extra & there.named.keys())
     return Release(
         target=_TARGET,
         repo=repo,
@@ -101,7 +102,8 @@ def publish_flat(whole: Bundle, options: PublishOptions, progress: Progress) -> 
         verified=True,
         verified_by=(_BY_BOTH if wanted else _BY_RECORD) if there.is_recorded else _READ_BACK,
         steps_left=(f"delete what an earlier release had, on {page}: {', '.join(odd)}",) if odd else (),
-        kept_files=tuple(sorted(extra - there.named)),
+        kept_files=tuple(sorted(extra - there.named.keys())),
+        replaced_files=edited_paths(changes),
     )
 
 
@@ -152,11 +154,11 @@ def _look(sdk: Sdk, bundle: Bundle, repo: str, names: tuple[str, ...]) -> _There
     wanted = [name for name in (*(file.path for file in bundle.files), MANIFEST) if name in names]
     sizes = sdk.sizes(wanted) if wanted else {}
     digests = dict.fromkeys(sizes, "")  # there, and not known what it is
-    is_recorded, named = False, frozenset[str]()
+    is_recorded, named = False, dict[str, tuple[int, str]]()
     if MANIFEST in sizes:
         manifest = sdk.content(MANIFEST)
         files = _files_of(manifest)
-        named = frozenset(file.path for file in files)
+        named = {file.path: (file.size, file.sha256) for file in files}
         is_recorded = bool(files) and bundle_digest(files) in recorded_digests(bundle, _TARGET, repo, _VERIFIED_BY)
         digests |= {file.path: file.sha256 for file in files if sizes.get(file.path) == file.size}
         digests[MANIFEST] = hashlib.sha256(manifest).hexdigest()
@@ -183,9 +185,10 @@ def _read_back(sdk: Sdk, bundle: Bundle, there: _There, progress: Progress) -> d
     return digests
 
 
-def _changes(bundle: Bundle, digests: dict[str, str]) -> tuple[Change, ...]:
+def _changes(bundle: Bundle, there: _There, digests: dict[str, str]) -> tuple[Change, ...]:
     changes = compare(bundle, digests, hash_file(bundle.path / MANIFEST))
-    return tuple(change for change in changes if change.status != "deleted")  # the package cannot delete a file
+    mine = tuple(change for change in changes if change.status != "deleted")  # the package cannot delete a file
+    return mark_edited(mine, there.named, lambda path: (there.sizes[path], digests[path]))
 
 
 def _send_all(sdk: Sdk, bundle: Bundle, paths: set[str], progress: Progress, *, is_update: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from deploytk.bundle import MANIFEST
-from deploytk.publish.superseded import named_in
+from deploytk.publish.superseded import Named, named_in
 from deploytk.publish.targets.openxlab.git import Git
 
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n")
@@ -16,21 +16,23 @@ _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha25
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    deleted: frozenset[str] = frozenset()
-    pointers: tuple[str, ...] = ()  # files of others that LFS has: .gitattributes must go on saying so
+    """What is there, by what its deploytk.json names."""
+
+    deleted: frozenset[str]
+    pointers: tuple[str, ...]  # files of others that LFS has: .gitattributes must go on saying so
+    named: Named
+    facts: Named  # size and SHA-256 of what is there, LFS objects by their pointers
 
 
 def sort_extra(git: Git, blobs: Mapping[str, str], wanted: Collection[str], *, is_mirror: bool) -> Extra:
     """Of the files `blobs`, path -> git object id, those that are not wanted: what was ours and is unchanged goes."""
     extra = {path: oid for path, oid in blobs.items() if path not in wanted}
-    if not extra or is_mirror:
-        return Extra(frozenset(extra))
-    contents = _contents(git, {*extra.values(), blobs.get(MANIFEST, "")})
+    contents = _contents(git, blobs.values())
     named = named_in(contents.get(blobs.get(MANIFEST, ""), b""))
-    facts = {path: _facts(contents[oid]) for path, oid in extra.items() if oid in contents}
-    deleted = frozenset(path for path, found in facts.items() if named.get(path) == found)
+    facts = {path: _facts(contents[oid]) for path, oid in blobs.items() if oid in contents}
+    deleted = frozenset(path for path in extra if is_mirror or (path in facts and named.get(path) == facts[path]))
     kept = [path for path, oid in extra.items() if path not in deleted and _POINTER.fullmatch(contents.get(oid, b""))]
-    return Extra(deleted, tuple(sorted(kept)))
+    return Extra(deleted, tuple(sorted(kept)), named, facts)
 
 
 def small_files(git: Git, blobs: Mapping[str, str]) -> Callable[[str], bytes | None]:

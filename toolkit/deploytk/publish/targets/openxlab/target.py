@@ -19,7 +19,7 @@ from deploytk.bundle import Bundle, HubCard
 from deploytk.publish.edited import refuse_edited
 from deploytk.publish.obstacles import Obstacle, obstacles_in, refuse
 from deploytk.publish.options import PublishOptions
-from deploytk.publish.plan import ReleasePlan, is_done, paths_with
+from deploytk.publish.plan import ReleasePlan, edited_paths, is_done, paths_with
 from deploytk.publish.platform import Platform
 from deploytk.publish.proposal import Proposal
 from deploytk.publish.record import Release
@@ -95,8 +95,9 @@ class OpenXLab:
             obstacles += obstacles_in(lambda: refuse_edited(place.repo, bundle, wanted.changes, read, options))
             app = None
             if self._own.has_app:
-                asked = App(bundle, place, self._own.app_remote, options.is_mirror)
+                asked = App(bundle, place, self._own.app_remote, options)
                 stopped = asked.obstacles()
+                obstacles += [] if stopped else obstacles_in(asked.refuse_edited)
                 commit = str(wanted.remote.commit) if is_done(wanted.changes) else make_commit(git, wanted, bundle)
                 app = None if stopped else asked.plan(commit, is_private=not is_open)
                 obstacles += stopped
@@ -127,8 +128,10 @@ class OpenXLab:
             git = Git(work, place.url, place.account, progress, self._patience_s)
             git.start()
             is_open = is_public(git)
-            app = App(bundle, place, self._own.app_remote, options.is_mirror) if self._own.has_app else None
+            app = App(bundle, place, self._own.app_remote, options) if self._own.has_app else None
             refuse([*_too_visible(place, options, is_open=is_open), *(app.obstacles() if app else ())])
+            if app:
+                app.refuse_edited()
             entries = wanted_tree(bundle)
             commit, changes = bring(git, place, entries, bundle, progress, options)
         sent = [change for change in changes if change.status in ("new", "changed")]
@@ -150,8 +153,9 @@ class OpenXLab:
             steps_left=tuple(steps),
             kept_files=paths_with("kept", changes),
             deleted_files=paths_with("deleted", changes),
+            replaced_files=edited_paths(changes),
             app_kept_files=done.kept_files if done else (),
-            app_files=done.files if done else {},
+            app_replaced_files=done.replaced_files if done else (),
         )
 
 
