@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Notes
+from bundles import Notes, make_bundle
 from commands import run
-from ray_cluster import FakeCluster
+from conftest import MODELS
+from ground_truth import Behaviour, serving
+from ray_cluster import FakeCluster, dashboard
 from replicas import replica, wishes
 from test_scale_kubernetes import FakeApi
 from test_smoke_report import EVIDENCE
 
 from deploytk.base.errors import EndpointError, ScaleError
+from deploytk.bundle import BundleOptions
 from deploytk.scale import Replicas, applying
-from deploytk.scale.judging import Judged, judged
+from deploytk.scale.judging import WORKLOAD, Judged, Revisions, judged
 from deploytk.scale.kubernetes import canary as on_kubernetes
 from deploytk.scale.kubernetes import objects_of
 from deploytk.scale.kubernetes.apply import apply_objects
@@ -249,6 +253,26 @@ def test_a_slower_one_is_worse() -> None:
 # The command
 
 
+def test_the_command_judges_at_the_addresses_that_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = dataclasses.replace(WORKLOAD, requests=3, warmup_requests=0)
+    monkeypatch.setattr("deploytk.scale.judging.LOOKS", (3,))
+    monkeypatch.setattr(applying, "Revisions", functools.partial(Revisions, workload=few))
+    bundles = [make_bundle(MODELS / "hf-awq", tmp_path / name, BundleOptions(name="tiny")) for name in ("old", "new")]
+    fast, slow = (Behaviour(answer=lambda _: "1 2 3 4", gap_s=gap_s) for gap_s in (0.001, 0.01))
+    words = ["scale", "--on", "ray", "-o", str(tmp_path / "out"), "--apply", "-q"]
+
+    with dashboard(FakeCluster()) as cluster, serving(fast) as old, serving(slow) as new:
+        assert run(*words, str(bundles[0].path), "--address", cluster).code == 0
+        canary = ["--canary", "10%", "--address", cluster, "--old-url", old.url, "--new-url", new.url]
+        done = run(*words, str(bundles[1].path), *canary, "--json")
+
+    found = json.loads(done.stdout)
+    assert (done.code, found["applied"], found["canary"]["rounds"]) == (3, "the old revision serves on", 3), done.stderr
+    _, tpot = found["canary"]["metrics"]
+    assert (tpot["metric"], tpot["judgement"], tpot["limit"]) == ("tpot_ms", "slower", 1.1)
+    assert 1 < tpot["low"] < tpot["ratio"] < tpot["high"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -258,12 +282,11 @@ def test_a_slower_one_is_worse() -> None:
         ("--judge-within", "10m"),
         ("--canary", "10%", "--apply", "--judge-within", "soon"),
         ("--canary", "10%", "--apply", "--judge-within", "0s"),
+        ("--canary", "10%", "--apply", "--new-url", "10.0.0.1:8000"),
+        ("--canary", "10%", "--apply", "--old-url", "./bundle"),  # it would be served
     ],
 )
 def test_options_without_effect_are_bad_usage(words: tuple[str, ...], tmp_path: Path) -> None:
-    from bundles import make_bundle
-    from conftest import MODELS
-
     made = make_bundle(MODELS / "hf-awq", tmp_path / "b")
 
     done = run("scale", str(made.path), "--on", "ray", "-o", str(tmp_path / "o"), "--json", *words)

@@ -104,7 +104,7 @@ class Place:
 
     def add_to(self, wishes: Wishes, source: Source) -> Wishes:
         from deploytk.scale import kubernetes_name, node_list
-        from deploytk.scale.wishes import image_by_digest, prometheus_address, repository_name
+        from deploytk.scale.wishes import image_by_digest, repository_name, web_address
 
         here = str(source.place.resolve()) if source.place and source.image is None else "/bundle"
         return dataclasses.replace(
@@ -114,7 +114,7 @@ class Place:
             namespace=kubernetes_name(self.namespace, "--namespace"),
             keys=not self.without_keys,
             autoscaler=self.autoscaler,
-            prometheus=prometheus_address(self.prometheus),
+            prometheus=web_address(self.prometheus, "--prometheus"),
             has_monitoring=self.monitoring,
             claim=self.claim and kubernetes_name(self.claim, "--claim"),
             volume=self.volume and image_by_digest(self.volume),
@@ -153,6 +153,7 @@ class Rollout:
         from deploytk.base.durations import seconds_of
         from deploytk.scale import share_of
         from deploytk.scale.applying import Trial
+        from deploytk.scale.wishes import web_address
 
         if self.canary is None:
             unused("old_url", "new_url", "judge_within", because="there is no --canary to be measured")
@@ -162,7 +163,9 @@ class Rollout:
         within_s = seconds_of(self.judge_within)
         if not within_s:
             raise UsageError("--judge-within 0 leaves no time to measure", hint="write 90s, 30m or 1h")
-        return Trial(share_of(self.canary), self.old_url, self.new_url, source.manifest.golden, within_s)
+        old = self.old_url and web_address(self.old_url, "--old-url")
+        new = self.new_url and web_address(self.new_url, "--new-url")
+        return Trial(share_of(self.canary), old, new, source.manifest.golden, within_s)
 
 
 @command("deploytk scale ./bundle --on kubernetes --image ghcr.io/me/chat:1 --replicas 1:8 -o ./deployment")

@@ -103,10 +103,10 @@ def image_by_digest(text: str) -> str:
     return text
 
 
-def prometheus_address(text: str) -> str:
+def web_address(text: str, option: str) -> str:
     """An http address without user, query or spaces; raises UsageError for anything else."""
     if not _ADDRESS.fullmatch(text):
-        raise UsageError("--prometheus is no address", hint="write http://HOST:9090, without a user")
+        raise UsageError(f"{option} is no address", hint="write http://HOST:PORT, without a user")
     return text
 
 
