@@ -17,6 +17,7 @@ from typing import Any
 MODEL = os.environ.get("STUB_MODEL", "tiny")
 LOAD_S = float(os.environ.get("STUB_LOAD_S", "0"))
 TOKENS_PER_S = float(os.environ.get("STUB_TOKENS_PER_S", "0"))  # 0: as fast as it can
+FIRST_TOKEN_S = float(os.environ.get("STUB_FIRST_TOKEN_S", "0"))
 ONE_AT_A_TIME = bool(os.environ.get("STUB_ONE_AT_A_TIME"))  # as an engine whose batch is full
 ADMIN = {"/update_weights", "/terminate", "/sleep", "/generate", "/abort_request"}
 
@@ -77,7 +78,7 @@ async def complete(
     if ONE_AT_A_TIME:
         await turn.acquire()
     try:
-        await asyncio.wait({gone}, timeout=fields.get("stub_first_token_s", 0))
+        await asyncio.wait({gone}, timeout=fields.get("stub_first_token_s", FIRST_TOKEN_S))
         echoed = echo(fields) if "chat" in path else []
         count = len(echoed) or min(fields.get("max_tokens") or 16, SESSION_LEN)
         usage = {"prompt_tokens": 3, "completion_tokens": count, "total_tokens": count + 3}

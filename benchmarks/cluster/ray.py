@@ -179,13 +179,13 @@ class Cluster:
                 process.wait()
 
 
-def lmdeploy(place: Path, tokens_per_s: Mapping[str, float] | None = None) -> Path:
-    """A directory with an `lmdeploy` that is the stub; `tokens_per_s`: by the directory of the bundle."""
+def lmdeploy(place: Path, speeds: Mapping[str, str] | None = None) -> Path:
+    """A directory with an `lmdeploy` that is the stub; `speeds`: STUB_... by the directory of the bundle."""
     place.mkdir()
     program = place / "lmdeploy"
-    speeds = "".join(f" */{name}/*) STUB_TOKENS_PER_S={speed};;" for name, speed in (tokens_per_s or {}).items())
-    choice = f'case "$PWD/ $*/" in{speeds} esac\nexport STUB_TOKENS_PER_S\n'
-    program.write_text(f'#!/bin/sh\n{choice}exec "{sys.executable}" -S "{STUB}" "$@"\n')
+    cases = "".join(f" */{name}/*) export {words};;" for name, words in (speeds or {}).items())
+    choice = f'case "$PWD/ $*/" in{cases} esac'
+    program.write_text(f'#!/bin/sh\n{choice}\nexec "{sys.executable}" -S "{STUB}" "$@"\n')
     program.chmod(0o755)
     return place
 
