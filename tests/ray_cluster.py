@@ -19,6 +19,7 @@ class FakeCluster:
         self.fails: set[str] = set()
         self.drops: set[str] = set()  # keys of deployments that it does not know
         self.delay = 1
+        self.autoscaled = 1  # replicas of an application whose number comes and goes
         self.message = ""  # about what is not there yet
 
     def details(self) -> dict[str, Any]:
@@ -48,7 +49,7 @@ class FakeCluster:
         config = one["config"]
         is_bad = config["args"].get("bundle") in self.fails
         status = "DEPLOYING" if one["looks"] <= self.delay else "DEPLOY_FAILED" if is_bad else "RUNNING"
-        number = config["deployments"][0].get("num_replicas", 1)
+        number = config["deployments"][0].get("num_replicas", self.autoscaled)
         healthy = {"status": "HEALTHY", "message": "", "replicas": [{"state": "RUNNING"}] * number}
         return {
             "status": status,

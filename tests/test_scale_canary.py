@@ -119,6 +119,21 @@ def test_the_old_revision_is_measured_without_the_answers_of_the_canary(monkeypa
     assert not is_ours("POST", f"{OLD_ALONE}/v1/completions")  # without a canary there is no such path
 
 
+def test_a_canary_is_sized_by_the_replicas_that_run_and_not_by_the_fewest_that_may() -> None:
+    cluster, seen = FakeCluster(), []
+    cluster.autoscaled = 30
+    given = wishes(bundle_place="/srv/old", replicas=Replicas(1, 40))
+    apply(cluster, serve_config(replica(), given), 60.0, Notes())
+
+    def judge() -> Judged:
+        seen.append(cluster.applications[f"{NAME}-canary"]["config"]["deployments"][0]["num_replicas"])
+        return GOOD
+
+    _try(cluster, judge)
+
+    assert seen == [3]  # 10 % of the 30 that run
+
+
 def test_a_good_one_is_promoted_and_its_own_application_goes() -> None:
     cluster = _ray()
 

@@ -57,7 +57,7 @@ def apply(
         hint = f"{was}; the logs of its replicas are in Ray's dashboard"
         raise ScaleError(f"{names[0]} does not run: {trouble}", hint=hint)
     after = cluster.details()
-    replicas = sum(_replicas(after["applications"][name]) for name in names)
+    replicas = sum(running_replicas(after["applications"][name]) for name in names)
     nodes = tuple(sorted(str(one.get("node_ip")) for one in after.get("proxies", {}).values()))
     return Applied("RUNNING", replicas, nodes, time.monotonic() - began)
 
@@ -128,7 +128,8 @@ def _until(is_done: Callable[[], bool], within_s: float = 120.0) -> None:
         time.sleep(ASK_EVERY_S)
 
 
-def _replicas(application: Mapping[str, Any]) -> int:
+def running_replicas(application: Mapping[str, Any]) -> int:
+    """Of an application, as the cluster shows it."""
     deployments = application.get("deployments", {}).values()
     states = [one.get("state") for deployment in deployments for one in deployment.get("replicas") or ()]
     return states.count("RUNNING")
