@@ -19,7 +19,7 @@ from test_scale_kubernetes import FakeApi
 from test_smoke_report import EVIDENCE
 
 from deploytk.base.errors import EndpointError, ScaleError
-from deploytk.bundle import BundleOptions
+from deploytk.bundle import BundleOptions, Golden
 from deploytk.scale import Replicas, applying
 from deploytk.scale.judging import WORKLOAD, Judged, Revisions, judged
 from deploytk.scale.kubernetes import canary as on_kubernetes
@@ -270,22 +270,23 @@ def test_a_slower_one_is_worse() -> None:
 
 def test_the_command_judges_at_the_addresses_that_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = dataclasses.replace(WORKLOAD, requests=3, warmup_requests=0)
-    monkeypatch.setattr("deploytk.scale.judging.LOOKS", (3,))
+    monkeypatch.setattr("deploytk.scale.judging.LOOKS", (1,))
     monkeypatch.setattr(applying, "Revisions", functools.partial(Revisions, workload=few))
-    bundles = [make_bundle(MODELS / "hf-awq", tmp_path / name, BundleOptions(name="tiny")) for name in ("old", "new")]
-    fast, slow = (Behaviour(answer=lambda _: "1 2 3 4", gap_s=gap_s) for gap_s in (0.001, 0.01))
-    words = ["scale", "--on", "ray", "-o", str(tmp_path / "out"), "--apply", "-q"]
+    options = BundleOptions(name="tiny", golden=(Golden("2+2=", "4"),))
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle", options)
+    right, wrong = (Behaviour(answer=lambda _, one=one: one) for one in ("4 it is", "5 it is"))  # type: ignore[misc]
+    words = ["scale", str(bundle.path), "--on", "ray", "-o", str(tmp_path / "out"), "--apply", "-q"]
 
-    with dashboard(FakeCluster()) as cluster, serving(fast) as old, serving(slow) as new:
-        assert run(*words, str(bundles[0].path), "--address", cluster).code == 0
-        canary = ["--canary", "10%", "--address", cluster, "--old-url", old.url, "--new-url", new.url]
-        done = run(*words, str(bundles[1].path), *canary, "--json")
+    with dashboard(FakeCluster()) as cluster, serving(right) as old, serving(wrong) as new:
+        assert run(*words, "--address", cluster).code == 0
+        canary = ["--canary", "10%", "--old-url", old.url, "--new-url", new.url]
+        done = run(*words, "--address", cluster, *canary, "--json")
 
     found = json.loads(done.stdout)
-    assert (done.code, found["applied"], found["canary"]["rounds"]) == (3, "the old revision serves on", 3), done.stderr
-    _, tpot = found["canary"]["metrics"]
-    assert (tpot["metric"], tpot["judgement"], tpot["limit"]) == ("tpot_ms", "slower", 1.1)
-    assert 1 < tpot["low"] < tpot["ratio"] < tpot["high"]
+    assert (done.code, found["applied"], found["canary"]["rounds"]) == (3, "the old revision serves on", 1), done.stderr
+    assert found["canary"]["reasons"][0].startswith("golden answers: 0 of 1 right")
+    assert [one["metric"] for one in found["canary"]["metrics"]] == ["ttft_ms", "tpot_ms"]
+    assert set(found["canary"]["metrics"][0]) == {"metric", "ratio", "low", "high", "limit", "judgement"}
 
 
 @pytest.mark.parametrize(
