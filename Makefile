@@ -60,8 +60,9 @@ pictures: $(VENV)/.services ## Take the pictures of the README and of the chat p
 	$(BIN)/python tools/take_pictures.py
 	DEPLOYTK_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -q -m services tests/test_app_page.py tests/test_app_visitors.py
 
-docs: $(VENV)/.docs ## The site, into site/; a warning is an error
+docs: $(VENV)/.docs ## The site, into site/; a warning and a link that leads nowhere are errors
 	$(BIN)/zensical build --strict --clean
+	$(BIN)/python tools/check_site.py site
 
 wheel: $(VENV)/.check
 	$(BIN)/python -m build --wheel --outdir dist

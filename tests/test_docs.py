@@ -170,16 +170,29 @@ def test_the_picture_in_contributing_has_every_room() -> None:
     ] == []
 
 
-def test_every_link_of_the_documentation_leads_to_something() -> None:
-    links = [
-        (page, link.partition("#")[0])
-        for page in PAGES
-        for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
-        if "://" not in link and not link.startswith("#")
-    ]
+def _prose(page: Path) -> str:
+    """Without what stands in a code block or between backticks, where nothing is a link."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
 
-    assert len(links) > 20
-    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+def test_every_link_of_the_documentation_leads_to_something() -> None:
+    """To a file, which the site has too, or into our repository, to what is there."""
+    links = [(page, link.partition("#")[0]) for page in PAGES for link in re.findall(r"\]\(([^)\s]+)\)", _prose(page))]
+    beside = [(page, link) for page, link in links if link and "://" not in link]
+    own = re.compile(r"https://github\.com/deploytk/deploytk/(?:blob|tree)/main/(.+)")
+    far = [(page, found[1]) for page, link in links if (found := own.match(link))]
+
+    assert len(beside) > 20
+    assert [(page.name, link) for page, link in beside if not (page.parent / link).is_file()] == []
+    assert len(far) > 10
+    assert [(page.name, path) for page, path in far if not (ROOT / path).exists()] == []
+
+
+def test_an_address_ends_where_it_ends() -> None:
+    """GitHub and the site take for a part of it what follows without a space: a comma in Chinese, a whole sentence."""
+    swallowing = re.compile(r"(?<![<(])(?:https?://|\bwww\.)[!-~]*[^\x00-\x7f]")
+
+    assert [(page.name, found[0]) for page in PAGES for found in swallowing.finditer(_prose(page))] == []
 
 
 def test_the_design_names_every_dependency_and_extra_and_no_other() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import check_site
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -32,3 +34,17 @@ def test_every_page_is_in_the_menu_once_and_every_entry_is_a_page() -> None:
 
 def test_no_page_loads_anything_from_elsewhere() -> None:
     assert PROJECT["theme"]["font"] is False
+
+
+def test_a_link_of_the_site_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    """As `make docs` asks of all pages: files, places in them, addresses that swallowed the words behind them."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "picture.png").touch()
+    good = '<a href="../#here">x</a> <img src="../picture.png"> <a href="https://e.org/?a#b">x</a> <a href="#top">x</a>'
+    bad = '<a href="../b/">x</a> <a href="../#there">x</a> <a href="#no">x</a> <a href="http://127.0.0.1：这">x</a>'
+    (tmp_path / "index.html").write_text('<h1 id="here">x</h1> <a href="a/">x</a> <a href="/a/">x</a>')
+    (tmp_path / "a" / "index.html").write_text(good + bad)
+
+    found = check_site.broken(tmp_path)
+
+    assert found == [f"a/index.html -> {link}" for link in ("../b/", "../#there", "#no", "http://127.0.0.1：这")]
