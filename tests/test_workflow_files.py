@@ -250,3 +250,26 @@ def test_the_development_container_names_a_service_a_directory_and_a_target_that
     assert program == "make"
     assert f"\n{target.replace('.venv', '$(VENV)')}:" in (ROOT / "Makefile").read_text()
     assert settings["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"].startswith(mounted[0])
+
+
+def test_an_editor_can_build_the_development_container() -> None:
+    """The program that editors use writes the Dockerfile anew, elsewhere: a .dockerignore beside ours is not found."""
+    place = ROOT / ".devcontainer"
+    service = load(".devcontainer/compose.yaml")["services"]["dev"]
+    copied = re.findall(r"^COPY (\S+) ", (place / "Dockerfile").read_text(), re.MULTILINE)
+    ignored = (place / service["build"]["context"] / ".dockerignore").read_text().splitlines()
+
+    assert not list(place.glob("*.dockerignore"))
+    assert copied == [".ci/packages"]
+    assert ignored[0] == "*"
+    assert {f"!{one}" for one in copied} <= {*ignored}
+
+
+def test_all_of_ci_runs_in_the_development_container() -> None:
+    """Ubuntu, which runners have, has no package of Chromium, and a docker.io that goes with no other Docker."""
+    [step] = [step for step in load(".github/workflows/check.yml")["jobs"]["check"]["steps"] if "run" in step]
+    service = load(".devcontainer/compose.yaml")["services"]["dev"]
+
+    assert step["run"] == "docker compose --file .devcontainer/compose.yaml run --build --rm --env CI dev .ci/run"
+    assert service["privileged"] == "true"
+    assert {"..:/workspace", "tmp:/tmp"} <= {*service["volumes"]}

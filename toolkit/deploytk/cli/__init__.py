@@ -31,7 +31,7 @@ from deploytk.cli import (
     template,
     verify,
 )
-from deploytk.cli.command import Command, Quiet, Verbose, show_literally
+from deploytk.cli.command import Command, Quiet, Verbose, describe_on_one_line, show_literally
 from deploytk.cli.ending import run_to_the_end
 from deploytk.cli.session import Session
 
@@ -97,4 +97,5 @@ def _start(
 
 def main() -> NoReturn:
     """The entry point: whatever happens ends in an exit code, and an error in two lines on stderr."""
+    describe_on_one_line()
     sys.exit(run_to_the_end(lambda: app(standalone_mode=False, prog_name="deploytk"), sys.argv[1:]))

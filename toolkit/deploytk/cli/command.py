@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import os
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,13 @@ def show_literally(command: Any) -> None:
     for one in command.params:
         if one.param_type_name == "argument":
             one.display_type_rich = lambda ctx: None  # noqa: ARG005 (typer's word)
+
+
+def describe_on_one_line() -> None:
+    """For a shell that completes: typer breaks descriptions at the width of a terminal, and fish takes each line of one
+    for a word to choose from."""
+    if "_DEPLOYTK_COMPLETE" in os.environ:
+        os.environ["COLUMNS"] = "10000"
 
 
 def metavar(kind: Any, told: Any) -> str | None:
