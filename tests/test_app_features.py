@@ -27,6 +27,8 @@ from deploytk.plan import PlanRequest, plan_serving
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 TOOL = {"type": "function", "function": {"name": "f"}}
+OTHER = {"type": "function", "function": {"name": "g"}}
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [TOOL]}}
 
 
 def said(content: Any, role: str = "user", **more: Any) -> dict[str, Any]:
@@ -38,6 +40,9 @@ ASKED = [
     ("tools", CHAT, {"tools": [TOOL]}, "tools"),
     ("tools", CHAT, {"tool_choice": "required"}, "tool_choice"),
     ("tools", CHAT, {"tool_choice": {"type": "function"}}, "tool_choice"),
+    ("required_tools", CHAT, {"tool_choice": "required", "tools": [TOOL]}, "tool_choice"),
+    ("required_tools", CHAT, {"tool_choice": TOOL, "tools": [TOOL]}, "tool_choice"),
+    ("required_tools", CHAT, {"tool_choice": ALLOWED, "tools": [TOOL]}, "tool_choice"),
     ("tools", CHAT, said(None, "assistant", tool_calls=[{}]), "messages.1.tool_calls"),
     ("tools", CHAT, said("x", "tool"), "messages.1.role"),
     ("response_format", CHAT, {"response_format": {"type": "json_object"}}, "response_format"),
@@ -118,6 +123,33 @@ def test_a_field_goes_by_the_name_that_the_engine_knows() -> None:
     assert renamed({"max_tokens": 9, "max_completion_tokens": None}, ())["max_tokens"] == 9
 
 
+@pytest.mark.parametrize("choice", [TOOL, ALLOWED])
+def test_a_tool_by_its_name_is_the_only_one_and_required(choice: dict[str, Any]) -> None:
+    """LMDeploy 0.18.0 offers it alone, and leaves it to the model whether it calls: seen on a GPU."""
+    asked = {"tools": [OTHER, TOOL], "tool_choice": choice, "n": 1}
+
+    assert renamed(asked, NAMES) == {"tools": [TOOL], "tool_choice": "required", "n": 1}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"tools": [TOOL], "tool_choice": "required"},
+        {"tools": [OTHER], "tool_choice": TOOL},  # there is none of that name: for the engine to say
+        {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [TOOL]}}},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": []}},
+        {"tools": "f", "tool_choice": TOOL},
+        {
+            "tools": [[], {"function": 3}],
+            "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required"}},
+        },
+        {"tool_choice": "auto"},
+    ],
+)
+def test_other_choices_of_tools_pass_as_they_are(asked: dict[str, Any]) -> None:
+    assert renamed(asked, NAMES) == asked
+
+
 # Which engine has what
 
 
@@ -185,6 +217,19 @@ def test_tools_work_where_a_parser_is_planned(version: str, tool_format: Any, pa
 
     flag = plan.argv[plan.argv.index("--tool-call-parser") + 1] if "--tool-call-parser" in plan.argv else None
     assert (flag, "tools" in plan.features) == (parser, parser is not None)
+
+
+@pytest.mark.parametrize(
+    ("version", "tool_format", "forces"),
+    [
+        ("0.18.0", "qwen2d5", True),
+        ("0.18.0", "internlm", True),
+        ("0.17.0", "qwen3", False),
+        ("0.18.0", "llama3", False),
+    ],
+)
+def test_calls_are_required_where_lmdeploy_forces_them(version: str, tool_format: Any, *, forces: bool) -> None:
+    assert ("required_tools" in plan_of(version, tool_format=tool_format).features) is forces
 
 
 def asked(version: str, parser: str) -> Any:

@@ -105,6 +105,9 @@ def test_a_model_planned_for_a_newer_lmdeploy_gets_the_newest_that_the_hubs_pyth
     app = write_app(bundle, tmp_path / "app", "https://x/y.git", "0" * 40)
 
     assert (app / "requirements.txt").read_text().startswith("lmdeploy==0.10.2\n")
+    # Several answers in a chat came with 0.16.0: the app must not let them through to be forgotten.
+    features = [json.loads((place / "deploytk.json").read_text())["plan"]["features"] for place in (bundle.path, app)]
+    assert [("choices" in found, "response_format" in found) for found in features] == [(True, True), (False, True)]
 
 
 def test_the_same_bundle_gives_the_same_app(bundle: Bundle, tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ def api_page() -> str:
             "--tool-call-parser NAME`. `plan` names the one",
             "that the model's chat template asks for; a model whose template has no tools, or writes them as no parser",
             "of its LMDeploy reads them, is refused them. gpt-oss needs no flag.\n",
+            "A call that must be made is `tool_choice` `required`, a tool by its name, or `allowed_tools` of mode",
+            "`required`. LMDeploy forces the first alone, by xgrammar (0.2.0 or later, which it requires); the app",
+            "makes that of the others, with the tools that they name.\n",
             *_table(("how the template writes calls", "parser", "LMDeploy"), list(_parsers())),
             "",
             "## Thoughts\n",
@@ -126,6 +129,9 @@ def api_page() -> str:
 def _since(feature: str, engine: lmdeploy.LmdeployEngine) -> str:
     if feature in ("tools", "images"):
         return "where the template has a parser" if feature == "tools" else "models of images"
+    if feature == "required_tools":
+        first = next(one for one in lmdeploy.VERSIONS if lmdeploy.forces_tool_calls(one, "qwen3"))
+        return f"from {first}, but for `llama3`"
     if feature == "lmdeploy_fields":
         return "passed on"
     having = [version for version in lmdeploy.VERSIONS if feature in lmdeploy.api_features(version, engine)]

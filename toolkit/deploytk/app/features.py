@@ -30,6 +30,8 @@ class Feature:
         """The first field that asks for it, "" when none does."""
         if path not in self.paths:
             return ""
+        if self.name == "required_tools":
+            return "tool_choice" if _must_call(fields.get("tool_choice")) else ""
         if self.name in ("prompts", "streamed_prompts"):
             return self._asked_by_prompt(fields)
         found = (name for name, neutral in self.fields.items() if not _asks_nothing(fields.get(name), neutral))
@@ -59,6 +61,7 @@ class Feature:
 
 FEATURES = (
     Feature("tools", "tools (function calls)", {"tools": ([],), "tool_choice": ("none", "auto")}, (CHAT,)),
+    Feature("required_tools", "calls that must be made", {"tool_choice": ()}, (CHAT,)),
     Feature("response_format", "JSON by a schema", {"response_format": ({"type": "text"},)}, (CHAT,)),
     Feature("logprobs", "log probabilities in a chat", {"logprobs": (False,), "top_logprobs": (0,)}, (CHAT,)),
     Feature("completion_logprobs", "log probabilities of a completion", {"logprobs": (False,)}, (TEXT,)),
@@ -120,9 +123,36 @@ CPU = ("max_completion_tokens", "min_p", "prompts", "seed", "streamed_prompts")
 
 def renamed(fields: dict[str, Any], has: Sequence[str]) -> dict[str, Any]:
     """The request with the names that its engine knows."""
+    if _must_call(fields.get("tool_choice")):
+        fields = _required(fields)
     missing = {new: old for new, old in RENAMED.items() if fields.get(new) is not None and new not in has}
     kept = {name: value for name, value in fields.items() if name not in missing}
     return {**kept, **{old: fields[new] for new, old in missing.items()}}
+
+
+def _must_call(choice: Any) -> bool:
+    """Whether the model must call a tool, whichever, a named one, or one of some."""
+    if not isinstance(choice, dict):
+        return bool(choice == "required")
+    allowed = choice.get("allowed_tools")
+    return choice.get("type") != "allowed_tools" or (isinstance(allowed, dict) and allowed.get("mode") == "required")
+
+
+def _required(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same request without names: LMDeploy offers only the tools that are named, and forces none but `required`."""
+    choice, tools = fields["tool_choice"], fields.get("tools")
+    if not isinstance(choice, dict) or not isinstance(tools, list):
+        return fields
+    allowed = choice.get("allowed_tools", {}).get("tools") if choice.get("type") == "allowed_tools" else [choice]
+    names = {_name(one) for one in (allowed if isinstance(allowed, list) else ())}
+    named = [tool for tool in tools if _name(tool) in names]
+    return {**fields, "tool_choice": "required", "tools": named} if named else fields
+
+
+def _name(tool: Any) -> str | None:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) else None
 
 
 _ENGINES = {"cpu": "CPU engine", "turbomind": "TurboMind engine", "pytorch": "PyTorch engine"}
@@ -130,6 +160,7 @@ _HINTS = {
     "completion_logprobs": "ask for them in a chat",
     "penalties": "take repetition_penalty",
     "streamed_prompts": "ask for each by itself, or without stream",
+    "required_tools": "take tool_choice auto, and see whether it called one",
 }
 
 

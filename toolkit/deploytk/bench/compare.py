@@ -71,7 +71,8 @@ def compare(a: Path, b: Path) -> Comparison:
     first, second = read_cells(a), read_cells(b)
     common = [cell for cell in first if cell in second]
     if not common:
-        raise UsageError(f"{a} and {b} have no cell in common", hint="measure the same models and loads in both")
+        hint = "measure the same in both; two models, engines or KV caches go into one bench: --kv none,int8"
+        raise UsageError(f"{a} and {b} have no cell in common", hint=hint)
     doubts = {cell: _doubts(first[cell], second[cell]) for cell in common}
     changes = tuple(change for cell in common for change in _changes(cell, first[cell], second[cell], doubts[cell]))
     failures = tuple(line for cell in common for line in _failures(cell, first[cell], second[cell]))

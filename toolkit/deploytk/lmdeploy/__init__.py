@@ -9,6 +9,7 @@ from deploytk.lmdeploy.api import (
     REASONING_PARSERS,
     api_features,
     brings_tool_parser,
+    forces_tool_calls,
     reasoning_parsers,
     tool_call_parser,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "default_pool",
     "flags_replace_ini",
     "folds_latent_attention",
+    "forces_tool_calls",
     "goes_with_gradio_6",
     "has_flag",
     "has_kernels",

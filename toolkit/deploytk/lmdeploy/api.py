@@ -95,6 +95,14 @@ def tool_call_parser(version: str, tool_format: str | None, architecture: str) -
     return known[-1] if known else None
 
 
+def forces_tool_calls(version: str, parser: str | None) -> bool:
+    """Whether `tool_choice: required` makes a model call a tool; before 0.18.0 it was taken for `auto`.
+
+    Source: 0.18.0 serve/parsers/tool_parser/tool_parser.py, `build_required_response_format`. That of llama3 has none.
+    """
+    return parser != "llama3" and release_index(version) >= release_index("0.18.0")
+
+
 def brings_tool_parser(version: str, architecture: str) -> bool:
     """Whether tools work without a flag: of gpt-oss, whose answers are in a format of their own (Harmony)."""
     return architecture == "GptOssForCausalLM" and release_index(version) >= release_index("0.10.2")

@@ -15,9 +15,15 @@ def api_features(artifact: Artifact, version: str | None, engine: ServingEngine)
     """The features of deploytk.app.features that the app lets through to the engine, sorted."""
     if version is None or engine == "cpu":
         return CPU
-    has_tools = tool_call_parser(artifact, version) or lmdeploy.brings_tool_parser(version, artifact.architecture)
-    own = (*(["tools"] if has_tools else []), *(["images"] if _sees(artifact) else []))
+    own = (*_tools(artifact, version), *(["images"] if _sees(artifact) else []))
     return tuple(sorted((*lmdeploy.api_features(version, engine), *own)))
+
+
+def _tools(artifact: Artifact, version: str) -> list[str]:
+    parser = tool_call_parser(artifact, version)
+    if not (parser or lmdeploy.brings_tool_parser(version, artifact.architecture)):
+        return []
+    return ["required_tools", "tools"] if lmdeploy.forces_tool_calls(version, parser) else ["tools"]
 
 
 def tool_call_parser(artifact: Artifact, version: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from deploytk import lmdeploy
@@ -83,8 +84,20 @@ def app_files(bundle: Bundle, url: str, revision: str) -> dict[str, bytes]:
     texts["requirements.txt"] = f"lmdeploy=={hosted_lmdeploy(bundle)}\n{UVICORN}\n".encode()
     texts["model_source.json"] = (json.dumps({"url": url, "revision": revision}, indent=1) + "\n").encode()
     texts[".gitignore"] = b".credential\n.model.git/\n*.partial\n__pycache__/\n"
-    manifest = to_text_of_app(bundle.manifest, texts, bundle.manifest.card.generated)
+    manifest = to_text_of_app(_hosted(bundle), texts, bundle.manifest.card.generated)
     return texts | {MANIFEST: manifest.encode()}
+
+
+def _hosted(bundle: Bundle) -> Manifest:
+    """What the app is told, which has only the features of the LMDeploy that the hub installs."""
+    manifest, version = bundle.manifest, hosted_lmdeploy(bundle)
+    engine = manifest.plan.engine
+    assert engine != "cpu"  # noqa: S101 (that has no LMDeploy)
+    there = {*lmdeploy.api_features(version, engine), "tools", "images"}
+    tools = lmdeploy.tool_call_parser(version, manifest.model.tool_format, manifest.model.architecture)
+    there |= {"required_tools"} if lmdeploy.forces_tool_calls(version, tools) else set()
+    features = tuple(name for name in manifest.plan.features if name in there)
+    return replace(manifest, plan=replace(manifest.plan, features=features))
 
 
 def app_changes(wanted: Mapping[str, bytes], there: Named, ours: Named, *, is_mirror: bool) -> tuple[Change, ...]:
