@@ -306,6 +306,16 @@ def test_a_missing_licence_is_said(tmp_path: Path) -> None:
     assert notes.lines == ["no licence is given: hubs will show 'unknown'; name it with --license"]
 
 
+def test_a_bundle_that_goes_when_we_do_has_no_card_and_asks_for_no_licence(tmp_path: Path) -> None:
+    notes = Notes()
+
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", is_passing=True), progress=notes)
+
+    assert not {"README.md", "README_zh.md"} & {file.path for file in bundle.files}
+    assert not (bundle.path / "README.md").exists()
+    assert notes.lines == []
+
+
 @pytest.mark.parametrize("name", ["1e3", "0x10", "1_000", "true", "null", "1.5", "0o7", "no"])
 def test_names_that_look_like_numbers_are_quoted(tmp_path: Path, name: str) -> None:
     bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", base_model=name))

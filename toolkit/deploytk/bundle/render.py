@@ -67,8 +67,6 @@ def render_bundle(
     is said. The same bundle there already is verified and kept, another one is replaced; anything else there is
     refused with BundleError. Raises ArtifactError for a broken model, UsageError for a name that cannot be used.
     """
-    from deploytk.bundle.card import render_card
-
     artifact.require_usable()
     _check_options(options)
     with disk_errors(out, BundleError):
@@ -78,8 +76,10 @@ def render_bundle(
     cards: dict[str, str] = {}
 
     def generate() -> None:
-        cards.update(render_card(artifact, plan, options))
-        texts = _with_words(artifact, out, cards, progress) | _app_texts(artifact, plan, options)
+        texts = _app_texts(artifact, plan, options)
+        if not options.is_passing:
+            cards.update(_cards(artifact, plan, options))
+            texts |= _with_words(artifact, out, cards, progress)
         generated.update((path, text.encode()) for path, text in texts.items())
         if options.measured and options.measured.chart:
             generated[CHART] = options.measured.chart.png
@@ -110,9 +110,15 @@ def render_bundle(
             _write_all(staging, generated | {MANIFEST: manifest})
             _check_unchanged(before)
             _settle(staging)
-    if options.license is None:
+    if options.license is None and not options.is_passing:
         progress.note("no licence is given: hubs will show 'unknown'; name it with --license")
     return replace(described_bundle(out) if options.is_passing else read_bundle(out), copied_bytes=copied)
+
+
+def _cards(artifact: Artifact, plan: ServingPlan, options: BundleOptions) -> dict[str, str]:
+    from deploytk.bundle.card import render_card  # half of what a bundle costs that nobody will read
+
+    return render_card(artifact, plan, options)
 
 
 def _with_words(artifact: Artifact, out: Path, cards: Mapping[str, str], progress: Progress) -> dict[str, str]:

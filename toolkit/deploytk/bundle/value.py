@@ -104,7 +104,7 @@ class BundleOptions:
     app: AppKind = "gradio"
     golden: tuple[Golden, ...] = ()
     template: Path | None = None  # user templates that replace shipped ones by name
-    is_passing: bool = False  # its model files are symbolic links: for a bundle that goes when we do
+    is_passing: bool = False  # model files are symbolic links, there is no card: for a bundle that goes when we do
     measured: Measured | None = None  # goes onto the card
     typed: str | None = None  # the name in any script, where it is another
     notes: Mapping[str, str] | None = None  # card -> its owner's own words; None: those that are there already
