@@ -25,6 +25,7 @@ SUITES = {
         "test_artifact_fuzz",
         "test_artifact_pickles",
         "test_artifact_bad_input",
+        "test_odd_numbers",
         "test_chat_template_limits",
         "test_model_code",
         "test_remote_code",
@@ -47,7 +48,7 @@ SUITES = {
     ),
     "who asks for tokens": ("test_credentials", "test_openxlab_credentials", "test_registry_credentials"),
     "what a terminal would obey": ("test_terminal",),
-    "bases that would not start": ("test_image_entry",),
+    "bases that would not start": ("test_image_entry", "test_odd_bases"),
 }
 
 _SLOWEST_FIRST = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import struct
 import time
@@ -268,6 +269,43 @@ def test_a_hostile_config_json_is_refused(model_copy: Callable[[str], Path], tex
     (root / "config.json").write_text(text)
 
     with pytest.raises(ArtifactError, match=named):
+        read_artifact(root)
+
+
+ENDLESS = ("\u00b2", "0x" + "f" * 5000, "9" * 5000, "1" + "0" * 400, "1e400")
+"""What looks like a number: `str.isdigit` says so, or a float cannot hold it, or `str` cannot write it."""
+
+
+@pytest.mark.parametrize(
+    ("version", "key"),
+    [
+        ("0.4.2", "max_position_embeddings"), ("0.4.2", "rope_theta"), ("0.4.2", "num_layer"),
+        ("0.7.3", "norm_eps"), ("0.7.3", "moe_shared_gate"), ("0.7.3", "use_logn_attn"), ("0.7.3", "chat_template"),
+        ("0.9.1", "base"), ("0.9.1", "attn_tp_size"), ("0.9.1", "type"),
+    ],
+)  # fmt: skip
+def test_a_number_that_cannot_be_counted_with_is_no_traceback(
+    tmp_path: Path, version: str, key: str, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("inputs", len(ENDLESS))
+    root = write_workspace(tmp_path / "w", version)
+    weights = root / "triton_models" / "weights"
+    config = next(path for path in (weights / "config.yaml", weights / "config.ini") if path.is_file())
+    others = [line for line in config.read_text().splitlines() if key not in line]
+    [line] = [line for line in config.read_text().splitlines() if re.match(rf"\s*{key}\s*[:=]", line)] or [f"{key} = 0"]
+    for number in ENDLESS:
+        config.write_text("\n".join([*others, re.sub("([:=]).*", rf"\g<1> {number}", line), ""]))
+
+        with contextlib.suppress(ArtifactError):
+            read_artifact(root)
+
+
+def test_a_number_in_json_that_no_float_holds_is_refused(model_copy: Callable[[str], Path]) -> None:
+    root = model_copy("hf-awq")
+    config = json.loads((root / "config.json").read_text())
+    (root / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 10**400}))
+
+    with pytest.raises(ArtifactError, match="hundreds of digits"):
         read_artifact(root)
 
 

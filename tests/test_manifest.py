@@ -119,11 +119,15 @@ FORGED: dict[str, tuple[Forge, str]] = {
     "another host": (_set("app", "host", to="203.0.113.1"), "app.host is not what deploytk writes"),
     "another kind": (_set("app", "kind", to="exe"), "app.kind is malformed"),
     "another title": (_set("app", "title", to="<script>"), "app.title is malformed"),
+    "a title with what a terminal obeys": (_set("app", "title", to="tiny\u202e"), "app.title is malformed"),
     "a title of another name": (_set("app", "title", to="Another"), "app.title is malformed"),
     "examples from elsewhere": (_set("app", "examples", to=["<img src=x>"]), "app.examples is not what"),
     "more in the app": (_set("app", "command", to="id"), "app.command is nothing that"),
     "a licence with a line end": (_set("card", "license", to="mit\nx: y"), "card.license is malformed"),
     "a base model elsewhere": (_set("card", "base_model", to="../../x"), "card.base_model is malformed"),
+    "a language that is none": (_set("card", "languages", to=["en\nx: y"]), "card.languages is malformed"),
+    "notes of another file": (_set("card", "notes", to={"app.py": "x"}), "card.notes is malformed"),
+    "a card of another name": (_set("card", "generated", "app.py", to="x"), "card.generated is malformed"),
     "golden as an object": (_set("golden", to={}), "golden is malformed"),
     "golden of numbers": (_set("golden", 0, "prompt", to=1), "golden.0.prompt is malformed"),
     "golden with half a letter": (_set("golden", 0, "answer", to="\ud800"), "malformed"),
@@ -150,6 +154,7 @@ FORGED: dict[str, tuple[Forge, str]] = {
     "no path": (_renamed(""), "entry for '' is malformed"),
     "this directory": (_renamed("."), "entry for '.' is malformed"),
     "a path of another system": (_renamed("..\\app.py"), "is malformed"),
+    "a path inside, of another system": (_renamed("deploytk_app\\app.py"), "is malformed"),
     "a hidden file": (_renamed(".git/hooks/post-checkout"), "is malformed"),
     "a line end in a path": (_renamed("a\nb"), "is malformed"),
     "a zero byte in a path": (_renamed("app.py\x00.txt"), "is malformed"),
@@ -242,12 +247,13 @@ def test_what_is_no_manifest_of_its_own_is_not_read(
             place.touch()
 
 
-@pytest.mark.parametrize("kind", ["out", "directory", "loop", "pipe"])
+@pytest.mark.parametrize("kind", ["out", "beside", "directory", "loop", "pipe"])
 def test_a_link_out_of_the_bundle_is_refused_whatever_it_leads_to(kind: str, tmp_path: Path) -> None:
     bundle = given_bundle(MODELS / "hf-awq", tmp_path / "b").path
-    target = shutil.copy(bundle / "app.py", tmp_path / "same.py")
+    # One of them lies in a place whose name begins as that of the bundle.
+    target = shutil.copy(bundle / "app.py", tmp_path / ("b-beside.py" if kind == "beside" else "same.py"))
     (bundle / "app.py").unlink()
-    if kind == "out":  # of the right size: nothing but where it lies is wrong
+    if kind in ("out", "beside"):  # of the right size: nothing but where it lies is wrong
         (bundle / "app.py").symlink_to(target)
     elif kind == "loop":
         (bundle / "app.py").symlink_to("app.py")

@@ -12,7 +12,7 @@ from .limits import Limits
 from .login import PATH as LOGIN
 from .login import Login
 from .origins import SAFE, Hosts, is_cross_site
-from .relay import Receive, RefusedError, Send, send_refusal
+from .relay import MOST_DIGITS, Receive, RefusedError, Send, send_refusal
 
 OPEN = ("/health", "/ready")  # whoever starts the app may ask how it is
 
@@ -108,7 +108,8 @@ class Door:
 
     async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._limits.body_bytes:
+        is_length = length.isascii() and length.isdigit() and len(length) < MOST_DIGITS
+        if not is_length or int(length) > self._limits.body_bytes:
             raise self._too_large()
         try:
             return await asyncio.wait_for(self._whole_body(receive), self._limits.body_s)

@@ -18,6 +18,7 @@ _LARGEST_JSON_BYTES = 16 * 2**20  # some tokenizers put all their tokens into to
 _LARGEST_CONFIG_BYTES = 2**18  # a config.yaml of 100 layers has 3 KiB, and PyYAML takes 10 s for a MiB
 _DEEPEST = 64
 _LONGEST_NAME = 256
+_LARGEST_WHOLE = 10**300  # what a float holds; tokenizers say 10^30 where they have no longest text
 
 
 def read_json(path: Path, largest_bytes: int = _LARGEST_JSON_BYTES) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class Reader:
         value = self.values.get(key)
         try:
             number = float(default if value is None else value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self.wrong(key, "a number") from None
         if not 0 <= number < math.inf:
             raise self.wrong(key, "a finite number, zero or more")
@@ -194,6 +195,8 @@ def _check_plain(path: Path, kind: str, value: object, depth: int) -> None:
         for item in value.values() if isinstance(value, dict) else value:
             if isinstance(item, (dict, list, float)):
                 _check_plain(path, kind, item, depth + 1)
+            elif isinstance(item, int) and not -_LARGEST_WHOLE <= item <= _LARGEST_WHOLE:
+                raise _unreadable(path, kind, ValueError("a number has hundreds of digits"))
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> ArtifactError:

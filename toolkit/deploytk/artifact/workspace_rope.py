@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from deploytk import lmdeploy
 from deploytk.artifact.text_formats import Reader
 from deploytk.artifact.value import Artifact, Problem, Rope
+from deploytk.base.digits import whole_number
 
 _LLAMA3 = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 _YARN = ("beta_fast", "beta_slow")
@@ -71,8 +72,7 @@ def uses_logn(config: Mapping[str, object]) -> bool:
 
 def positions(config: Mapping[str, object]) -> int:
     """The positions that a workspace's model was made for, 0 where its configuration does not say."""
-    stated = str(config.get("max_position_embeddings") or 0)
-    return int(stated) if stated.isdigit() else 0
+    return whole_number(str(config.get("max_position_embeddings"))) or 0
 
 
 def logn_beyond(artifact: Artifact) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 from deploytk.base.terminal import COMMANDS
 
 _LARGEST = 10**18
+_MOST_DIGITS = 300
 
 
 def shown(value: float | None, digits: int = 1) -> str:
@@ -51,7 +52,9 @@ def parse_json(content: bytes | str, *, has_unique_keys: bool = False) -> object
     hook = _unique if has_unique_keys else None
     try:
         text = content if isinstance(content, str) else content.decode()  # of bytes json would guess the encoding
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=hook)
+        return json.loads(
+            text, parse_constant=_refuse, parse_float=_finite, parse_int=_countable, object_pairs_hook=hook
+        )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -89,6 +92,13 @@ def _finite(text: str) -> float:
     if value - value:
         raise ValueError("a number without end")
     return value
+
+
+def _countable(text: str) -> int:
+    """A whole number that can be counted with: a float holds it, and `str` writes it."""
+    if len(text) > _MOST_DIGITS:
+        raise ValueError("a number with hundreds of digits")
+    return int(text)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploytk.base.digits import whole_number
 from deploytk.base.errors import UsageError
 from deploytk.bench.before_after import BeforeAfter, before_and_after
 from deploytk.bench.cells import read_judged_cells
@@ -130,8 +131,7 @@ def to_row(reports: Sequence[Report]) -> Row:
 
 
 def _ranks(identity: Identity) -> int:
-    ranks = identity.settings.get("tensor_parallel", "1")
-    return int(ranks) if ranks.isdecimal() else 1
+    return whole_number(identity.settings.get("tensor_parallel")) or 1
 
 
 def _order(row: Row) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ from deploytk.base.errors import ImageError
 from deploytk.base.files import disk_errors, write_text
 from deploytk.base.progress import Progress
 from deploytk.base.terminal import quoted
+from deploytk.image.base_config import read_config
 from deploytk.image.docker import Daemon, connected
 from deploytk.image.layers import TAR
 from deploytk.image.stream import Stream, unpacked
@@ -39,6 +40,7 @@ def daemon_base(daemon: Daemon, reference: str, progress: Progress, *, keep: boo
         raise ImageError(f"the Docker daemon has no image {reference}", hint=f"docker pull {quoted(reference)}")
     export = _Export(stored.image_id, stored.diff_ids)
     contents = export.contents(daemon, progress, keep=keep)
+    read_config(reference, contents.config.encode())
     layers = tuple(
         Layer(
             digest=diff_id,
@@ -169,7 +171,7 @@ def _look_through(source: IO[bytes], target: Path | None) -> _Seen:
     with open(target, "wb") if target else contextlib.nullcontext() as file:  # noqa: PTH123
         tee = _Tee(whole, file)
         packages = []
-        with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=tee, mode="r|") as layer:
+        with contextlib.suppress(tarfile.TarError, ValueError), tarfile.open(fileobj=tee, mode="r|") as layer:
             for member in layer:
                 found = _DISTRIBUTION.search(member.name)
                 if found:

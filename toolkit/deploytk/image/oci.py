@@ -14,6 +14,7 @@ from typing import Any
 from deploytk.base.errors import ImageError
 from deploytk.base.files import disk_errors, locked, sync_directory, write_text
 from deploytk.base.progress import Advance, Progress
+from deploytk.image.base_config import read_config
 from deploytk.image.config import MANIFEST_TYPE
 from deploytk.image.layers import TAR, read_checked
 from deploytk.image.value import Base, ImagePlan, Layer, Read, SentLayer
@@ -72,20 +73,20 @@ def read_layout(directory: Path, name: str | None = None) -> Base:
     """The image called `name` in an OCI layout, or its only one; raises ImageError when there is none to run on."""
     index = read_json(directory / "index.json", directory)
     entry = chosen_entry(directory, index, name)
-    manifest = read_json(blob_place(directory, str(entry["digest"])), directory)
+    manifest = read_json(blob_place(directory, digest_in(entry)), directory)
     for _ in range(2):  # an index in the index: one image per platform
         if manifest.get("mediaType", entry.get("mediaType")) in INDEX_TYPES:
             entry = choose_platform(str(directory), entries_of(manifest))
-            manifest = read_json(blob_place(directory, str(entry["digest"])), directory)
-    config_digest = str(manifest.get("config", {}).get("digest"))
+            manifest = read_json(blob_place(directory, digest_in(entry)), directory)
+    config_digest = digest_in(manifest.get("config"))
     content = blob_place(directory, config_digest)
     read_json(content, directory)
     config = content.read_bytes()
     if f"sha256:{hashlib.sha256(config).hexdigest()}" != config_digest:
         raise ImageError(f"{directory} is damaged: its config has another digest", hint="write the layout anew")
     # Not the directory: the same base has the same name wherever it lies.
-    reference = entry.get("annotations", {}).get(_REF_NAME) or name or config_digest
-    return base_of(str(reference), config_digest, config, manifest, partial(_layer_reader, directory))
+    reference = _name(entry) or name or config_digest
+    return base_of(reference, config_digest, config, manifest, partial(_layer_reader, directory))
 
 
 def base_of(
@@ -98,12 +99,12 @@ def base_of(
 ) -> Base:
     """The base that a manifest and a config describe; `reader` makes a layer's `read` from its descriptor."""
     try:
-        diff_ids = json.loads(config)["rootfs"]["diff_ids"]
+        diff_ids = read_config(reference, config)["rootfs"]["diff_ids"]
         layers = tuple(
             Layer(
                 digest=_checked(descriptor["digest"]),
                 diff_id=_checked(diff_id),
-                size=int(descriptor["size"]),
+                size=_size(descriptor["size"]),
                 kind="base",
                 media_type=_LAYER_TYPES[descriptor["mediaType"]],
                 created_by=f"layer {number} of {reference}",
@@ -112,7 +113,7 @@ def base_of(
             )
             for number, (descriptor, diff_id) in enumerate(zip(manifest["layers"], diff_ids, strict=True), 1)
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         hint = "give a runnable Linux image with --base"
         raise ImageError(f"{reference} is no image to run on: {error} is not understood", hint=hint) from error
     return Base(reference, image_id, layers, config)
@@ -121,8 +122,8 @@ def base_of(
 def choose_platform(reference: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """The entry of an index that is for linux/amd64, the platform of the GPU images."""
     for entry in entries:
-        platform = entry.get("platform") or {}
-        if (platform.get("os"), platform.get("architecture")) == ("linux", "amd64"):
+        platform = entry.get("platform")
+        if isinstance(platform, dict) and (platform.get("os"), platform.get("architecture")) == ("linux", "amd64"):
             return entry
     raise ImageError(f"{reference} has no image for linux/amd64", hint="name another image with --base")
 
@@ -131,6 +132,18 @@ def _checked(digest: object) -> str:
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise ValueError(f"the digest {str(digest)[:80]!r}")
     return digest
+
+
+def _size(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"the size {str(value)[:80]!r}")
+    return value
+
+
+def digest_in(descriptor: object) -> str:
+    """The digest that a part of a manifest or index names; "" for what is none, which is nobody's."""
+    digest = descriptor.get("digest") if isinstance(descriptor, dict) else None
+    return digest if isinstance(digest, str) and _DIGEST.fullmatch(digest) else ""
 
 
 def blob_place(directory: Path, digest: str) -> Path:

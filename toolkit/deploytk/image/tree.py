@@ -99,7 +99,8 @@ class Tree:
             with _opened(layer) as tar:
                 for member in tar:
                     self._add(number, member)
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        # ValueError, RecursionError: of numbers that are none in a header, of a path that no system takes.
+        except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
             hint = "pull or write the base anew"
             raise ImageError(f"{layer.created_by} cannot be read: {error}", hint=hint) from error
 
@@ -116,7 +117,7 @@ class Tree:
             children.pop(name.removeprefix(_REMOVED), None)
         elif member.islnk():
             target = self.find(f"/{member.linkname}")
-            if target:
+            if target and target.node.children is None:  # of a directory there is none, and would be no end
                 children[name] = target.node
         else:
             children[name] = _node(number, member, children.get(name))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deploytk.artifact.text_formats import LARGEST_INDEX_BYTES, read_json
+from deploytk.base.digits import whole_number
 
 _LARGEST_MODEL_BYTES = 64 * 2**20
 
@@ -25,7 +26,7 @@ def token_ids(files: Iterable[Path], tokens: Iterable[str]) -> dict[str, int]:
     if "tokenizer_config.json" in by_name:
         decoder = read_json(by_name["tokenizer_config.json"]).get("added_tokens_decoder")
         numbered = decoder.items() if isinstance(decoder, dict) else ()
-        known |= _contents((int(number), entry) for number, entry in numbered if number.isdecimal())
+        known |= _contents((found, entry) for number, entry in numbered if (found := whole_number(number)) is not None)
     return {token: known[token] for token in tokens if type(known.get(token)) is int}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploytk.base.cache import data_directory
+from deploytk.base.digits import whole_number
 from deploytk.base.errors import DeployError, SettingsError, UsageError
 from deploytk.base.files import disk_errors, locked, read_bounded, write_text
 from deploytk.base.json import parse_json, to_json
@@ -70,7 +71,7 @@ def forget_measured(which: str) -> Calibration:
             path.unlink(missing_ok=True)
             return Calibration(path, ())
         measured = read_measured()
-        number = int(which) if which.isdecimal() else 0
+        number = whole_number(which) or 0
         if not 1 <= number <= len(measured):
             hint = "deploytk calibrate lists them with their numbers; or forget all"
             raise UsageError(f"there is no measured server {which!r}", hint=hint)

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploytk.base.digits import whole_number
 from deploytk.hardware.catalogue import MIB
 
 _LARGEST_LOG_BYTES = 2**26
-_BUDGET = re.compile(r"Object cache budget: ([\d.]+) MB from free ([\d.]+) MB and ratio ([\d.]+)")
-_SLAB = re.compile(r"slab_size (\d+), object_size (\d+), object_count (\d+)")
-_BLOCK_SIZE = re.compile(r"\[BlockManager\] block_size = ([\d.]+) ?MB")
-_BLOCK_COUNT = re.compile(r"\[BlockManager\] max_block_count = (\d+)")
+_MB = r"(\d{1,12}(?:\.\d{0,12})?)"  # what float takes, and int after it
+_BUDGET = re.compile(rf"Object cache budget: {_MB} MB from free {_MB} MB and ratio [\d.]+")
+_SLAB = re.compile(r"slab_size (\d{1,18}), object_size (\d+), object_count (\d+)")
+_BLOCK_SIZE = re.compile(rf"\[BlockManager\] block_size = {_MB} ?MB")
+_BLOCK_COUNT = re.compile(r"\[BlockManager\] max_block_count = (\d{1,18})\b")
 _CONFIG = re.compile(r"(?:updated|input) (?:backend_config|backend=\w+, backend_config)=(\w+)\((.*)\)")
 _FIELD = re.compile(r"(\w+)=('[^']*'|\[[^\]]*\]|[^,()]+)")
 _PROBLEMS = (
@@ -34,7 +36,7 @@ _PROBLEMS = (
     ("no checkpoint was found", re.compile(r"Failed to find valid checkpoint")),
     ("session_len was made smaller", re.compile(r"session_len. is too large|truncated to \d+ tokens")),
 )
-_WARM_UP = re.compile(r"Warm-up for (\d+) tokens failed")
+_WARM_UP = re.compile(r"Warm-up for (\d{1,18}) tokens failed")
 _FALLBACK = re.compile(r"fall\s?back to pytorch engine", re.IGNORECASE)
 
 
@@ -75,8 +77,7 @@ def parse_engine_log(text: str) -> EngineLog:
     elif sizes and counts:
         parser, block = "block_manager", int(float(sizes[1]) * MIB)
         pool = block * int(counts[1])
-    session_len = settings.get("session_len", "")
-    longest = int(session_len) if session_len.isdigit() else None
+    longest = whole_number(settings.get("session_len"))
     return EngineLog(
         parser=parser,
         engine=engine,

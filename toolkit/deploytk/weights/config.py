@@ -9,6 +9,7 @@ from typing import Any
 
 from deploytk.artifact import Artifact
 from deploytk.artifact.text_formats import read_json
+from deploytk.base.digits import whole_number
 from deploytk.base.errors import WeightsError
 from deploytk.weights.names import LLAMA, Family
 
@@ -122,8 +123,9 @@ def _rope_parameters(artifact: Artifact) -> dict[str, Any]:
 def _longest(artifact: Artifact, copied: dict[str, Any]) -> int:
     """The positions that the model was made for; config.ini keeps 8 more than the session (`session_len + 8`)."""
     for found in (copied.get("max_position_embeddings"), artifact.config.get("max_position_embeddings")):
-        if isinstance(found, (int, str)) and str(found).isdigit() and int(found):
-            return int(found)
+        stated = whole_number(str(found))
+        if stated:
+            return stated
     return artifact.session_len - 8 if artifact.config_format == "ini" else artifact.session_len
 
 
@@ -131,9 +133,9 @@ def _token_ids(artifact: Artifact, copied: dict[str, Any]) -> dict[str, int]:
     """Begin and end of a text where config.json does not say them: config.ini and config.yaml up to 0.7.0 do."""
     found: dict[str, int] = {}
     for key, own in (("bos_token_id", "start_id"), ("eos_token_id", "end_id")):
-        value = artifact.config.get(own)
-        if key not in copied and isinstance(value, (int, str)) and str(value).isdigit():
-            found[key] = int(value)
+        value = whole_number(str(artifact.config.get(own)))
+        if key not in copied and value is not None:
+            found[key] = value
     return found
 
 

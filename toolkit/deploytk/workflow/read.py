@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from deploytk.base.digits import whole_number
 from deploytk.base.errors import UsageError
 from deploytk.base.files import read_bounded
 from deploytk.base.json import parse_plain, shown
@@ -70,8 +71,8 @@ def _list(values: Values, key: str) -> list[Any]:
 
 
 def _mib(values: Values, *keys: str) -> str:
-    text = _text(values, *keys)
-    return f"{shown(float(text) / MIB, 0)} MiB" if text.replace(".", "", 1).isdigit() else ""
+    found = whole_number(_text(values, *keys).partition(".")[0])
+    return "" if found is None else f"{shown(found / MIB, 0)} MiB"
 
 
 def _inspected(values: Values) -> Step:

@@ -119,6 +119,6 @@ def _token(answer: httpx.Response) -> tuple[str, float] | None:
     try:
         content: dict[str, Any] = answer.json()
         token, lifetime_s = str(content.get("token") or content["access_token"]), float(content.get("expires_in") or 60)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
     return (token, lifetime_s) if re.fullmatch(r"[!-~]+", token) else None  # what a header can hold

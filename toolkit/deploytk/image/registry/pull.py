@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ import httpx
 from deploytk.base.cache import cache_directory
 from deploytk.base.errors import ImageError
 from deploytk.base.files import disk_errors, locked
+from deploytk.base.json import parse_json
 from deploytk.base.net import describe
 from deploytk.base.retry import BUSY
-from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, read_file
+from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, digest_in, entries_of, read_file
 from deploytk.image.reference import Reference, digest_or_tag
 from deploytk.image.registry.connection import Connection, asked_s
 from deploytk.image.registry.logins import find_login
@@ -53,15 +53,22 @@ def read_registry(name: str) -> Base:
         answer = connection.ask("GET", f"{connection.root}/manifests/{reference.tag}", (200,), headers=accept)
         manifest = _parse(answer.content, reference)
         if manifest.get("mediaType", answer.headers.get("Content-Type")) in INDEX_TYPES:
-            entry = choose_platform(name, [e for e in manifest.get("manifests", []) if isinstance(e, dict)])
-            url = f"{connection.root}/manifests/{entry.get('digest')}"
-            manifest = _checked(
-                connection.ask("GET", url, (200,), headers=accept).content, entry.get("digest"), reference
-            )
-        image_id = str((manifest.get("config") or {}).get("digest"))
+            entry = choose_platform(name, entries_of(manifest))
+            digest = _named(entry, reference)
+            found = connection.ask("GET", f"{connection.root}/manifests/{digest}", (200,), headers=accept)
+            manifest = _checked(found.content, digest, reference)
+        image_id = _named(manifest.get("config"), reference)
         config = config_of(connection, image_id)
     reader = partial(_reader, reference)
     return base_of(name, image_id, config, manifest, reader, f"{reference.host}/{reference.repository}")
+
+
+def _named(part: object, reference: Reference) -> str:
+    """The digest of what a manifest names."""
+    digest = digest_in(part)
+    if not digest:
+        raise ImageError(f"{reference} is no image", hint="name a container image")
+    return digest
 
 
 def _connect(reference: Reference) -> Connection:
@@ -95,10 +102,10 @@ def _right(content: bytes, digest: object, reference: Reference) -> bytes:
 
 def _parse(content: bytes, reference: Reference) -> dict[str, Any]:
     try:
-        value = json.loads(content)
+        value = parse_json(content)
         if not isinstance(value, dict):
             raise TypeError("it is no object")
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise ImageError(f"{reference} is no image", hint="name a container image") from error
     return value
 

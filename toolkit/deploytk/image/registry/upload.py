@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from deploytk.base.digits import whole_number
 from deploytk.base.errors import ImageError
 from deploytk.base.net import describe
 from deploytk.base.progress import Advance
@@ -257,12 +258,11 @@ class _Reader:
 
 def _end_of_range(response: httpx.Response, otherwise: int) -> int:
     """How many bytes the registry has by its Range header; 0-0 is how distribution says none."""
-    match = re.fullmatch(r"(?:bytes=)?0-(\d+)", response.headers.get("Range", ""))
+    match = re.fullmatch(r"(?:bytes=)?0-([0-9]{1,18})", response.headers.get("Range", ""))
     if not match:
         return otherwise
     return int(match[1]) + 1 if int(match[1]) else 0
 
 
 def _number(response: httpx.Response, header: str) -> int | None:
-    value = response.headers.get(header, "")
-    return int(value) if value.isdigit() else None
+    return whole_number(response.headers.get(header))

@@ -9,6 +9,7 @@ from functools import partial
 
 import httpx
 
+from deploytk.base.digits import whole_number
 from deploytk.base.errors import ImageError
 from deploytk.base.net import describe
 from deploytk.base.readback import Fetch, NoRangesError, Remembered, is_same
@@ -29,9 +30,9 @@ def is_there(connection: Connection, blob: Layer) -> bool:
     answer = connection.ask("HEAD", f"{connection.root}/blobs/{blob.digest}", (200, 404, *_ELSEWHERE))
     if answer.status_code == 404:
         return False
-    size = answer.headers.get("Content-Length", "")
+    size = whole_number(answer.headers.get("Content-Length"))
     # 0 is what a proxy says that has no body at hand.
-    if answer.status_code == 200 and size.isdigit() and int(size) not in (0, blob.size):
+    if answer.status_code == 200 and size not in (None, 0, blob.size):
         raise ImageError(
             f"{connection.reference.host} has {blob.digest[:19]} with {size} bytes instead of {blob.size}", hint=_HINT
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import deque
 from contextlib import suppress
 
 from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.json import parse_json
 from deploytk.base.net import Key, ask, origin_of
 from deploytk.base.progress import Progress
 from deploytk.publish.targets.huggingface.client import Client
@@ -109,7 +109,7 @@ class Waiting:
             answer = ask(url, _LOG_WITHIN_S, key=key, largest_bytes=_LARGEST_LOG_BYTES, takes_start=True)
             for line in answer.body.split(b"\n"):
                 if line.startswith(b"data:"):
-                    lines.append(str(json.loads(line[5:])["data"]).rstrip()[:300])
+                    lines.append(str(parse_json(line[5:])["data"]).rstrip()[:300])  # type: ignore[index]
         return "\n".join(f"  {hub.redact(line)}" for line in lines) or "  (no log)"
 
     def _too_long(self, state: str, limit_s: float) -> TryAgainError:
