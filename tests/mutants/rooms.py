@@ -51,6 +51,9 @@ ROOMS: Mapping[str, Room] = {
          "test_edited_cards.py"),
     ),
     "registry": Room(("image/registry",), ("test_registry*.py", "test_lying_registry.py", "test_image_oci.py")),
-    "smoke": Room(("smoke",), ("test_smoke.py", "test_smoke_[cfmr]*.py", "test_smoke_kept.py", "test_bench_co*.py")),
+    "smoke": Room(
+        ("smoke",),
+        ("test_smoke.py", "test_smoke_[cfmr]*.py", "test_smoke_kept.py", "test_golden_pages.py", "test_bench_co*.py"),
+    ),
     "app": Room(("app",), ("test_app_*.py", "test_hostile_clients.py")),
 }  # fmt: skip
