@@ -122,6 +122,12 @@ def test_what_the_old_revision_gets_wrong_too_is_not_held_against_the_new_one() 
     assert not judged([(_plain(findings=(odd,)), _plain(findings=(odd, WRONG)))] * 5).is_good
 
 
+def test_memory_that_others_on_this_machine_took_is_not_held_against_it() -> None:
+    grown = Finding("no memory leak", "fail", "+300 MiB from request 10 to the last")
+
+    assert judged([(_plain(), _plain(findings=(grown,)))] * 5).is_good
+
+
 def test_one_that_fails_a_third_of_its_requests_is_gone_after_a_round() -> None:
     found = judge_canary(lambda _: (_plain(), _plain(failed=10)), math.inf, Notes(), lambda: 0.0)
 

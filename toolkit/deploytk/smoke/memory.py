@@ -14,6 +14,9 @@ from deploytk.smoke.engine_log import EngineLog
 from deploytk.smoke.prediction import CHECK, Parts, PlannedVram, Predicted, check_prediction
 from deploytk.smoke.record import Record
 
+LEAK = "no memory leak"
+"""The check of all that the GPUs of this machine hold."""
+
 SLACK_BYTES = 64 * MIB
 """What may come and go on a GPU without anybody noticing."""
 
@@ -216,9 +219,9 @@ def check_planned(vram: VramReport, tolerance_pct: float | None) -> tuple[Findin
 
 def _leak(vram: VramReport) -> Finding:
     if vram.growth_bytes is None:
-        return Finding("no memory leak", "not run", f"fewer than {_WARM_REQUESTS + 1} requests, or no samples")
+        return Finding(LEAK, "not run", f"fewer than {_WARM_REQUESTS + 1} requests, or no samples")
     detail = f"{vram.growth_bytes / MIB:+.0f} MiB from request {_WARM_REQUESTS} to the last"
-    return Finding("no memory leak", "fail" if vram.growth_bytes > SLACK_BYTES else "pass", detail)
+    return Finding(LEAK, "fail" if vram.growth_bytes > SLACK_BYTES else "pass", detail)
 
 
 def _release(vram: VramReport) -> Finding:
