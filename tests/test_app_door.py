@@ -76,7 +76,9 @@ def test_after_ten_wrong_keys_an_address_waits_a_minute() -> None:
 
     assert not attempts.may_try("192.0.2.1")
     assert attempts.may_try("192.0.2.2")
-    clock.now_s += 61
+    clock.now_s += 59
+    assert not attempts.may_try("192.0.2.1")
+    clock.now_s += 2
     assert attempts.may_try("192.0.2.1")
 
 
@@ -143,6 +145,135 @@ def test_a_setting_that_is_no_number_is_refused_in_words(value: str, monkeypatch
 
     with pytest.raises(SystemExit, match="DEPLOYTK_WATCHDOG is"):
         Limits.of({"plan": {"max_batch_size": 1, "session_len": 64}})
+
+
+# The door itself, with somebody behind it who answers 200 to whatever is let through
+
+KEY = "an-open-sesame"
+
+
+class Behind:
+    """A gateway that has a page, and keeps what came to it."""
+
+    has_page, is_ending = True, False
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    def is_open(self, path: str) -> bool:
+        return path == "/"
+
+    def count(self, scope: Any, status: int) -> None:
+        pass
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.bodies.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class Asker:
+    """Sends requests to one door."""
+
+    def __init__(self, limits: Limits = Limits(), keys: tuple[str, ...] = (KEY,)) -> None:  # noqa: B008 (it is frozen)
+        self.behind = Behind()
+        self.door = Door(self.behind, Keys(keys), Hosts("127.0.0.1", frozenset()), limits)  # type: ignore[arg-type]
+
+    def ask(self, method: str, path: str, body: bytes = b"", piece: int = 2**20, **headers: str) -> int:
+        """The status; names of headers have _ for -."""
+        told = {"host": "localhost", **headers}
+        pieces = [body[at : at + piece] for at in range(0, len(body), piece)] or [b""]
+        coming = iter(
+            {"type": "http.request", "body": one, "more_body": at < len(pieces)} for at, one in enumerate(pieces, 1)
+        )
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return next(coming, {"type": "http.disconnect"})
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        pairs = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in told.items()]
+        scope = {"type": "http", "method": method, "path": path, "headers": pairs, "client": ("192.0.2.1", 1)}
+        asyncio.run(self.door(scope, receive, send))
+        return int(sent[0]["status"])
+
+
+KNOWN = {"authorization": f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/health", {}, 200),
+        ("HEAD", "/ready", {}, 200),
+        ("GET", "/", {}, 200),
+        ("POST", "/health", {}, 401),  # open is what may be asked, not what may be done
+        ("DELETE", "/", {}, 401),
+        *[("GET", path, {}, 401) for path in ("/metrics", "/queue", "/v1/models", "/page/settings.json", "//health")],
+        ("GET", "/metrics", {"authorization": "Bearer wrong"}, 401),
+        ("GET", "/metrics", {"authorization": f"Basic {KEY}"}, 401),
+        ("GET", "/metrics", {"authorization": KEY}, 401),
+        ("GET", "/metrics", {"authorization": f"bearer  {KEY} "}, 200),
+        ("GET", "/metrics", {**KNOWN, "host": "evil.example"}, 403),
+        ("POST", "/v1/completions", {**KNOWN, "origin": "http://evil.example"}, 403),
+        ("POST", "/v1/completions", {**KNOWN, "sec_fetch_site": "same-site"}, 403),
+        ("POST", "/v1/completions", {**KNOWN, "content_length": "0", "transfer_encoding": "chunked"}, 400),
+        ("GET", "/login", {}, 404),
+    ],
+)  # fmt: skip
+def test_who_may_come_in_to_what(method: str, path: str, headers: dict[str, str], status: int) -> None:
+    asker = Asker()
+
+    assert asker.ask(method, path, **headers) == status
+    assert bool(asker.behind.bodies) == (status == 200)
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "\u00b2", "1_0", "0x1", ""])
+def test_a_length_that_is_none_is_refused(length: str) -> None:
+    assert Asker().ask("POST", "/v1/completions", **KNOWN, content_length=length) == 413
+
+
+def test_a_body_may_have_so_many_bytes_and_not_one_more() -> None:
+    asker = Asker(Limits(body_bytes=200_000))
+
+    assert [asker.ask("POST", "/x", b"x" * size, **KNOWN) for size in (200_000, 200_001)] == [200, 413]
+    assert asker.ask("POST", "/x", **KNOWN, content_length="200001") == 413
+    assert [len(body) for body in asker.behind.bodies] == [200_000]
+
+
+def test_who_has_shown_no_key_sends_no_more_than_a_form_has() -> None:
+    """Else strangers fill the room that all requests have together, and those who may ask are told to come again."""
+    asker = Asker()
+
+    assert [asker.ask("GET", "/health", b"x" * size) for size in (2**16, 2**16 + 1)] == [200, 413]
+    assert asker.ask("POST", "/login", b"x" * (2**16 + 1), content_type="application/x-www-form-urlencoded") == 413
+    assert Asker(keys=()).ask("POST", "/x", b"x" * (2**16 + 1)) == 200  # without keys nobody is a stranger
+
+
+def test_requests_have_so_much_room_together_and_give_it_back() -> None:
+    limits = Limits(body_bytes=100, running=1, waiting=1)
+    asker = Asker(limits)
+    room = limits.held_bytes  # 100 x (1 + 1 + 8)
+
+    asker.door._held_bytes = room - 99
+    assert [asker.ask("POST", "/x", b"x" * size, **KNOWN) for size in (99, 100)] == [200, 503]
+    assert asker.door._held_bytes == room - 99
+    for body, piece in ((b"x" * 100, 30), (b"x" * 101, 30), (b"x" * 300, 300)):
+        asker.door._held_bytes = 0
+        asker.ask("POST", "/x", body, piece, **KNOWN)
+        assert asker.door._held_bytes == 0
+
+
+def test_a_wrong_key_in_the_form_counts_and_the_right_one_then_waits_too() -> None:
+    asker, form = Asker(), "application/x-www-form-urlencoded"
+    right = f"key={KEY}".encode()
+
+    assert asker.ask("POST", "/login", right, content_type="application/json") == 415
+    assert asker.ask("POST", "/login", right, content_type=form) == 200
+    assert [asker.ask("POST", "/login", b"key=wrong", content_type=form) for _ in range(10)] == [401] * 10
+    assert asker.ask("POST", "/login", right, content_type=form) == 429
 
 
 # Gradio behind it

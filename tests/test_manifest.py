@@ -280,6 +280,29 @@ def test_a_bundle_in_the_cache_of_a_hub_is_read(tmp_path: Path) -> None:
     assert read_bundle(bundle).name == "tiny"
 
 
+@pytest.mark.parametrize(("place", "target"), [("models--a--b/snapshots/1", "refs/app.py"), ("b/c/1", "blobs/app.py")])
+def test_of_a_hubs_cache_the_blobs_of_a_snapshot_are_its_own_and_nothing_else(
+    place: str, target: str, tmp_path: Path
+) -> None:
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / place).path
+    beside = bundle.parents[1] / target
+    beside.parent.mkdir()
+    (bundle / "app.py").rename(beside)
+    (bundle / "app.py").symlink_to(beside)
+
+    with pytest.raises(BundleError, match="leads out of the bundle"):
+        read_bundle(bundle)
+
+
+def test_a_file_that_is_longer_than_the_manifest_says_is_named(tmp_path: Path) -> None:
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "b").path
+    with (bundle / "app.py").open("ab") as file:
+        file.write(b"#")
+
+    with pytest.raises(BundleError, match=r"app\.py has \d+ bytes, \d+ expected"):
+        read_bundle(bundle)
+
+
 @pytest.mark.parametrize("version", ["0.1.0", "0.4.2"])
 def test_a_manifest_is_read_back_as_it_was_written_for_every_layout(version: str, tmp_path: Path) -> None:
     bundle = make_bundle(write_workspace(tmp_path / "w", version), tmp_path / "b")

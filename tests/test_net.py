@@ -125,10 +125,18 @@ def test_nobody_there_is_said() -> None:
 @pytest.mark.parametrize("script", [_drip, _flood], ids=["slow", "much"])
 def test_the_start_of_an_endless_answer_can_be_enough(script: Script) -> None:
     with lying(script) as url:
-        answer = ask(url, 0.5, takes_start=True, largest_bytes=5)
+        answer = ask(url, 2, takes_start=True, largest_bytes=5)
 
     assert 0 < len(answer.body) <= 5
     assert not answer.is_whole
+
+
+def test_the_start_of_a_packed_answer_is_not_unpacked_either() -> None:
+    bomb = gzip.compress(bytes(2**24))
+    with lying(_always(plain(bomb, headers="Content-Encoding: gzip\r\n"))) as url:
+        answer = ask(url, 5, takes_start=True, largest_bytes=2**20)
+
+    assert answer.body == bomb
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from deploytk.image.reference import Reference, parse_reference
 from deploytk.image.registry.connection import Connection
 from deploytk.image.registry.logins import Login
 from deploytk.image.registry.pull import read_registry
+from deploytk.image.registry.referrers import _path
 
 LOGIN = Login("me", "s3cret-word")
 BASIC = base64.b64encode(b"me:s3cret-word").decode()
@@ -215,3 +216,13 @@ def test_a_storage_that_names_a_token_server_gets_no_login_to_it(registry: Stran
 
         assert storage.requests
         assert tokens.requests == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://evil.example/v2/", "//evil.example/v2/", "@evil.example/v2/", ".evil.example/v2/", ":80@evil/v2/", ""],
+)
+def test_a_list_of_what_is_attached_goes_on_at_the_registry_alone(address: str) -> None:
+    with pytest.raises(ImageError, match="goes on elsewhere"):
+        _path(address)
+    assert _path("/v2/a/b/referrers/x?n=2") == "/v2/a/b/referrers/x?n=2"

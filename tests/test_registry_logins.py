@@ -171,3 +171,14 @@ def test_a_user_without_a_home_has_no_login(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_login_is_never_shown() -> None:
     assert "s3cret-word" not in f"{Login('me', 's3cret-word')!r} {Login('me', 's3cret-word')}"
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["evil-registry.example.com", "example.com", "registry.example.com.evil.example", "registry.example.com:5000"],
+)
+def test_a_login_is_of_one_host_and_of_no_other_that_is_called_alike(settings: Path, other: str) -> None:
+    settings.write_text(json.dumps({"auths": {HOST: _auth("me", "mine")}}))
+
+    assert find_login(HOST, is_destination=True) == Login("me", "mine")
+    assert find_login(other, is_destination=True) is None

@@ -15,6 +15,7 @@ from .origins import SAFE, Hosts, is_cross_site
 from .relay import MOST_DIGITS, Receive, RefusedError, Send, send_refusal
 
 OPEN = ("/health", "/ready")  # whoever starts the app may ask how it is
+STRANGERS_BYTES = 2**16  # of a body: a form with a key. Of more, strangers could fill the room of those who may ask
 
 
 class Door:
@@ -61,7 +62,8 @@ class Door:
             is_login = scope["path"] == LOGIN and bool(self._keys) and self._gateway.has_page
             if not (scope[IS_KNOWN] or is_login or self._is_open(scope)):
                 raise RefusedError(401, "invalid_api_key", "an API key is needed: Authorization: Bearer KEY")
-            body = await self._read_body(headers, receive)
+            largest = self._limits.body_bytes if scope[IS_KNOWN] else min(STRANGERS_BYTES, self._limits.body_bytes)
+            body = await self._read_body(headers, receive, largest)
             if is_login:
                 await self._log_in(scope, headers, body, send)
             else:
@@ -106,18 +108,18 @@ class Door:
 
     # What it sends
 
-    async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
+    async def _read_body(self, headers: dict[str, str], receive: Receive, largest_bytes: int) -> bytes:
         length = headers.get("content-length", "0")
         is_length = length.isascii() and length.isdigit() and len(length) < MOST_DIGITS
-        if not is_length or int(length) > self._limits.body_bytes:
-            raise self._too_large()
+        if not is_length or int(length) > largest_bytes:
+            raise _too_large(largest_bytes)
         try:
-            return await asyncio.wait_for(self._whole_body(receive), self._limits.body_s)
+            return await asyncio.wait_for(self._whole_body(receive, largest_bytes), self._limits.body_s)
         except asyncio.TimeoutError as error:
             late = f"the request did not arrive in {self._limits.body_s:.0f} s"
             raise RefusedError(408, "too_slow", late) from error
 
-    async def _whole_body(self, receive: Receive) -> bytes:
+    async def _whole_body(self, receive: Receive, largest_bytes: int) -> bytes:
         parts, size, more = [], 0, True
         try:
             while more:
@@ -127,8 +129,8 @@ class Door:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 self._held_bytes += len(parts[-1])
-                if size > self._limits.body_bytes:
-                    raise self._too_large()
+                if size > largest_bytes:
+                    raise _too_large(largest_bytes)
                 if self._held_bytes > self._limits.held_bytes:
                     raise RefusedError(503, "busy", "too many large requests are being answered", 1)
                 more = message.get("more_body", False)
@@ -137,12 +139,13 @@ class Door:
             raise
         return b"".join(parts)
 
-    def _too_large(self) -> RefusedError:
-        return RefusedError(413, "too_large", f"a request may have {self._limits.body_bytes} bytes")
-
 
 def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _too_large(largest_bytes: int) -> RefusedError:
+    return RefusedError(413, "too_large", f"a request may have {largest_bytes} bytes")
 
 
 def _given(body: bytes, receive: Receive) -> Receive:
