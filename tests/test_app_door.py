@@ -211,7 +211,8 @@ KNOWN = {"authorization": f"Bearer {KEY}"}
         ("GET", "/", {}, 200),
         ("POST", "/health", {}, 401),  # open is what may be asked, not what may be done
         ("DELETE", "/", {}, 401),
-        *[("GET", path, {}, 401) for path in ("/metrics", "/queue", "/v1/models", "/page/settings.json", "//health")],
+        *[("GET", path, {}, 401) for path in ("/metrics", "/queue", "/v1/models", "/page/settings.json")],
+        *[("GET", path, {}, 401) for path in ("//health", "/healthx", "/health/")],
         ("GET", "/metrics", {"authorization": "Bearer wrong"}, 401),
         ("GET", "/metrics", {"authorization": f"Basic {KEY}"}, 401),
         ("GET", "/metrics", {"authorization": KEY}, 401),

@@ -35,6 +35,15 @@ def test_a_friend_gets_all() -> None:
     assert "Authorization" in _left("https://cdn.example.com/", HUB, Origin.of("https://cdn.example.com"))
 
 
+def test_a_friend_at_another_port_is_none() -> None:
+    assert _left("https://cdn.example.com:444/", HUB, Origin.of("https://cdn.example.com")) == {"Range"}
+
+
+def test_a_friend_in_the_clear_is_none() -> None:
+    with pytest.raises(ReleaseError, match="without encryption"):
+        _left("http://cdn.example.com/", HUB, Origin.of("https://cdn.example.com"))
+
+
 @pytest.mark.parametrize(
     "url", ["http://hub.example.com/", "http://127.0.0.1:9/", "http://localhost/", "https://127.0.0.1/", "ftp://h/", ""]
 )

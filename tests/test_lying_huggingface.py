@@ -198,6 +198,8 @@ def test_a_login_that_was_kept_goes_to_no_mirror(monkeypatch: pytest.MonkeyPatch
     [
         ("https://huggingface.co", "https://me-tiny.hf.space", True),
         ("https://huggingface.co", "http://me-tiny.hf.space", False),
+        ("https://huggingface.co", "http://me-tiny.hf.space:443", False),
+        ("https://huggingface.co", "https://me-tiny.hf.space:8443", False),
         ("https://huggingface.co", "https://hf.space.evil.example", False),
         ("https://huggingface.co", "https://evilhf.space", False),
         ("https://mirror.example.com", "https://me-tiny.hf.space", False),

@@ -168,6 +168,7 @@ def test_a_hub_that_is_not_there_is_told_from_a_name_that_is_none(
         ("https://www.modelscope.cn", {"https://lfs.modelscope.cn", "https://www.modelscope.cn"}),
         ("https://modelscope.ai", {"https://lfs.modelscope.ai", "https://www.modelscope.ai"}),
         ("https://modelscope.cn.evil.example", set()),
+        ("https://evilmodelscope.cn", set()),
         ("https://mirror.example.com", set()),
     ],
 )

@@ -7,10 +7,12 @@ import functools
 import gzip
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 from lying_server import Asked, Script, lying, plain
+from stranger import make_certificate, stranger
 
 from deploytk.base import net
 from deploytk.base.json import parse_json
@@ -109,6 +111,24 @@ def test_a_redirect_to_another_port_of_the_same_host_is_elsewhere() -> None:
     assert reached == []
 
 
+def test_a_certificate_that_nobody_trusts_ends_it_before_a_key_is_sent(tmp_path: Path) -> None:
+    with stranger(make_certificate(tmp_path)) as server:
+        with pytest.raises(ConnectionError, match="certificate is not trusted"):
+            ask(server.url, 5, key=Key.bound_to(server.url, "secret"))
+
+        assert server.requests == []
+
+
+def test_no_proxy_gets_what_is_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    with lying(_always(plain(b"{}"))) as url:
+        assert ask(url, 5).body == b"{}"
+
+
 def test_a_redirect_within_the_server_is_followed() -> None:
     def script(asked: Asked, send: Send) -> None:
         send(plain(b"", "302 There", "Location: /there\r\n") if asked.path == "/" else plain(asked.path.encode()))
@@ -184,7 +204,8 @@ def test_an_object_with_a_key_twice_is_refused_where_that_matters() -> None:
 @pytest.mark.parametrize(
     ("host", "expected"),
     [("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True),
-     ("localhost.example", False), ("127.0.0.1.example", False), ("10.0.0.1", False), ("0.0.0.0", False), ("", False)],
+     ("localhost.example", False), ("evillocalhost", False), ("evil.localhost", False),
+     ("127.0.0.1.example", False), ("10.0.0.1", False), ("0.0.0.0", False), ("", False)],
 )  # fmt: skip
 def test_loopback_is_this_machine(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

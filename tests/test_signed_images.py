@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -242,19 +243,26 @@ def test_a_registry_that_lists_nonsense_is_no_traceback(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("what", ["blob", "manifest"])
 def test_bytes_that_are_others_than_those_of_the_digest_are_refused(
-    bundle: Path, base: Path, key: Path, odd: Odd
+    bundle: Path, base: Path, key: Path, odd: Odd, what: str
 ) -> None:
     digest = _build(bundle, base, key, f"{odd.host}/a/b:1", "registry")
     [manifest] = [
         one for one in _attached(odd, digest) if one["annotations"].get("dev.sigstore.bundle.predicateType") == SIGNED
     ]
-    odd.blobs[manifest["layers"][0]["digest"]] = b"{}"
+    if what == "blob":
+        odd.blobs[manifest["layers"][0]["digest"]] = b"{}"
+    else:  # the same to whoever reads it
+        [name] = [
+            name for name, content in odd.manifests.items() if name[:7] == "sha256:" and json.loads(content) == manifest
+        ]
+        odd.manifests[name] += b" "
 
     code, found = verified(f"{odd.host}/a/b:1", key)
 
     assert code == 1
-    assert "has another digest than it says" in found["error"]["what"]
+    assert re.search("has another digest than it says|has another manifest under", found["error"]["what"])
 
 
 def test_an_oci_layout_keeps_what_is_attached_and_its_image(
