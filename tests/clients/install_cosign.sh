@@ -7,9 +7,11 @@ apt="$place/apt"
 mkdir -p "$apt/lists/partial" "$apt/archives/partial"
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 echo "deb [signed-by=$keys] http://deb.debian.org/debian forky main" > "$apt/sources.list"
+# A mirror may be behind: what it has was signed all the same.
 apt_get() {
   apt-get -qq -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
-    -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt" -o Acquire::Languages=none -o APT::Sandbox::User=root "$@"
+    -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt" -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false \
+    -o APT::Sandbox::User=root "$@"
 }
 apt_get update
 (cd "$apt" && apt_get download cosign oras)
