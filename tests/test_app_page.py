@@ -211,6 +211,20 @@ def test_formulas_tables_code_and_thoughts_are_drawn_and_nothing_is_loaded_from_
     assert "think" not in sent["messages"][1]["content"]
 
 
+LINKS = "[far](https://example.com) [here](/login) [beside](x.md) [script](javascript:alert(1)) note[^1]\n\n[^1]: where"
+
+
+def test_links_lead_out_of_the_page_into_another_tab_in_thoughts_too(browser: Any, app: App) -> None:
+    """A link without a host would lead into the app, as the label of a footnote does."""
+    with opened(browser, app.url) as page:
+        start(page)
+        say(page, f"echo <think>{LINKS}</think>\n\n{LINKS}")
+        until_answered(page)
+        links = page.locator("#messages .assistant .body a").evaluate_all("all => all.map(a => [a.href, a.target])")
+
+    assert links == [["https://example.com/", "_blank"]] * 2
+
+
 def test_thoughts_that_the_server_sends_apart_are_folded_too(browser: Any, app: App) -> None:
     with opened(browser, app.url) as page:
         start(page)

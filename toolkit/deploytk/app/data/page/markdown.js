@@ -12,13 +12,17 @@ let reader, math;
 export function render(text, target) {
   const { thoughts, answer, isThinking } = splitThoughts(text);
   const parts = thoughts ? [foldedThoughts(thoughts, isThinking, target)] : [];
+  target.replaceChildren(...parts, drawn(answer));
+}
+
+function drawn(text) {
   const body = make("div", { class: "text" });
-  body.innerHTML = markdown().render(answer);  // html is off: everything that looks like a tag is escaped
+  body.innerHTML = markdown().render(text);  // html is off: everything that looks like a tag is escaped
   for (const element of body.querySelectorAll("pre")) addCopy(element);
   for (const element of body.querySelectorAll("table")) wrapTable(element);
   for (const element of body.querySelectorAll("a")) Object.assign(element, { target: "_blank", rel: "noopener noreferrer nofollow" });
   drawFormulas(body);
-  target.replaceChildren(...parts, body);
+  return body;
 }
 
 // Models think between <think> and </think>; some templates have opened it already in the prompt.
@@ -32,16 +36,14 @@ export function splitThoughts(text) {
 }
 
 function foldedThoughts(thoughts, isThinking, target) {
-  const body = make("div", { class: "text" });
-  body.innerHTML = markdown().render(thoughts);
-  drawFormulas(body);
   const isOpen = target.querySelector("details.thoughts")?.open;
-  return make("details", { class: "thoughts", open: Boolean(isOpen) }, make("summary", {}, word(isThinking ? "thinking" : "thought")), body);
+  return make("details", { class: "thoughts", open: Boolean(isOpen) }, make("summary", {}, word(isThinking ? "thinking" : "thought")), drawn(thoughts));
 }
 
 function markdown() {
   if (reader) return reader;
   reader = window.markdownit({ html: false, breaks: false, linkify: false });
+  reader.validateLink = (url) => /^(https?|mailto):/i.test(url.trim());  // without a host it would lead into this app
   reader.inline.ruler.before("escape", "math", inlineMath);
   reader.block.ruler.before("fence", "math", blockMath, { alt: ["paragraph", "reference", "blockquote", "list"] });
   reader.renderer.rules.math = (tokens, at) => formula(tokens[at].content, tokens[at].meta);
