@@ -82,7 +82,7 @@ def with_their_words(repo: str, made: str, read: Read, owned: Collection[str], c
     ReleaseError for one that was edited since, when nobody has said what becomes of that.
     """
     content = read(README) if choice != "replace" else None
-    if content is None:
+    if content is None or content == made.encode():
         return made
     theirs, manifest = _texts({README: content}).get(README), read(MANIFEST) or b""
     if theirs is None:

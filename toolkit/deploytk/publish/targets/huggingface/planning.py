@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploytk.bundle import Bundle
-from deploytk.publish.edited import refuse_edited
+from deploytk.publish.edited import Read, refuse_edited
 from deploytk.publish.obstacles import Obstacle, obstacles_in
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.plan import AppPlan, ReleasePlan, is_done
@@ -20,7 +20,7 @@ from deploytk.publish.targets.huggingface.repository import (
     too_visible,
     wanted_files,
 )
-from deploytk.publish.targets.huggingface.space import plan_space, space_obstacles
+from deploytk.publish.targets.huggingface.space import plan_space, space_obstacles, space_reader
 from deploytk.publish.targets.huggingface.space_files import ModelSource
 
 
@@ -39,13 +39,13 @@ def plan_model(
     is_private = head.is_private if head else options.is_private
     revision = head.commit if head and is_done(changes) else None
     source = ModelSource(client.hub.endpoint, repo, revision or "", is_private)
-    found = permission(account, repo)
+    found, read = permission(account, repo), space_reader(client, source)
     hint = f"check --repo, or make a token that may write at {client.hub.tokens_page}"
     obstacles = [
         *found.obstacles(hint, is_there=head is not None),
         *model_obstacles(client, bundle, repo, head, options),
         *obstacles_in(lambda: card_guard(client, repo, bundle, options)(changes)),
-        *(space_obstacles(client, bundle, source, space, account) if space else ()),
+        *(space_obstacles(client, bundle, source, space, account, read) if space else ()),
     ]
     return ReleasePlan(
         target="huggingface",
@@ -54,16 +54,16 @@ def plan_model(
         changes=changes,
         upload_bytes=sum(change.bytes for change in changes),
         permissions=found.says,
-        app=_planned_space(client, bundle, source, space, obstacles) if space else None,
+        app=_planned_space(client, bundle, source, space, read, obstacles) if space else None,
         obstacles=tuple(obstacles),
     )
 
 
 def _planned_space(
-    client: Client, bundle: Bundle, source: ModelSource, space: SpaceRequest, obstacles: list[Obstacle]
+    client: Client, bundle: Bundle, source: ModelSource, space: SpaceRequest, read: Read, obstacles: list[Obstacle]
 ) -> AppPlan | None:
     """None where an obstacle says why it cannot even be planned."""
-    return None if any(one.exit_code == 2 for one in obstacles) else plan_space(client, bundle, source, space)
+    return None if any(one.exit_code == 2 for one in obstacles) else plan_space(client, bundle, source, space, read)
 
 
 def card_guard(client: Client, repo: str, bundle: Bundle, options: PublishOptions) -> Guard:

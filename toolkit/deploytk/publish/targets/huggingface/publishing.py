@@ -18,7 +18,7 @@ from deploytk.publish.targets.huggingface.repository import (
     open_repository,
     wanted_files,
 )
-from deploytk.publish.targets.huggingface.space import publish_space, space_obstacles
+from deploytk.publish.targets.huggingface.space import publish_space, space_obstacles, space_reader
 from deploytk.publish.targets.huggingface.space_files import ModelSource
 
 _VERIFIED_BY = (
@@ -32,9 +32,9 @@ def publish_model(
     """What refuses it is found before anything is created."""
     seen = client.head(repo)
     source = ModelSource(client.hub.endpoint, repo, "", seen.is_private if seen else options.is_private)
-    obstacles = model_obstacles(client, bundle, repo, seen, options)
+    obstacles, read = model_obstacles(client, bundle, repo, seen, options), space_reader(client, source)
     if space:
-        obstacles += space_obstacles(client, bundle, source, space, client.account())
+        obstacles += space_obstacles(client, bundle, source, space, client.account(), read)
     refuse(obstacles)
     repository = open_repository(client, repo, "model", seen, is_private=options.is_private)
     message = f"Publish {bundle.name}\n\n{bundle.digest}"
@@ -58,7 +58,7 @@ def publish_model(
     )
     if space is None:
         return release
-    done = publish_space(client, bundle, replace(source, revision=outcome.commit), space, poll_s)
+    done = publish_space(client, bundle, replace(source, revision=outcome.commit), space, read, poll_s)
     return replace(
         release,
         steps_left=(*release.steps_left, *done.steps_left),

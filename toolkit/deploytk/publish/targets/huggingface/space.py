@@ -15,9 +15,9 @@ from typing import Any, cast
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError
 from deploytk.bundle import Bundle
-from deploytk.publish.edited import README, with_their_words
+from deploytk.publish.edited import README, Read, with_their_words
 from deploytk.publish.obstacles import Obstacle, obstacles_in
-from deploytk.publish.plan import AppPlan, Change, is_done
+from deploytk.publish.plan import AppPlan, Change, is_done, paths_with
 from deploytk.publish.targets.huggingface.client import Client
 from deploytk.publish.targets.huggingface.hardware import check_hardware, needs_gpu, suggested_hardware
 from deploytk.publish.targets.huggingface.options import SpaceRequest
@@ -47,14 +47,14 @@ class PublishedSpace:
 
 
 def space_obstacles(
-    client: Client, bundle: Bundle, source: ModelSource, wish: SpaceRequest, account: Mapping[str, Any]
+    client: Client, bundle: Bundle, source: ModelSource, wish: SpaceRequest, account: Mapping[str, Any], read: Read
 ) -> list[Obstacle]:
     """What speaks against the Space, found before anything is sent: its SDK, hardware, name, and tokens."""
     name = space_name(source.repo)
     head = client.head(name, "space")
     hint = f"make a token that may write at {client.hub.tokens_page}, or leave --app out"
     found = [
-        *obstacles_in(lambda: _files(client, bundle, source, wish, is_there=head is not None)),
+        *obstacles_in(lambda: _files(bundle, source, wish, read if head else None)),
         *obstacles_in(lambda: wish.hardware and check_hardware(wish.hardware, bundle)),
         *too_visible(name, head, is_private=wish.is_private),
         *permission(account, name).obstacles(hint, is_there=head is not None),
@@ -65,7 +65,7 @@ def space_obstacles(
     return found
 
 
-def plan_space(client: Client, bundle: Bundle, source: ModelSource, wish: SpaceRequest) -> AppPlan:
+def plan_space(client: Client, bundle: Bundle, source: ModelSource, wish: SpaceRequest, read: Read) -> AppPlan:
     """What `publish_space` would do, as far as it is known before the model is published."""
     name = space_name(source.repo)
     head = client.head(name, "space")
@@ -73,7 +73,7 @@ def plan_space(client: Client, bundle: Bundle, source: ModelSource, wish: SpaceR
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
         texts = space_files(bundle, source, wish.sdk)
         with suppress(ReleaseError):  # one of the obstacles
-            texts = _files(client, bundle, source, wish, is_there=head is not None)
+            texts = _files(bundle, source, wish, read if head else None)
         wanted = _write(texts, Path(directory))
         changes = look(client, name, "space", wanted, is_mirror=wish.is_mirror) if head else changes_of(wanted, {})
     return AppPlan(
@@ -93,6 +93,7 @@ def publish_space(
     bundle: Bundle,
     source: ModelSource,
     wish: SpaceRequest,
+    read: Read,
     poll_s: float = 5.0,
 ) -> PublishedSpace:
     """Create or update the Space MODEL-app and wait until this very commit of it answers.
@@ -110,11 +111,13 @@ def publish_space(
     if doubt:
         client.progress.note(doubt)
     repository = open_repository(client, name, "space", client.head(name, "space"), is_private=wish.is_private, **space)
-    texts = _files(client, bundle, source, wish, is_there=not repository.is_new)
+    texts = _files(bundle, source, wish, None if repository.is_new else read)
 
-    def guard(_: Sequence[Change]) -> None:
+    def guard(changes: Sequence[Change]) -> None:
         """Whoever edits its README.md meanwhile is asked as well."""
-        if _files(client, bundle, source, wish, is_there=True)[README] != texts[README]:
+        if README not in paths_with("changed", changes):
+            return
+        if _files(bundle, source, wish, space_reader(client, source))[README] != texts[README]:
             raise ReleaseError(f"{README} of {name} was edited just now", hint="run the same command again")
 
     with tempfile.TemporaryDirectory(prefix="deploytk-") as directory:
@@ -129,16 +132,20 @@ def publish_space(
     return PublishedSpace(steps, outcome.changes)
 
 
-def _files(
-    client: Client, bundle: Bundle, source: ModelSource, wish: SpaceRequest, *, is_there: bool
-) -> dict[str, bytes]:
+def space_reader(client: Client, source: ModelSource) -> Read:
+    """Reads small files of the Space as it is now, each once."""
+    name = space_name(source.repo)
+    return cache(lambda path: client.read(name, path, "space"))
+
+
+def _files(bundle: Bundle, source: ModelSource, wish: SpaceRequest, read: Read | None) -> dict[str, bytes]:
     """The files of the Space, its README.md with what people made of the one there."""
-    texts, name = space_files(bundle, source, wish.sdk), space_name(source.repo)
-    if not is_there:
+    texts = space_files(bundle, source, wish.sdk)
+    if read is None:
         return texts
     made = texts[README].decode()
-    read = cache(lambda path: client.read(name, path, "space"))
-    return with_readme(bundle, texts, with_their_words(name, made, read, OWNED, wish.edited_card), made)
+    readme = with_their_words(space_name(source.repo), made, read, OWNED, wish.edited_card)
+    return with_readme(bundle, texts, readme, made)
 
 
 def _run(
