@@ -64,6 +64,7 @@ def test_a_share_of_nothing_is_refused() -> None:
         ({"messages": [{"role": "r" * 33, "content": "x"}]}, "messages.0.role"), ({"model": 1}, "model"),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}, "messages.0.content"),
         ({"stream_options": []}, "stream_options"), ({"stream_options": {"include_usage": 1}}, "stream_options"),
     ],
 )  # fmt: skip
@@ -105,6 +106,25 @@ def test_a_prompt_is_looked_at_where_it_is_asked_with() -> None:
 )
 def test_what_is_no_object_that_every_engine_can_read_is_refused(body: bytes) -> None:
     assert (raw_refusal(body) or (0,))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"NaN", "not JSON"), (b"-Infinity", "not JSON"), (b'"\\ud800"', "not JSON"), (b'"\\uDC00"', "not JSON"),
+        (b'"\xed\xa0\x80"', "not JSON"), (b"1e999", "too large"), (b"-1e999", "too large"),
+        (b"9" * 21, "too large"), (b"9" * 100_000, "too large"), (b"[[{}, 1e999]]", "too large"),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_a_value_that_an_engine_fails_at_is_refused_for_its_own_sake(value: bytes, why: str) -> None:
+    """In a request with which nothing else is wrong."""
+    whole = b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "own": %b}'
+
+    status, message = raw_refusal(whole % value) or (0, "")
+
+    assert (status, why in message) == (400, True)
+    assert raw_refusal(whole % (b"9" * 20)) is None
 
 
 def test_lists_in_each_other_are_taken_as_deep_as_64() -> None:

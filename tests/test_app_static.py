@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploytk.app.page import PLACE, SETTINGS, Page
+from deploytk.app.page import PLACE, POLICY, SETTINGS, Page
 from deploytk.app.relay import RefusedError
 
 MANIFEST = {"app": {"title": "书生", "examples": ["a"]}, "plan": {"session_len": 64}}
@@ -46,6 +46,15 @@ def test_nothing_from_elsewhere_may_be_loaded() -> None:
     assert re.findall(r"(?:script|style|img|connect)-src ([^;]+)", policy) == [
         "'self'", "'self'", "'self' data:", "'self'"
     ]  # fmt: skip
+
+
+def test_the_whole_policy_of_the_page() -> None:
+    said = dict(one.strip().split(" ", 1) for one in POLICY.decode().split(";"))
+
+    assert said == {
+        "default-src": "'none'", "script-src": "'self'", "style-src": "'self'", "style-src-attr": "'unsafe-inline'",
+        "img-src": "'self' data:", "connect-src": "'self'", "base-uri": "'none'", "form-action": "'none'",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

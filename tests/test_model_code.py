@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,16 +28,16 @@ from deploytk.image.value import BuildOptions
 from deploytk.plan import PlanRequest
 
 OWN = {path.stem for path in SHIPPED_APP.glob("*.py")}
-NAMES = sorted(
-    name
-    for name in {
-        *sys.stdlib_module_names,
-        *importlib.metadata.packages_distributions(),
-        *OWN,
-        *("deploytk", "deploytk_app", "sitecustomize", "usercustomize", "app", "fetch_model", "wheels", "source"),
-    }
-    if name.isidentifier()
-)
+
+
+@cache
+def names() -> list[str]:
+    """All that Python here can import, and what bundles are made of."""
+    importable = {*sys.stdlib_module_names, *importlib.metadata.packages_distributions(), *OWN}
+    ours = ("deploytk", "deploytk_app", "sitecustomize", "usercustomize", "app", "fetch_model", "wheels", "source")
+    return sorted(name for name in {*importable, *ours} if name.isidentifier())
+
+
 FORMS: dict[str, Callable[[Path, str], Path]] = {
     ".py": lambda root, name: root / f"{name}.py",
     "package": lambda root, name: root / name / "__init__.py",
@@ -47,9 +48,9 @@ FORMS: dict[str, Callable[[Path, str], Path]] = {
 EXTENSION = importlib.machinery.EXTENSION_SUFFIXES[-1]  # ".so": no library at all, so that its import is an error
 
 
-def plant(root: Path, form: str, marker: Path, names: Sequence[str] = NAMES) -> None:
+def plant(root: Path, form: str, marker: Path, chosen: Sequence[str] = ()) -> None:
     """Every name in that form; whatever is imported writes its name into `marker`. Libraries are none: they fail."""
-    for name in names:
+    for name in chosen or names():
         place = FORMS[form](root, name)
         place.parent.mkdir(exist_ok=True)
         if place.exists() or (form == "package" and (root / name).is_file()):
@@ -148,7 +149,7 @@ def test_no_command_that_reads_a_model_runs_anything_of_it(
     """One Python for all four, started in the model: what the first of them imports the others have."""
     model = Path(shutil.copytree(MODELS / "hf-awq", tmp_path / "model"))
     plant(model, form, tmp_path / "marker")
-    record_property("inputs", 4 * len(NAMES))
+    record_property("inputs", 4 * len(names()))
     bundle = tmp_path / "bundle"
 
     done = deploytk(tmp_path, model, f"inspect .;plan .;package . -o {bundle};inspect {bundle}", script=EACH)
@@ -247,8 +248,8 @@ def test_a_pythonpath_that_has_the_bundle_is_cleaned_for_the_app_and_its_engine(
         [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
     ).stdout.split()
     model = Path(shutil.copytree(MODELS / "hf-awq", tmp_path / "model"))
-    names = set(NAMES) - {name.partition(".")[0] for name in loaded} - {"sitecustomize", "usercustomize"}
-    plant(model, ".py", tmp_path / "marker", sorted(names))
+    free = set(names()) - {name.partition(".")[0] for name in loaded} - {"sitecustomize", "usercustomize"}
+    plant(model, ".py", tmp_path / "marker", sorted(free))
     bundle = make_bundle(model, tmp_path / "bundle", BundleOptions(name="tiny", app="api")).path
     environment = {"PATH": f"{engine}:{os.environ['PATH']}", "PYTHONPATH": f"{tmp_path}:{bundle}::."}
 
@@ -256,7 +257,7 @@ def test_a_pythonpath_that_has_the_bundle_is_cleaned_for_the_app_and_its_engine(
         app.wait("ready", within_s=60)
 
         assert app.chat(max_tokens=2).status_code == 200
-    assert len(names) > 200
+    assert len(free) > 200
     assert started(tmp_path) == []
 
 

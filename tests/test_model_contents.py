@@ -123,28 +123,6 @@ def test_a_zip_that_readers_may_understand_differently_is_refused(tmp_path: Path
     assert why in content_of(_written(tmp_path / "a.bin", content)).refusal
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["zip", "row of pickles"])
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_weights_that_torch_has_written_are_taken(tmp_path: Path, old: bool, protocol: int) -> None:
-    torch = pytest.importorskip("torch")
-    dtypes = (torch.float16, torch.bfloat16, torch.int32, torch.float8_e4m3fn, torch.bool)
-    tensors = {str(dtype): torch.zeros(2, 3).to(dtype) for dtype in dtypes}
-    inside = {"state_dict": tensors, "weight": torch.nn.Parameter(torch.zeros(2)), "size": torch.Size([1]), "epoch": 1}
-    file = io.BytesIO()
-    torch.save(inside, file, pickle_protocol=protocol, _use_new_zipfile_serialization=not old)
-
-    found = content_of(_written(tmp_path / "pytorch_model.bin", file.getvalue()))
-
-    assert (found.is_pickle, found.refusal) == (True, "")
-
-
-def test_a_module_saved_whole_is_refused(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
-
-    assert "would call torch.nn.modules.linear.Linear" in content_of(tmp_path / "model.pt").refusal
-
-
 @given(
     seed=st.integers(0, 2**32), start=st.sampled_from([b"", b"\x80\x04", b"\x80\x02", b"\x1f\x8b", b"BZh", b"c", b"("])
 )
@@ -265,18 +243,6 @@ def test_inspect_says_it(model_copy: ModelCopy) -> None:
     messages = [problem["message"] for problem in json.loads(result.stdout)["problems"]]
     assert any("extra.json would call" in message for message in messages)
     assert result.code == 1
-
-
-def test_a_pickle_of_tensors_is_never_called_more_than_nothing_known(model_copy: ModelCopy) -> None:
-    torch = pytest.importorskip("torch")
-    root = model_copy("hf-fp16")
-    (root / "model.safetensors").unlink()
-    torch.save({"model.embed_tokens.weight": torch.zeros(2, 2)}, root / "pytorch_model.bin")
-
-    [problem] = [problem for problem in read_artifact(root).problems if "is a pickle" in problem.message]
-
-    assert problem.level == "warning"
-    assert "nothing known to be dangerous is in it, which is no proof" in problem.message
 
 
 def test_the_models_of_the_tests_are_taken() -> None:

@@ -188,7 +188,19 @@ def test_what_is_no_address_of_a_web_server_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"NaN", b"[Infinity]", b"1e999", b"-1e999", b"1" * 5000, b"[" * 100_000, b"\xff", b"{", b"", b"\xef\xbb\xbf{}"],
+    [
+        b"NaN",
+        b"[Infinity]",
+        b"1e999",
+        b"-1e999",
+        b"1" * 5000,
+        b"[" * 100_000,
+        b"\xff",
+        b'"\xff"',
+        b"{",
+        b"",
+        b"\xef\xbb\xbf{}",
+    ],
 )
 def test_what_is_no_json_is_a_value_error(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):

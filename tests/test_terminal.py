@@ -30,6 +30,13 @@ def test_what_a_terminal_would_obey_is_written_as_an_escape() -> None:
     )
 
 
+def test_every_character_that_turns_or_hides_text_is_written_as_an_escape() -> None:
+    codes = [*range(9), *range(0xB, 0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F)]
+    codes += [*range(0x2066, 0x206A), 0x2028, 0x2029, 0xFEFF, *range(0xFFF9, 0xFFFC), 0xE0000, 0xE007F, 0xD800, 0xDFFF]
+
+    assert [hex(code) for code in codes if not printable(chr(code)).startswith("\\")] == []
+
+
 @pytest.mark.parametrize("text", ["é 你好 مرحبا 👩‍👩‍👧 \t tab", "two\nlines", "नमस्ते", ""])
 def test_plain_text_of_any_script_stays_as_it_is(text: str) -> None:
     assert printable(text) == text
