@@ -13,18 +13,15 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Coroutine, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from deploytk.base.event_loop import run
 from deploytk.base.json import parse_json
-
-_T = TypeVar("_T")
 
 LARGEST_ANSWER_BYTES = 2**20
 _MOST_REDIRECTS = 3
@@ -130,17 +127,7 @@ def ask(
     `may_leave` also to other servers over TLS, as hubs do for large files, and without the key.
     """
     exchange = _Exchange(url, body, method, key, largest_bytes, takes_start or asks_start, asks_start, may_leave)
-    return _complete(exchange.run(within_s))
-
-
-def _complete(work: Coroutine[Any, Any, _T]) -> _T:
-    """What `work` gives; in a thread of its own where this one runs an event loop already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+    return run(exchange.run(within_s))
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 
 from deploytk.base.errors import DeployError, PlanError, SettingsError, UsageError
+from deploytk.base.event_loop import interrupt
 from deploytk.base.json import to_json
 from deploytk.base.terminal import printable
 from deploytk.cli.session import Session, output_error
@@ -73,7 +74,8 @@ class _Ending:
             if Session.command not in _WITH_SERVERS:
                 signal.signal(signal.SIGALRM, self._run_out)
                 signal.setitimer(signal.ITIMER_REAL, _CLEANED_UP_WITHIN_S)
-            raise KeyboardInterrupt
+            interrupt()
+            return
         if now - self._asked_s > _SAME_WISH_WITHIN_S:
             _end_at_once(128 + number)
 

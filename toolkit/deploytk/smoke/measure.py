@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from deploytk.base.event_loop import run
 from deploytk.base.net import ask
 from deploytk.base.progress import Progress
 from deploytk.bundle import Golden
@@ -62,7 +63,7 @@ def measure(
     client = check_client(workload.concurrency) if workload.has_self_check else None
     asking = _Asking(endpoint, workload, progress)
     try:
-        return asyncio.run(asking.measure(golden, client))
+        return run(asking.measure(golden, client))
     except KeyboardInterrupt:
         if not keeps_interrupted or not asking.outcomes:
             raise

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
+from deploytk.base.event_loop import run
 from deploytk.smoke.client import Connection
 from deploytk.smoke.record import Outcome, Record, Request, to_record
 from deploytk.smoke.statistics import percentile
@@ -37,7 +38,7 @@ class ClientCheck:
 def check_client(streams: int) -> ClientCheck:
     """Read `streams` paced answers and a fast one; takes about half a second."""
     with _stub() as stub:
-        return asyncio.run(_check(stub, min(streams, _MOST_STREAMS)))
+        return run(_check(stub, min(streams, _MOST_STREAMS)))
 
 
 async def _check(stub: _Stub, streams: int) -> ClientCheck:
