@@ -10,7 +10,9 @@ LMDeploy's with the first of its own. `smoke` says itself when its app was ready
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -49,7 +51,21 @@ def first_answer_s(command: Sequence[str], port: int, model: str) -> float:
             return time.monotonic() - started
         finally:
             server.send_signal(signal.SIGINT)
-            server.wait(60)
+            _wait_for_its_end(server)
+
+
+def _wait_for_its_end(server: subprocess.Popen[bytes]) -> None:
+    """Of all that it started too, and until the driver has its memory back: the next one shall find a quiet machine."""
+    try:
+        server.wait(60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+    query = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
+    end = time.monotonic() + 30
+    while subprocess.run(query, capture_output=True, check=True).stdout.strip() and time.monotonic() < end:
+        time.sleep(0.2)
+    time.sleep(1)
 
 
 def _is_answered(request: urllib.request.Request) -> bool:
