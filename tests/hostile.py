@@ -40,7 +40,6 @@ SUITES = {
         "test_lying_modelscope",
         "test_lying_openxlab",
         "test_lying_registry",
-        "test_registry_answers",
         "test_foreign_files",
         "test_foreign_tags",
         "test_signed_images",
