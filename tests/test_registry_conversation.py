@@ -105,6 +105,17 @@ def test_a_push_of_what_is_there_sends_nothing_and_names_nothing(plan: ImagePlan
     assert _said(odd) == wanted
 
 
+def test_a_manifest_that_was_taken_and_is_not_there_is_found_out(plan: ImagePlan, odd: Odd) -> None:
+    class Forgetful(dict[str, bytes]):
+        def __ior__(self, other: object) -> Forgetful:  # type: ignore[override, misc]
+            return self
+
+    odd.manifests = Forgetful()
+
+    with pytest.raises(ImageError, match="took the manifest but does not show it under sha256:"):
+        _push(plan, odd)
+
+
 def test_a_base_is_its_manifest_and_its_config_until_its_layers_are_read(plan: ImagePlan, odd: Odd) -> None:
     _push(plan, odd)
     odd.said.clear()
