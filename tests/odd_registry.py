@@ -44,6 +44,7 @@ class Odd(ThreadingHTTPServer):
         self.ranges: list[str | None] = []  # that downloads asked for
         self.download_busy = 0
         self.storage = ""  # where downloads are sent
+        self.storage_status = 307
         self.lies: dict[str, Callable[[bytes], bytes]] = {}  # "blob", "manifest": what it keeps instead
         self.shows: dict[str, Callable[[bytes], bytes]] = {}  # "tag", "digest", "blob": what it hands out instead
         self.sizes: Callable[[int], int] = lambda size: size  # what it says of a blob, to HEAD
@@ -133,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(503)
             return
         if self.server.storage and "Authorization" in self.headers:
-            self._answer(307, Location=f"{self.server.storage}{self.path}")
+            self._answer(self.server.storage_status, Location=f"{self.server.storage}{self.path}")
             return
         wanted = self.headers.get("Range")
         self.server.ranges.append(wanted)

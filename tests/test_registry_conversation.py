@@ -131,6 +131,20 @@ def test_a_base_is_its_manifest_and_its_config_until_its_layers_are_read(plan: I
     assert odd.said == [f"HEAD {blob} -> 200", f"GET {blob} -> 200"]  # once: the second time it is in the cache
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_whichever_redirect_leads_to_the_storage_is_followed(plan: ImagePlan, odd: Odd, status: int) -> None:
+    with odd_registry() as storage:
+        storage.blobs = odd.blobs
+        odd.requests_per_token, odd.storage, odd.storage_status = 1000, f"http://{storage.host}", status
+
+        _push(plan, odd)  # which reads back what it sent
+        content = b"".join(read_registry(f"{odd.host}/a/b:1").layers[0].read(0))
+
+    assert content == b"".join(plan.layers[0].read(0))
+    read = {line.split()[1].rpartition("/")[2] for line in storage.said if line.startswith("GET")}
+    assert read == set(_blobs(plan))
+
+
 def test_an_upload_that_was_cut_off_is_asked_how_far_it_came(plan: ImagePlan, odd: Odd) -> None:
     layer = max(plan.layers, key=lambda layer: layer.size)
     odd.chunk_answer, odd.chunks_before = 403, 2

@@ -50,7 +50,10 @@ ROOMS: Mapping[str, Room] = {
          "test_openxlab*.py", "test_lying_*.py", "test_foreign_files.py",
          "test_edited_cards.py"),
     ),
-    "registry": Room(("image/registry",), ("test_registry*.py", "test_lying_registry.py", "test_image_oci.py")),
+    "registry": Room(
+        ("image/registry",),
+        ("test_registry*.py", "test_lying_registry.py", "test_foreign_tags.py", "test_image_oci.py"),
+    ),
     "smoke": Room(
         ("smoke",),
         ("test_smoke.py", "test_smoke_[cfmr]*.py", "test_smoke_kept.py", "test_golden_pages.py", "test_bench_co*.py"),
