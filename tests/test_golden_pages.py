@@ -18,7 +18,8 @@ SERIES = ((0.0, 500.0), (0.5, 2500.0), (1.0, 6000.0), (4.0, 3000.0), (4.5, 500.0
 PICTURES = {
     "stacked": lambda: charts.stacked(
         "VRAM", [charts.Bar("measured", (("weights", 3000), ("KV pool", 1000))),
-                 charts.Bar("planned", (("weights", 2000), ("KV pool", 1500)))], "MiB",
+                 charts.Bar("planned", (("weights", 2000), ("KV pool", 1500))),
+                 charts.Bar("before", (("weights", 12_000), ("KV pool", 1)))], "MiB",
     ),
     "spread": lambda: charts.spread("TTFT", "ms", {"median": 25.5, "p90": 31.0, "p99": 95.0, "most": 96.0}),
     "intervals": lambda: charts.intervals(

@@ -56,7 +56,7 @@ ROOMS: Mapping[str, Room] = {
     ),
     "smoke": Room(
         ("smoke",),
-        ("test_smoke.py", "test_smoke_[cfmr]*.py", "test_smoke_kept.py", "test_golden_pages.py", "test_bench_co*.py"),
+        ("test_smoke.py", "test_smoke_[cfgmr]*.py", "test_smoke_kept.py", "test_golden_pages.py", "test_bench_co*.py"),
     ),
     "app": Room(("app",), ("test_app_*.py", "test_hostile_clients.py")),
 }  # fmt: skip
