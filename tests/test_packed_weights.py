@@ -12,8 +12,12 @@ from conftest import MODELS
 from safetensors.numpy import load_file, save_file
 
 from deploytk.artifact import read_artifact
+from deploytk.artifact.safetensors_header import read_header
 from deploytk.base.errors import WeightsError
 from deploytk.weights import open_weights
+from deploytk.weights.huggingface import _mapped
+from deploytk.weights.packed import _groups
+from deploytk.weights.value import Tensor
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
 
@@ -212,3 +216,40 @@ def test_groups_with_another_scheme_than_the_one_that_is_read_are_said_and_not_p
             open_weights(artifact)
     else:
         assert open_weights(artifact).tensors(dequantize=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "groups", "is_whole"),
+    [
+        (8, 4, True),  # 64 inputs, 16 each
+        (6, 3, True),  # 48, 16 each
+        (6, 4, False),  # 48, 12 each: a word of eight would be of two groups
+        (6, 5, False),  # 48 by 5
+        (6, 12, False),  # 4 each
+        (6, 0, False),
+    ],
+)
+def test_a_group_is_whole_words_of_eight(words: int, groups: int, is_whole: bool) -> None:
+    def nothing(_out: np.ndarray, _first: int) -> None: ...
+
+    parts = {"qweight": Tensor("qweight", "I32", (words, 32), nothing),
+             "scales": Tensor("scales", "F16", (groups, 32), nothing)}  # fmt: skip
+
+    if is_whole:
+        assert _groups("m", parts, "scales", 0) == groups
+        return
+    with pytest.raises(WeightsError, match=f"no whole groups of {8 * words} inputs"):
+        _groups("m", parts, "scales", 0)
+
+
+def test_a_tensor_can_be_read_from_any_row(tmp_path: Path) -> None:
+    rows = np.arange(7 * 6, dtype=np.float16).reshape(7, 6)
+    save_file({"before": np.ones(5, np.float16), "rows": rows}, tmp_path / "model.safetensors")
+    path = tmp_path / "model.safetensors"
+    tensor = _mapped(path, "rows", dict(read_header(path))["rows"])
+
+    for first in range(7):
+        for last in range(first + 1, 8):
+            out = np.empty((last - first, 6), np.float16)
+            tensor.fill(out, first)
+            assert np.array_equal(out, rows[first:last])

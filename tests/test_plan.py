@@ -577,3 +577,16 @@ def test_a_session_that_holds_no_conversation_is_no_plan() -> None:
 
     assert lengths
     assert min(lengths) >= 256
+
+
+def test_code_is_trusted_by_the_flag_and_not_by_a_model_of_that_name() -> None:
+    plan = plan_serving(read_artifact(MODELS / "hf-fp16"), PINNED)
+    flag, rest = "--trust-remote-code", plan.argv[MODEL_AT + 1 :]
+
+    def trusts(*argv: str) -> bool:
+        return dataclasses.replace(plan, argv=(*plan.argv[:MODEL_AT], *argv)).trusts_remote_code
+
+    assert trusts("model", flag, *rest)
+    assert trusts("model", *rest, flag)
+    assert not trusts("model", *rest)
+    assert not trusts(flag, *rest)
