@@ -46,7 +46,7 @@ def serve(app: str) -> Run:
             time.sleep(0.02)
     wall_s = time.perf_counter() - started
     process.send_signal(signal.SIGINT)
-    process.wait(30)
+    process.wait(60)  # an app may drain for 30
     return Run(wall_s, 0)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import h11
 import pytest
 
 from deploytk.app.chunks import Unchunked, are_chunks
+from deploytk.app.connections import GuardedProtocol
 from deploytk.app.gateway import _is_json
 from deploytk.app.limits import Limits
 from deploytk.app.page import SETTINGS, Page
@@ -127,6 +130,20 @@ async def _exactly(body: Unchunked, size: int) -> bytes | int:
         return await body.readexactly(size)
     except asyncio.IncompleteReadError as error:
         return len(error.partial)
+
+
+@pytest.mark.parametrize("end", ["shutdown", "timeout_keep_alive_handler"])
+def test_a_connection_with_nothing_left_to_say_is_closed_all_the_same(end: str) -> None:
+    """An app that is told to stop would wait for it, half a minute."""
+    closed = []
+    protocol: Any = GuardedProtocol.__new__(GuardedProtocol)
+    protocol.cycle, protocol.conn = None, h11.Connection(h11.SERVER)
+    protocol.transport = SimpleNamespace(is_closing=lambda: False, close=lambda: closed.append(end))
+    protocol.conn.send_failed()  # from here on h11 sends nothing
+
+    getattr(protocol, end)()
+
+    assert closed == [end]
 
 
 def _unchunked(data: bytes, *sizes: int) -> list[bytes | int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -152,12 +153,17 @@ class GuardedProtocol(H11Protocol):
             self.cycle.message_event.set()
 
     def shutdown(self) -> None:
-        with contextlib.suppress(h11.LocalProtocolError):
-            super().shutdown()
+        self._close_by(super().shutdown)
 
     def timeout_keep_alive_handler(self) -> None:
-        with contextlib.suppress(h11.LocalProtocolError):
-            super().timeout_keep_alive_handler()
+        self._close_by(super().timeout_keep_alive_handler)
+
+    def _close_by(self, close: Callable[[], None]) -> None:
+        """Where h11 has nothing left to say, the connection is closed all the same: an app that ends waits for it."""
+        try:
+            close()
+        except h11.LocalProtocolError:
+            self.transport.close()
 
 
 def _is_strict(data: bytes) -> bool:
