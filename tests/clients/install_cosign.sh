@@ -6,7 +6,8 @@ place=$(realpath -m "$1")
 apt="$place/apt"
 mkdir -p "$apt/lists/partial" "$apt/archives/partial"
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
-echo "deb [signed-by=$keys] http://deb.debian.org/debian forky main" > "$apt/sources.list"
+mirror=$(apt-get indextargets --format "\$(REPO_URI)" | awk '/\/debian\/$/ && !found++') # this system's
+echo "deb [signed-by=$keys] $mirror forky main" > "$apt/sources.list"
 # A mirror may be behind: what it has was signed all the same.
 apt_get() {
   apt-get -qq -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
