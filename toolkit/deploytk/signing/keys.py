@@ -23,9 +23,10 @@ _LARGEST_KEY_BYTES = 2**16
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,60})-----")
 _LOCKED = re.compile(rb"ENCRYPTED(?! (?:SIGSTORE|COSIGN))")
+_OF_COSIGN = "only cosign opens it: let both use a key of openssl, which cosign import-key-pair --key key.pem takes"
 _OTHERS = {
-    "SIGSTORE": "only cosign opens it: let both use a key of openssl, which cosign import-key-pair --key key.pem takes",
-    "COSIGN": "only cosign opens it: let both use a key of openssl, which cosign import-key-pair --key key.pem takes",
+    "SIGSTORE": _OF_COSIGN,
+    "COSIGN": _OF_COSIGN,
     "OPENSSH": "ssh-keygen -p -m PEM -f COPY turns a copy of it into PEM",
     "CERTIFICATE": "its public key: openssl x509 -in certificate.pem -pubkey -noout > key.pub",
 }
