@@ -9,11 +9,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import random
 import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from bases import write_base
+from bundles import given_bundle
+from conftest import MODELS
+
+from deploytk.base.progress import Silent
+from deploytk.image.config import plan_image
+from deploytk.image.oci import read_layout
+from deploytk.image.value import BuildOptions, ImagePlan
 
 
 class Odd(ThreadingHTTPServer):
@@ -243,3 +254,10 @@ def odd_registry() -> Iterator[Odd]:
         yield server
         server.shutdown()
         thread.join()
+
+
+def plan_with(large_bytes: int, directory: Path) -> ImagePlan:
+    """A tiny bundle on a base with a layer of so many bytes, the same ones every time: what tests push there."""
+    bundle = given_bundle(MODELS / "hf-awq", directory / "bundle")
+    base = write_base(directory / "base", {"model": random.Random(1).randbytes(large_bytes)})
+    return plan_image(bundle, read_layout(base), BuildOptions(tag="a/b:1"), Silent())

@@ -10,18 +10,15 @@ from pathlib import Path
 
 import pytest
 from bases import write_base
-from bundles import given_bundle
-from conftest import MODELS
-from odd_registry import Odd, odd_registry
+from odd_registry import Odd, odd_registry, plan_with
 
 from deploytk.base.errors import DeployError, ImageError
 from deploytk.base.progress import Silent
 from deploytk.base.readback import SPAN_BYTES, Remembered, is_same, spans
 from deploytk.base.retry import RetryPolicy
-from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout, write_layout
 from deploytk.image.registry import push_image, read_registry
-from deploytk.image.value import BuildOptions, ImagePlan
+from deploytk.image.value import ImagePlan
 
 KIB = 2**10
 LARGE = 600 * KIB  # more than is read back whole
@@ -39,9 +36,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> ImagePlan:
-    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
-    base = write_base(tmp_path / "base", {"model": random.Random(1).randbytes(LARGE)})
-    return plan_image(bundle, read_layout(base), BuildOptions(tag="a/b:1"), Silent())
+    return plan_with(LARGE, tmp_path)
 
 
 def _push(plan: ImagePlan, odd: Odd, *, takes_over: bool = False) -> int:

@@ -5,29 +5,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
-from bases import write_base
-from bundles import Notes, given_bundle
-from conftest import MODELS
-from odd_registry import Odd, odd_registry
+from bundles import Notes
+from odd_registry import Odd, odd_registry, plan_with
 
 from deploytk.base.errors import ImageError, TryAgainError
 from deploytk.base.progress import Progress, Silent
 from deploytk.base.retry import RetryPolicy
-from deploytk.image.config import plan_image
-from deploytk.image.oci import read_layout
 from deploytk.image.reference import parse_reference
 from deploytk.image.registry import push_image, read_registry
 from deploytk.image.registry.connection import Connection
 from deploytk.image.registry.upload import push_blob, takes_chunks
 from deploytk.image.registry.verify import verify_image
-from deploytk.image.value import BuildOptions, ImagePlan
+from deploytk.image.value import ImagePlan
 
 KIB = 2**10
 LARGE = 200 * KIB
@@ -43,9 +38,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> ImagePlan:
-    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
-    base = write_base(tmp_path / "base", {"model": random.Random(1).randbytes(LARGE)})
-    return plan_image(bundle, read_layout(base), BuildOptions(tag="a/b:1"), Silent())
+    return plan_with(LARGE, tmp_path)
 
 
 def _push(plan: ImagePlan, odd: Odd, progress: Progress | None = None) -> int:

@@ -9,16 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bases import write_base
-from bundles import given_bundle
-from conftest import MODELS
-from odd_registry import Odd, odd_registry
+from odd_registry import Odd, odd_registry, plan_with
 
 from deploytk.base.errors import DeployError, ImageError
 from deploytk.base.progress import Silent
 from deploytk.base.retry import RetryPolicy
-from deploytk.image.config import plan_image
-from deploytk.image.oci import read_layout
 from deploytk.image.reference import parse_reference
 from deploytk.image.registry import push_image, read_registry
 from deploytk.image.registry.connection import Connection
@@ -26,7 +21,7 @@ from deploytk.image.registry.refusals import refusal
 from deploytk.image.registry.sessions import MountSources
 from deploytk.image.registry.upload import push_blob
 from deploytk.image.registry.verify import _limited
-from deploytk.image.value import BuildOptions, ImagePlan, Layer
+from deploytk.image.value import ImagePlan, Layer
 
 KIB = 2**10
 CHUNK = 64 * KIB
@@ -45,9 +40,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> ImagePlan:
-    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "bundle")
-    base = write_base(tmp_path / "base", {"model": random.Random(1).randbytes(LARGE)})
-    return plan_image(bundle, read_layout(base), BuildOptions(tag="a/b:1"), Silent())
+    return plan_with(LARGE, tmp_path)
 
 
 def _push(plan: ImagePlan, odd: Odd) -> int:
