@@ -27,6 +27,7 @@ pytest.register_assert_rewrite("remotes")  # which some tests import and have as
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODELS = Path(__file__).parent / "models"
+MARKERS = {"engine", "services", "docker", "gpu", "network"}  # each is run by a command of its own
 
 # What the person who runs the tests has measured on this machine is not theirs to plan with.
 os.environ["DEPLOYTK_DATA_DIR"] = str(Path(tempfile.gettempdir()) / f"deploytk-tests-{os.getpid()}")
@@ -112,6 +113,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """`make test` runs the hostile suites once, where they are counted."""
     files = {file for suite in hostile.SUITES.values() for file in suite}
     return True if config.getoption("--without-hostile") and collection_path.stem in files else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test with a browser is one of services: `make test` has neither Playwright nor Chromium."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            assert {mark.name for mark in item.iter_markers()} & MARKERS == {"services"}, (
+                f"{item.nodeid}: mark it services"
+            )
 
 
 def pytest_xdist_auto_num_workers() -> int:

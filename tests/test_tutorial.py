@@ -91,7 +91,7 @@ def test_every_command_of_the_tutorial_works(
     assert WRITER[1] not in done.stdout
 
 
-@pytest.mark.engine
+@pytest.mark.services
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("hub_port")
 def test_the_way_of_the_readme_ends_at_a_page_that_answers(
