@@ -1,8 +1,10 @@
-"""Renders the chat template on its input as transformers does, within limits; says by its exit code how that went.
+"""Renders a chat template as transformers does, within limits, for each conversation that is asked for.
 
-    python render_template.py < template
+    python render_template.py < {"template": TEXT, "tokens": {NAME: TEXT}, "conversations": [[MESSAGE, ...], ...]}
 
-A process of its own, started by its path: it needs jinja2 and nothing of deploytk's, which would take half a second.
+Prints what comes out as a JSON list; null stands where the template refuses. Ends with TOO_MUCH where it makes too
+much, and by a signal where it does not end. A process of its own, started by its path: it needs jinja2 and nothing of
+deploytk's, which would take half a second.
 """
 
 from __future__ import annotations
@@ -10,17 +12,16 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from typing import Any
 
 CPU_S = 2
 MEMORY_BYTES = 2**30
-LARGEST_PROMPT_BYTES = 2**20  # of one letter; a template adds some hundred bytes
+LARGEST_PROMPT_BYTES = 2**20  # of a few words; a template adds some hundred bytes
 TOO_MUCH = 3
-CONVERSATION = [{"role": "user", "content": "1"}]
 
 
-def render(template: str) -> int:
-    """The exit code that says how rendering as transformers does went."""
-    from jinja2 import TemplateError
+def render(template: str, tokens: dict[str, str], conversations: list[list[dict[str, str]]]) -> list[str | None]:
+    """What the template makes of each. Raises MemoryError when that is more than a prompt may be."""
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -28,20 +29,23 @@ def render(template: str) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = lambda value, **_: json.dumps(value)
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda _: "1 January 2026"}
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda _: "1 January 2026", **tokens}
+    return [_rendered(environment, template, messages) for messages in conversations]
+
+
+def _rendered(environment: Any, template: str, messages: list[dict[str, str]]) -> str | None:
+    from jinja2 import TemplateError
+
+    pieces, size = [], 0
     try:
-        size = 0
-        for piece in environment.from_string(template).generate(
-            messages=CONVERSATION, add_generation_prompt=True, bos_token="", eos_token=""
-        ):
+        for piece in environment.from_string(template).generate(messages=messages, add_generation_prompt=True):
+            pieces.append(piece)
             size += len(piece)
             if size > LARGEST_PROMPT_BYTES:
-                return TOO_MUCH
-    except MemoryError:
-        return TOO_MUCH
+                raise MemoryError
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
-        return 0  # the server says that better
-    return 0
+        return None  # a server says that better
+    return "".join(pieces)
 
 
 def _refuse(message: str) -> str:
@@ -50,4 +54,7 @@ def _refuse(message: str) -> str:
 
 if __name__ == "__main__":
     sys.path.pop(0)  # the place of this file: modules beside it are none of Python's
-    sys.exit(render(json.loads(sys.stdin.read())))
+    try:
+        sys.stdout.write(json.dumps(render(**json.loads(sys.stdin.read()))))
+    except MemoryError:
+        sys.exit(TOO_MUCH)
