@@ -11,7 +11,7 @@ from deploytk.app.door import Door
 from deploytk.app.identity import MOST_CLIENTS, SESSION_S, Attempts, Keys, Sessions
 from deploytk.app.limits import Limits
 from deploytk.app.origins import Hosts, is_cross_site
-from deploytk.app.relay import RefusedError
+from deploytk.app.refused import RefusedError
 from deploytk.app.stage import Stage
 
 

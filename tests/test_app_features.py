@@ -20,7 +20,7 @@ from deploytk.app.features import CPU, FEATURES, NAMES, RENAMED, refuse_missing,
 from deploytk.app.identity import Keys
 from deploytk.app.limits import Limits
 from deploytk.app.origins import Hosts
-from deploytk.app.relay import RefusedError
+from deploytk.app.refused import RefusedError
 from deploytk.artifact.chat_templates import tool_format
 from deploytk.base.errors import DeployError, PlanError, UsageError
 from deploytk.plan import PlanRequest, plan_serving

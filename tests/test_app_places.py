@@ -16,7 +16,8 @@ from deploytk.app.limits import Limits
 from deploytk.app.metrics import Metrics
 from deploytk.app.origins import Hosts
 from deploytk.app.places import Places
-from deploytk.app.relay import Client, RefusedError
+from deploytk.app.refused import RefusedError
+from deploytk.app.relay import Client
 
 Message = dict[str, Any]
 LIMITS = Limits(body_bytes=10, running=1, waiting=1, body_s=0.2, request_s=0.3)

@@ -12,7 +12,8 @@ import pytest
 from deploytk.app.door import Door
 from deploytk.app.features import NAMES
 from deploytk.app.limits import Limits
-from deploytk.app.relay import RefusedError, parse_head, wrapped_error
+from deploytk.app.refused import RefusedError
+from deploytk.app.relay import parse_head, wrapped_error
 from deploytk.app.requests import check_request
 
 CHAT = "/v1/chat/completions"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deploytk.app.page import PLACE, POLICY, SETTINGS, Page
-from deploytk.app.relay import RefusedError
+from deploytk.app.refused import RefusedError
 
 MANIFEST = {"app": {"title": "书生", "examples": ["a"]}, "plan": {"session_len": 64}}
 FILES = sorted(path for path in PLACE.rglob("*") if path.is_file())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from messages import PACKAGE, messages
 
-from deploytk.cli import COMMANDS
+from deploytk.cli.lazily import commands
 from deploytk.publish.options import declared
 from deploytk.publish.target import loadable_targets
 
@@ -25,7 +25,7 @@ OTHERS = (
 PLAIN = ("url", "extra", "address", "page", "tag", "space", "name")
 PYTHONIC = re.compile(r"\blist\(|\btuple\(|\bdict\(|\bset\(|\['msg'\]|\.msg\b|errors\(")
 GOLDEN = Path(__file__).parent / "golden" / "messages"
-_OURS = "|".join(command.name for command in COMMANDS)
+_OURS = "|".join(command.name for command in commands())
 COMMAND = re.compile(rf"(?:^|[\s`(:])(?:deploytk (?:{_OURS})|docker (?:pull|run|build)|openssl ec|kubectl) [^;`]*")
 
 
@@ -36,7 +36,7 @@ def _places(sentence: str) -> list[str]:
 def _options() -> dict[str, set[str]]:
     """Command -> its options, as they are written."""
     found = {}
-    for command in COMMANDS:
+    for command in commands():
         names = {f"--{name.replace('_', '-')}" for name in command.parameters()}
         found[command.name] = names | _written(command.name)
     return found

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploytk.app.relay import RefusedError, parse_head
+from deploytk.app.refused import RefusedError
+from deploytk.app.relay import parse_head
 from deploytk.base.digits import whole_number
 from deploytk.base.json import parse_json
 from deploytk.image.registry.authorization import _token

@@ -12,7 +12,8 @@ from .limits import Limits
 from .login import PATH as LOGIN
 from .login import Login
 from .origins import SAFE, Hosts, is_cross_site
-from .relay import MOST_DIGITS, Receive, RefusedError, Send, send_refusal
+from .refused import RefusedError
+from .relay import MOST_DIGITS, Receive, Send, send_refusal
 
 OPEN = ("/health", "/ready")  # whoever starts the app may ask how it is
 STRANGERS_BYTES = 2**16  # of a body: a form with a key. Of more, strangers could fill the room of those who may ask

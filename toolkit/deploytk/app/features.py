@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Sequence, Tuple  # noqa: UP035 (Python 3.8 in old images)
 
-from .relay import RefusedError
+from .refused import RefusedError
 
 Neutral = Dict[str, Tuple[Any, ...]]  # noqa: UP006 (field -> the values with which it asks for nothing)
 

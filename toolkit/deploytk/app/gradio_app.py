@@ -13,7 +13,7 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio.events import api
 
-from .relay import RefusedError
+from .refused import RefusedError
 from .requests import parse_object
 
 SHOWN = frozenset(["/config", "/gradio_api/app_id", "/gradio_api/info", "/gradio_api/startup-events"])

@@ -6,7 +6,8 @@ from typing import Any, Mapping  # noqa: UP035 (Python 3.8 in old images)
 from urllib.parse import parse_qs
 
 from .identity import SESSION_S, TRIES_WITHIN_S, Attempts, Keys, Sessions
-from .relay import RefusedError, Send, send_whole
+from .refused import RefusedError
+from .relay import Send, send_whole
 
 PATH = "/login"
 

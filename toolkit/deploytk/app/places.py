@@ -7,7 +7,8 @@ from typing import Any
 
 from .limits import Limits
 from .metrics import Metrics
-from .relay import Client, RefusedError
+from .refused import RefusedError
+from .relay import Client
 
 TICKET = b"x-deploytk-ticket"  # the header by which a request is found again in the line
 LONGEST_TICKET = 64

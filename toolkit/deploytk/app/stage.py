@@ -6,7 +6,8 @@ import asyncio
 import sys
 from typing import Any, Callable, Coroutine  # noqa: UP035 (Python 3.8 in old images)
 
-from .relay import Receive, RefusedError, Send, error_body, send_json
+from .refused import RefusedError
+from .relay import Receive, Send, error_body, send_json
 
 LONGEST_CALL_S = 24 * 3600.0  # what a client keeps open to hear of news ends then
 

@@ -6,11 +6,13 @@ say so in tracebacks, or lose it, and the command goes on. So a signal cancels w
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio  # 25 ms, which every command would pay: `interrupt` needs none of it
 
 _T = TypeVar("_T")
 
@@ -24,6 +26,8 @@ class _Running:
         self._task: asyncio.Task[Any] | None = None
 
     async def main(self, work: Coroutine[Any, Any, _T]) -> _T:
+        import asyncio
+
         self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
         if self.is_interrupted:
             work.close()
@@ -44,6 +48,8 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
     Raises KeyboardInterrupt, when all of it has ended, after `interrupt` was called meanwhile.
     """
+    import asyncio
+
     global _running
     if threading.current_thread() is not threading.main_thread():
         return asyncio.run(work)
@@ -72,6 +78,8 @@ def interrupt() -> None:
 
 
 def _is_looping() -> bool:
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:

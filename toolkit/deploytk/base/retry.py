@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timezone
-from email.utils import parsedate_to_datetime
 
 from deploytk.base.errors import TryAgainError
 
@@ -85,6 +84,8 @@ class Retry:
 
 def retry_after_s(value: str | None) -> float | None:
     """The seconds that a Retry-After header asks for, as a number or a date (RFC 9110); None when it does not say."""
+    from email.utils import parsedate_to_datetime
+
     if not value:
         return None
     with contextlib.suppress(ValueError):

@@ -8,35 +8,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from deploytk import __version__
-from deploytk.cli import (
-    bench,
-    build,
-    calibrate,
-    chat,
-    config,
-    demo,
-    doctor,
-    inspect,
-    modernize,
-    package,
-    plan,
-    preflight,
-    publish,
-    quantize,
-    report,
-    scale,
-    serve,
-    smoke,
-    summary,
-    template,
-    verify,
-)
-from deploytk.cli.command import Command, Quiet, Verbose, describe_on_one_line, show_literally
+from deploytk.cli.command import Quiet, Verbose, describe_on_one_line, show_literally
 from deploytk.cli.ending import run_to_the_end
+from deploytk.cli.lazily import Lazily
 from deploytk.cli.session import Session
 
 app = typer.Typer(
     name="deploytk",
+    cls=Lazily,
     help="From a quantized LMDeploy/TurboMind model directory to a published, running, measured deployment.",
     epilog="Start with:  deploytk demo   then   deploytk inspect MODEL",
     no_args_is_help=True,
@@ -44,32 +23,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-
-COMMANDS: tuple[Command, ...] = (  # in the order in which somebody meets them
-    inspect.inspect,
-    plan.plan,
-    modernize.modernize,
-    quantize.quantize,
-    package.package,
-    serve.serve,
-    chat.chat,
-    build.build,
-    preflight.preflight,
-    publish.publish,
-    scale.scale,
-    verify.verify,
-    smoke.smoke,
-    bench.bench,
-    report.report,
-    summary.summary,
-    calibrate.calibrate,
-    doctor.doctor,
-    demo.demo,
-)
-for one in COMMANDS:
-    one.add_to(app)
-app.add_typer(template.commands, name="template")
-app.add_typer(config.commands, name="config")
 
 
 def _print_version(is_asked: bool) -> None:
@@ -89,9 +42,11 @@ def _start(
 ) -> None:
     Session.start()
     if context.invoked_subcommand == "publish":
-        behind = sys.argv[sys.argv.index("publish") + 1 :] if "publish" in sys.argv else []
-        publish.adapt(getattr(context.command, "commands", {})["publish"], context, behind)
-    show_literally(context.command)
+        from deploytk.cli.publish import adapt
+
+        command = getattr(context.command, "commands", {})["publish"]
+        adapt(command, context, sys.argv[sys.argv.index("publish") + 1 :] if "publish" in sys.argv else [])
+        show_literally(command)
     Session.show_progress(quiet=quiet, verbose=verbose)
 
 

@@ -50,7 +50,7 @@ def settings_for(value: Any) -> Settings:
 
 def tables() -> Tables:
     """The tables of all commands."""
-    from deploytk.cli import COMMANDS
+    from deploytk.cli.lazily import commands
     from deploytk.cli.tables import tables_of
 
-    return tables_of(COMMANDS)
+    return tables_of(commands())

@@ -17,7 +17,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from deploytk.app.features import CPU, refuse_missing
-from deploytk.app.relay import RefusedError, error_body
+from deploytk.app.refused import RefusedError
+from deploytk.app.relay import error_body
 from deploytk.cpu_engine.generation import Generator, Piece, Sampling
 from deploytk.cpu_engine.load import LoadedModel
 
