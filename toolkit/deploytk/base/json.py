@@ -49,12 +49,11 @@ def parse_json(content: bytes | str, *, has_unique_keys: bool = False) -> object
 
     With `has_unique_keys` also for an object that has a key twice, of which readers see different ones.
     """
-    hook = _unique if has_unique_keys else None
     try:
         text = content if isinstance(content, str) else content.decode()  # of bytes json would guess the encoding
-        return json.loads(
-            text, parse_constant=_refuse, parse_float=_finite, parse_int=_countable, object_pairs_hook=hook
-        )
+        if has_unique_keys:
+            return _UNIQUE.decode(text)
+        return (_ANY if len(text) > _MOST_DIGITS else _SHORT).decode(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -99,6 +98,14 @@ def _countable(text: str) -> int:
     if len(text) > _MOST_DIGITS:
         raise ValueError("a number with hundreds of digits")
     return int(text)
+
+
+# Made once: to make one takes longer than to read an event of a stream. In a short text every whole number is short.
+_ANY = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_countable)
+_SHORT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+_UNIQUE = json.JSONDecoder(
+    parse_constant=_refuse, parse_float=_finite, parse_int=_countable, object_pairs_hook=_unique
+)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -21,6 +21,7 @@ from deploytk.smoke.received import Exchange, Head, split
 _CONNECT_WITHIN_S = 10.0
 _LARGEST_ANSWER_BYTES = 2**26  # without a limit of its own
 _LARGEST_HEAD_BYTES = 2**15
+_LAST_CHUNK = b"0\r\n\r\n"
 _READ_BYTES = 128  # what a read takes beside its bytes
 _MOST_FALSE_ENDS = 100  # reads that end like the last chunk and are not: in text of a model there is none
 
@@ -162,7 +163,10 @@ class _Wire(asyncio.Protocol):
             self._body_bytes += len(data)
             self._look_for_end(self._head, data)
         elif self._has_head(data) and self._head is not None:
-            self._look_for_end(self._head, data)
+            if self._head.has_no_body:
+                self._finish(is_reusable=self._head.status >= 200)
+            else:
+                self._look_for_end(self._head, data)
 
     def eof_received(self) -> None:
         self.is_closed = True
@@ -172,12 +176,10 @@ class _Wire(asyncio.Protocol):
         self._finish(is_reusable=False)
 
     def _look_for_end(self, head: Head, data: bytes) -> None:
-        if head.has_no_body:
-            self._finish(is_reusable=head.status >= 200)
-        elif head.is_chunked:
+        if head.is_chunked:
             # Almost always this is enough; whether the five bytes are the last chunk or text is looked at then.
-            self._end = self._end[-4:] + data[-5:]
-            if self._end.endswith(b"0\r\n\r\n"):
+            self._end = data if len(data) >= len(_LAST_CHUNK) else self._end[-4:] + data
+            if self._end.endswith(_LAST_CHUNK):
                 self._finish_chunked()
         elif head.length is not None:
             if self._body_bytes >= head.length:

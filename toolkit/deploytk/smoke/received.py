@@ -130,35 +130,41 @@ class Chunks:
 
     def feed(self, data: bytes) -> bytes:
         """The content in `data`; what is not whole yet waits. Raises ValueError for what is no chunk."""
-        data, at, found = self._rest + data, 0, []
+        data, at, found = (self._rest + data if self._rest else data), 0, []
         self._rest = b""
         while at < len(data) and not self.is_done:
+            if not self._left:
+                line_end = data.find(b"\r\n", at)
+                if line_end < 0:
+                    self._keep(data[at:])
+                    break
+                self._begin(data[at:line_end])
+                at = line_end + 2
             if self._left:
                 stop = min(at + self._left, len(data))
                 self._left -= stop - at
                 # The last two bytes of a chunk are its line end.
                 found.append(data[at : max(at, stop - max(0, 2 - self._left))])
                 at = stop
-                continue
-            line_end = data.find(b"\r\n", at)
-            if line_end < 0:
-                self._rest = data[at:]
-                if len(self._rest) > _LONGEST_LINE_BYTES:
-                    raise ValueError("the size of a chunk is missing")
-                break
-            line = data[at:line_end]
-            at = line_end + 2
-            if self._is_last:
-                self.is_done = not line  # lines before the empty one are trailers
-                continue
-            size = _size(line)
-            self._left = size + 2 if size else 0
-            self._is_last = size == 0
-        return b"".join(found)
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _keep(self, rest: bytes) -> None:
+        self._rest = rest
+        if len(rest) > _LONGEST_LINE_BYTES:
+            raise ValueError("the size of a chunk is missing")
+
+    def _begin(self, line: bytes) -> None:
+        """Take the line before a chunk, or one behind the last: trailers, and the empty one that ends them."""
+        if self._is_last:
+            self.is_done = not line
+            return
+        size = _size(line)
+        self._left = size + 2 if size else 0
+        self._is_last = size == 0
 
 
 def _size(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip()
+    digits = line.partition(b";")[0].strip() if b";" in line else line.strip()
     if not _CHUNK_SIZE.fullmatch(digits):  # int() would take a sign, a prefix and underscores
         raise ValueError("the size of a chunk is none")
     return int(digits, 16)
@@ -173,8 +179,7 @@ class Events:
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The events that are whole now."""
-        self._rest += data
-        *lines, self._rest = self._rest.split(b"\n")
+        *lines, self._rest = (self._rest + data if self._rest else data).split(b"\n")
         found = []
         for line in lines:
             if not line.startswith(b"data:"):
