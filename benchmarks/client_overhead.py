@@ -1,11 +1,11 @@
 """What the measuring client costs and how true it is, against httpx and aiohttp reading the same streams, in one run.
 
-    python -m benchmarks.client_overhead [ROUNDS]      needs httpx and aiohttp
+    python -m benchmarks.client_overhead [ROUNDS]      needs httpx and aiohttp; uvloop where it is there
 
 A server in a process of its own sends events on a schedule and keeps when it sent each (one clock for both processes).
 Cost: processor time of the client per event, reading and parsing, of 4 streams of 5000 events as fast as they come, and
 of 50 streams of 100 events at 50/s, where each event is a read of its own. Truth: 200 streams of 100 events at 50/s,
-when each event was stamped against when it was sent.
+when each event was stamped against when it was sent. Floors: the same streams, of which only the bytes are counted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+from benchmarks.floors import HAS_UVLOOP, count_in_protocols, count_in_selector, on_uvloop
 from benchmarks.timing import IS_SHORT, report, rounds_of
 from deploytk.base.progress import Silent
 from deploytk.serve import Endpoint
@@ -196,13 +197,29 @@ async def with_aiohttp(url: str, streams: int, events: int) -> int:
         return sum(await asyncio.gather(*(read(session, number) for number in range(streams))))
 
 
+def bare(url: str, streams: int, events: int, count: Callable[[int, list[bytes]], int]) -> int:
+    """Bytes alone are counted, which says how many events there were."""
+    bodies = [json.dumps(body(number, events)).encode() for number in range(streams)]
+    requests = [b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(one), one) for one in bodies]
+    whole = len(HEAD) + sum(len(event(number % 50 if events == FAST_EVENTS else number)) for number in range(events))
+    return events * count(int(url.rpartition(":")[2]), requests) // (whole + len(end(events)))
+
+
 def cost(url: str, rounds: int, streams: int, events: int) -> dict[str, float]:
     """Microseconds of processor time per event, the median of `rounds`, in turn."""
     readers: dict[str, Callable[[], int]] = {
         "deploytk": lambda: asyncio.run(with_ours(url, streams, events)),
         "httpx": lambda: asyncio.run(with_httpx(url, streams, events)),
         "aiohttp": lambda: asyncio.run(with_aiohttp(url, streams, events)),
+        "floor: asyncio": lambda: bare(url, streams, events, lambda *all: asyncio.run(count_in_protocols(*all))),
+        "floor: select and recv": lambda: bare(url, streams, events, count_in_selector),
     }
+    if HAS_UVLOOP:
+        readers |= {
+            "deploytk on uvloop": lambda: on_uvloop(with_ours(url, streams, events)),
+            "aiohttp on uvloop": lambda: on_uvloop(with_aiohttp(url, streams, events)),
+            "floor: uvloop": lambda: bare(url, streams, events, lambda *all: on_uvloop(count_in_protocols(*all))),
+        }
     found: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(rounds + 1):  # the first one warms up
         for name, read in readers.items():

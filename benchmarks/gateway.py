@@ -2,8 +2,9 @@
 
     python -m benchmarks.gateway
 
-Time to first token with one stream; tokens per second with 64 streams of 100 tokens/s each (2 cores shared by client,
-gateway and stub); resident memory of the app without and with its chat page.
+Time to first token with one stream, beside a relay that hands the bytes on without a look at them; tokens per second
+with 64 streams of 100 tokens/s each (2 cores shared by client, gateway and stub); resident memory of the app without
+and with its chat page.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from pathlib import Path
 
 from apps import STUB, App, free_port, make_app, running_app, wait_for
 
+from benchmarks.floors import HAS_UVLOOP, relay
 from benchmarks.timing import IS_SHORT, report
 
 STREAMS, TOKENS, RATE = (8, 30, 100) if IS_SHORT else (64, 300, 100)
 ROUNDS, REQUESTS = (1, 4) if IS_SHORT else (5, 40)
-ASKED_TTFT_MS, ASKED_SHARE, ASKED_MIB, ASKED_MIB_WITH_PAGE = 2.0, 0.9, 150, 400
+ASKED_TTFT_MS, ASKED_SHARE, ASKED_MIB, ASKED_MIB_WITH_PAGE = 0.3, 0.9, 150, 400
 
 
 async def stream(port: int, tokens: int, rate: float) -> tuple[float, int]:
@@ -84,7 +86,7 @@ def memory_with_page(place: Path) -> float:
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory() as directory, stub() as alone:
+    with tempfile.TemporaryDirectory() as directory, stub() as alone, contextlib.ExitStack() as stack:
         place = Path(directory)
         (place / "api").mkdir()
         (place / "gradio").mkdir()
@@ -93,24 +95,30 @@ def main() -> int:
             app.wait("ready")
             behind = int(app.url.rpartition(":")[2])
             ports = {"alone": alone, "behind": behind}
-            first: dict[str, list[float]] = {name: [] for name in ports}
+            floors = {"relay": stack.enter_context(relay(alone))}
+            if HAS_UVLOOP:
+                floors["relay on uvloop"] = stack.enter_context(relay(alone, "--uvloop"))
+            first: dict[str, list[float]] = {name: [] for name in (*ports, *floors)}
             speed: dict[str, list[float]] = {name: [] for name in ports}
-            for port in ports.values():
+            for port in (*ports.values(), *floors.values()):
                 asyncio.run(ttft_ms(port, 20))
             for _ in range(ROUNDS):
-                for name, port in ports.items():
+                for name, port in {**ports, **floors}.items():
                     first[name] += asyncio.run(ttft_ms(port, REQUESTS))
             for _ in range(min(ROUNDS, 3)):
                 for name, port in ports.items():
                     speed[name].append(asyncio.run(tokens_per_s(port)))
             memory = rss_mib(app)
         with_page = 0.0 if IS_SHORT else memory_with_page(place / "gradio")
-    added_ms = statistics.median(first["behind"]) - statistics.median(first["alone"])
+    added_ms, *floors_ms = (
+        statistics.median(first[name]) - statistics.median(first["alone"]) for name in ("behind", *floors)
+    )
     share = statistics.median(speed["behind"]) / statistics.median(speed["alone"])
     report(
         ttft_alone_ms=round(statistics.median(first["alone"]), 2),
         ttft_behind_ms=round(statistics.median(first["behind"]), 2),
         ttft_added_ms=round(added_ms, 2),
+        floors={name: round(floor_ms, 2) for name, floor_ms in zip(floors, floors_ms, strict=True)},
         tokens_per_s_alone=round(statistics.median(speed["alone"])),
         tokens_per_s_behind=round(statistics.median(speed["behind"])),
         share=round(share, 3),

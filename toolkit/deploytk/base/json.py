@@ -103,9 +103,7 @@ def _countable(text: str) -> int:
 # Made once: to make one takes longer than to read an event of a stream. In a short text every whole number is short.
 _ANY = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_countable)
 _SHORT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
-_UNIQUE = json.JSONDecoder(
-    parse_constant=_refuse, parse_float=_finite, parse_int=_countable, object_pairs_hook=_unique
-)
+_UNIQUE = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_countable, object_pairs_hook=_unique)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -159,14 +159,10 @@ class _Wire(asyncio.Protocol):
         self._allowed_bytes -= len(data) + _READ_BYTES
         if self._allowed_bytes < 0:
             self._give_up("the answer is larger than any to that request")
-        elif self._head is not None:
-            self._body_bytes += len(data)
+        elif self._head is None:
+            self._take_head(data)
+        else:
             self._look_for_end(self._head, data)
-        elif self._has_head(data) and self._head is not None:
-            if self._head.has_no_body:
-                self._finish(is_reusable=self._head.status >= 200)
-            else:
-                self._look_for_end(self._head, data)
 
     def eof_received(self) -> None:
         self.is_closed = True
@@ -182,6 +178,7 @@ class _Wire(asyncio.Protocol):
             if self._end.endswith(_LAST_CHUNK):
                 self._finish_chunked()
         elif head.length is not None:
+            self._body_bytes += len(data)
             if self._body_bytes >= head.length:
                 self._finish(is_reusable=True)
         elif b"data: [DONE]" in (self._end[-16:] + data):
@@ -189,19 +186,21 @@ class _Wire(asyncio.Protocol):
         else:
             self._end = data[-16:]
 
-    def _has_head(self, data: bytes) -> bool:
-        """Whether the head is whole now; counts what comes after it."""
+    def _take_head(self, data: bytes) -> None:
+        """Add to the head, and look for the end of the answer once it is whole."""
         self._start += data
         if b"\r\n\r\n" not in self._start[-len(data) - 3 :]:
             if len(self._start) > _LARGEST_HEAD_BYTES:
                 self._give_up("the server does not speak HTTP")
-            return False
-        head, _, body = bytes(self._start).partition(b"\r\n\r\n")
-        self._head = Head.of(head)
-        self._body_bytes = len(body)
-        if self._head is None:
+            return
+        start, _, body = bytes(self._start).partition(b"\r\n\r\n")
+        head = self._head = Head.of(start)
+        if head is None:
             self._give_up("the server does not speak HTTP")
-        return self._head is not None
+        elif head.has_no_body:
+            self._finish(is_reusable=head.status >= 200)
+        else:
+            self._look_for_end(head, body)
 
     def _finish_chunked(self) -> None:
         self._false_ends += 1
