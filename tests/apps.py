@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import plain_http
 from bundles import make_bundle
 
 from deploytk.bundle import BundleOptions, Golden
@@ -32,10 +33,10 @@ class App:
     log: Path
 
     def get(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=20, trust_env=False, **more)
+        return plain_http.get(self.url + path, timeout=20, **more)
 
     def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=60, trust_env=False, **more)
+        return plain_http.post(self.url + path, json=body, timeout=60, **more)
 
     def chat(self, **more: Any) -> httpx.Response:
         body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], **more}
@@ -66,7 +67,7 @@ class App:
         return int(pid), int(port)
 
     def stub(self) -> dict[str, int]:
-        return dict(httpx.get(f"http://127.0.0.1:{self.engine[1]}/stub", trust_env=False).json())
+        return dict(plain_http.get(f"http://127.0.0.1:{self.engine[1]}/stub").json())
 
 
 def wait_for(is_true: Callable[[], Any], within_s: float, what: Callable[[], str] = lambda: "") -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import plain_http
 import platformdirs
 from apps import free_port
 
@@ -146,7 +147,7 @@ def _wait(url: str) -> None:
     deadline = time.monotonic() + 30
     while True:
         with contextlib.suppress(httpx.TransportError):
-            httpx.get(url, trust_env=False)
+            plain_http.get(url)
             return
         assert time.monotonic() < deadline, f"{url} does not answer"
         time.sleep(0.1)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import plain_http
 import pytest
 
 from deploytk.base.processes import free_port
@@ -37,7 +38,7 @@ class Registry:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"http://{self.host}/v2/", trust_env=False)
+                plain_http.get(f"http://{self.host}/v2/")
                 return
             time.sleep(0.05)
         raise AssertionError((self.root / "log").read_text())

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import httpx
+import plain_http
 import pytest
 from apps import App, make_app, running_app
 from artifacts import internlm_7b
@@ -335,7 +335,7 @@ def test_every_refusal_has_the_shape_of_openai(
     app: App, method: str, path: str, body: bytes, status: int, code: str
 ) -> None:
     headers = {"content-type": "application/json"}
-    answer = httpx.request(method, app.url + path, content=body, headers=headers, trust_env=False)
+    answer = plain_http.request(method, app.url + path, content=body, headers=headers)
 
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (status, code)

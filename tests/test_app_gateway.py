@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
+import plain_http
 import pytest
 from apps import App, is_alive, make_app, running_app, wait_for
 from hypothesis import HealthCheck, given, settings
@@ -52,13 +52,15 @@ def ready_app(bundle: Path, tmp_path: Path, **environment: str) -> Iterator[App]
 
 def stream(app: App, **more: Any) -> contextlib.AbstractContextManager[httpx.Response]:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "stream": True, **more}
-    return httpx.stream("POST", app.url + "/v1/chat/completions", json=body, timeout=60, trust_env=False)
+    return plain_http.stream("POST", app.url + "/v1/chat/completions", json=body, timeout=60)
 
 
 # What it serves
 
 
 def test_an_answer_and_a_stream_come_through_unchanged(app: App) -> None:
+    import openai
+
     client = openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0)
     asked: Any = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
 
@@ -98,7 +100,7 @@ def test_two_hundred_streams_run_at_once(app: App) -> None:
 
     async def all_of_them() -> list[int]:
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=app.url, limits=limits, timeout=60, trust_env=False) as client:
+        async with plain_http.AsyncClient(base_url=app.url, limits=limits, timeout=60) as client:
             return await asyncio.gather(*(one(client) for _ in range(200)))
 
     counts = asyncio.run(all_of_them())
@@ -132,7 +134,7 @@ def test_no_other_route_of_the_engine_is_reachable(app: App) -> None:
         (method, route)
         for route in routes
         for method in ("GET", "POST", "PUT", "DELETE")
-        if route not in ours and httpx.request(method, app.url + route, json={}, trust_env=False).status_code != 404
+        if route not in ours and plain_http.request(method, app.url + route, json={}).status_code != 404
     ]
 
     assert len(routes) > 20
@@ -165,9 +167,7 @@ def test_no_other_route_of_the_engine_is_reachable(app: App) -> None:
     ],
 )  # fmt: skip
 def test_bad_requests_get_one_line_in_the_shape_of_openai(app: App, body: bytes, status: int, words: str) -> None:
-    answer = httpx.post(
-        app.url + "/v1/completions", content=body, headers={"content-type": "application/json"}, trust_env=False
-    )
+    answer = plain_http.post(app.url + "/v1/completions", content=body, headers={"content-type": "application/json"})
 
     error = answer.json()["error"]
     assert (answer.status_code, words in error["message"]) == (status, True), error
@@ -188,8 +188,8 @@ def test_a_megabyte_of_prompt_goes_through(app: App) -> None:
 
 
 def test_pages_of_other_sites_cannot_use_it(app: App) -> None:
-    answer = httpx.post(app.url + "/v1/completions", content=b"{}", headers={"content-type": "text/plain"})
-    asked_before = httpx.options(app.url + "/v1/completions", headers={"origin": "http://evil.example"})
+    answer = plain_http.post(app.url + "/v1/completions", content=b"{}", headers={"content-type": "text/plain"})
+    asked_before = plain_http.options(app.url + "/v1/completions", headers={"origin": "http://evil.example"})
 
     assert answer.status_code == 415
     assert asked_before.status_code == 405
@@ -212,9 +212,7 @@ def test_no_request_makes_it_fail(app: App, route: str, fields: dict[str, Any]) 
     known = {"model": "tiny", "prompt": "x", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
     body = json.dumps({**known, **fields})
 
-    answer = httpx.post(
-        app.url + route, content=body, headers={"content-type": "application/json"}, timeout=30, trust_env=False
-    )
+    answer = plain_http.post(app.url + route, content=body, headers={"content-type": "application/json"}, timeout=30)
 
     assert answer.status_code < 500, (body, answer.text)
 

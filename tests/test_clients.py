@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import plain_http
 import pytest
 from conftest import MODELS
 
@@ -37,7 +38,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     def is_ready() -> bool:
         try:
-            return httpx.get(f"{url}/ready", trust_env=False).status_code == 200
+            return plain_http.get(f"{url}/ready").status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
+import plain_http
 import pytest
 from conftest import MODELS
-from openai import APITimeoutError, BadRequestError, NotFoundError, OpenAI
 
 from deploytk.base.processes import free_port, running, wait_until
+
+if TYPE_CHECKING:
+    from openai import OpenAI  # which takes a while
 
 pytestmark = pytest.mark.engine
 
@@ -31,18 +34,20 @@ def _raw(prompt: str) -> str:
 
 @contextmanager
 def _engine(model: Path, log: Path, *options: str) -> Iterator[OpenAI]:
+    from openai import OpenAI
+
     port = free_port()
     command = [sys.executable, "-m", "deploytk.cpu_engine", str(model), "--server-port", str(port), *options]
 
     def answers() -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+            return plain_http.get(f"http://127.0.0.1:{port}/health").status_code == 200
         except httpx.HTTPError:
             return False
 
     with running(command, cwd=Path.cwd(), environment={"PATH": "/usr/bin:/bin"}, log=log) as process:
         wait_until(answers, process, log, 100, "the CPU engine")
-        with httpx.Client(trust_env=False) as http:
+        with plain_http.Client() as http:
             yield OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", http_client=http, max_retries=0)
 
 
@@ -121,11 +126,15 @@ def test_numbers_close_to_zero_choose_the_likeliest_tokens(client: OpenAI, colde
 
 
 def test_another_model_is_never_loaded(client: OpenAI) -> None:
+    from openai import NotFoundError
+
     with pytest.raises(NotFoundError, match="does not exist"):
         client.chat.completions.create(model="gpt2", messages=[{"role": "user", "content": "hi"}])
 
 
 def test_a_prompt_beyond_the_session_is_refused(client: OpenAI) -> None:
+    from openai import BadRequestError
+
     with pytest.raises(BadRequestError, match="599 are possible"):
         _ask(client, "word " * 2000)
 
@@ -148,7 +157,7 @@ def test_a_prompt_beyond_the_session_is_refused(client: OpenAI) -> None:
 )
 def test_wrong_requests_get_an_openai_error(client: OpenAI, body: bytes) -> None:
     url = f"{client.base_url}chat/completions"
-    answer = httpx.post(url, content=body, headers={"Content-Type": "application/json"}, trust_env=False)
+    answer = plain_http.post(url, content=body, headers={"Content-Type": "application/json"})
 
     error = answer.json()["error"]
     assert answer.status_code == 400
@@ -163,7 +172,7 @@ def test_wrong_requests_get_an_openai_error(client: OpenAI, body: bytes) -> None
     [("GET", "nowhere", 404), ("GET", "chat/completions", 405), ("POST", "models", 405), ("GET", "models/other", 404)],
 )
 def test_every_path_refuses_in_the_shape_of_openai(client: OpenAI, method: str, path: str, status: int) -> None:
-    answer = httpx.request(method, f"{client.base_url}{path}", trust_env=False)
+    answer = plain_http.request(method, f"{client.base_url}{path}")
 
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
@@ -199,6 +208,8 @@ def test_a_client_that_goes_away_frees_the_engine(client: OpenAI) -> None:
 
 
 def test_a_client_that_gives_up_on_a_whole_answer_frees_the_engine(client: OpenAI) -> None:
+    from openai import APITimeoutError
+
     started = time.monotonic()
     _ask(client, "2+2=", max_tokens=250, extra_body={"ignore_eos": True})
     whole_s = time.monotonic() - started

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import plain_http
 import pytest
 from apps import App, make_app, running_app, wait_for
 
@@ -139,7 +139,7 @@ def test_no_route_of_the_page_is_open_without_a_key(
     page: App, routes: list[tuple[str, str]], record_property: Count
 ) -> None:
     record_property("inputs", 3 * len(routes))
-    with httpx.Client(base_url=page.url, trust_env=False, timeout=20) as client:
+    with plain_http.Client(base_url=page.url, timeout=20) as client:
         let_in = [
             (method, path, answer.status_code)
             for method, path in routes
@@ -159,7 +159,7 @@ def test_no_route_of_the_page_is_open_without_a_key(
 def test_uploads_and_files_are_off_even_with_the_key(
     page: App, routes: list[tuple[str, str]], record_property: Count
 ) -> None:
-    with httpx.Client(base_url=page.url, trust_env=False, timeout=20, headers=known()) as client:
+    with plain_http.Client(base_url=page.url, timeout=20, headers=known()) as client:
         answers = {
             (method, path): client.request(method, path).status_code
             for method, path in routes
@@ -177,7 +177,7 @@ def test_uploads_and_files_are_off_even_with_the_key(
 
 
 def test_a_browser_shows_its_key_once(page: App) -> None:
-    with httpx.Client(base_url=page.url, trust_env=False, timeout=20) as client:
+    with plain_http.Client(base_url=page.url, timeout=20) as client:
         asked = client.get("/", headers={"accept": "text/html"})
         settings = client.get("/page/settings.json")
         wrong = client.post("/login", data={"key": "wrong"})
@@ -211,8 +211,8 @@ def test_a_browser_shows_its_key_once(page: App) -> None:
 def test_keys_cannot_be_guessed_one_after_the_other(bundle: Path, tmp_path: Path) -> None:
     place = tmp_path / "gradio"
     with unharmed(make_app(place, "gradio"), tmp_path / "log", DEPLOYTK_API_KEYS=KEY) as app:
-        tries = [httpx.post(f"{app.url}/login", data={"key": str(at)}, trust_env=False) for at in range(12)]
-        right = httpx.post(f"{app.url}/login", data={"key": KEY}, trust_env=False)
+        tries = [plain_http.post(f"{app.url}/login", data={"key": str(at)}) for at in range(12)]
+        right = plain_http.post(f"{app.url}/login", data={"key": KEY})
 
         assert [answer.status_code for answer in tries] == [401] * 10 + [429] * 2
         assert int(tries[-1].headers["retry-after"]) > 0
@@ -478,8 +478,8 @@ def test_no_route_takes_a_body_beyond_the_limit(
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload", "/login", "/config"])
 def test_no_route_of_the_page_takes_a_body_beyond_the_limit(page: App, path: str) -> None:
     for size in (BODY_BYTES + 1, 10 * BODY_BYTES):
-        answer = httpx.post(
-            page.url + path, content=iter([b"x" * size]), headers=known(), trust_env=False, timeout=20
+        answer = plain_http.post(
+            page.url + path, content=iter([b"x" * size]), headers=known(), timeout=20
         )  # an iterator goes in chunks
 
         assert answer.status_code == 413
@@ -522,7 +522,7 @@ def odd_bodies(count: int) -> Iterator[bytes]:
 def test_no_body_is_an_error_of_the_server(app: App, path: str, record_property: Count) -> None:
     headers = {"content-type": "application/json"}
     record_property("inputs", len(list(odd_bodies(250))))
-    with httpx.Client(base_url=app.url, trust_env=False, timeout=30) as client:
+    with plain_http.Client(base_url=app.url, timeout=30) as client:
         for body in odd_bodies(250):
             answer = client.post(path, content=body, headers=headers)
 
@@ -547,7 +547,7 @@ def test_no_body_makes_the_page_fail(page: App, record_property: Count) -> None:
     chance = random.Random(13)
     odd = [value for value in _ODD if value not in (_HUGE, -_HUGE)]
     names = ["data", "fn_index", "session_hash", "event_id", "event_data", "trigger_id", "api_name"]
-    with httpx.Client(base_url=page.url, trust_env=False, timeout=20, headers=known()) as client:
+    with plain_http.Client(base_url=page.url, timeout=20, headers=known()) as client:
         for path in ("queue/join", "call/chat", "cancel", "reset"):
             for raw in (*_RAW, *(_body_for_gradio(chance, names, odd) for _ in range(40))):
                 answer = client.post(f"/gradio_api/{path}", content=raw, headers={"content-type": "application/json"})

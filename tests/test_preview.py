@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import plain_http
 import pytest
 from apps import MODELS, STUB, free_port, is_alive, make_app, running_app, wait_for
 
@@ -48,7 +48,7 @@ def test_a_model_is_packaged_served_and_cleared_away(lmdeploy: Path) -> None:
         assert endpoint.bundle is not None
         pids = [endpoint.pid, *children_of(endpoint.pid)]
         body = {"model": endpoint.model, "prompt": "x", "max_tokens": 1}
-        answer = httpx.post(endpoint.url + "/v1/completions", json=body, trust_env=False).json()
+        answer = plain_http.post(endpoint.url + "/v1/completions", json=body).json()
 
         assert (endpoint.model, endpoint.engine) == ("hf-awq", "turbomind")
         assert answer["choices"][0]["text"] == "t0 "
@@ -102,7 +102,7 @@ def test_an_app_that_wants_keys_is_served_all_the_same(lmdeploy: Path, monkeypat
     with open_endpoint(str(MODELS / "hf-awq"), STUBBED, Silent()) as endpoint:
         models = f"{endpoint.url}/v1/models"
         statuses = [
-            httpx.get(models, headers={"authorization": f"Bearer {key}"}, trust_env=False).status_code
+            plain_http.get(models, headers={"authorization": f"Bearer {key}"}).status_code
             for key in ("first", "second", "third")
         ]
 
@@ -219,7 +219,7 @@ def test_templates_of_the_user_are_served(lmdeploy: Path, tmp_path: Path) -> Non
     options = ServeOptions(engine="turbomind", template=tmp_path / "mine", ready_within_s=30)
 
     with open_endpoint(str(MODELS / "hf-awq"), options, Silent()) as endpoint:
-        described = httpx.get(endpoint.url + "/openapi.json", trust_env=False).json()
+        described = plain_http.get(endpoint.url + "/openapi.json").json()
 
         assert described["info"]["title"] == "My API"
         assert described["components"]["schemas"]["sampling"]["properties"]["model"]["enum"] == ["hf-awq"]
@@ -252,9 +252,9 @@ def test_the_very_app_answers_from_the_cpu(tmp_path: Path) -> None:
 
     with open_endpoint(str(MODELS / "hf-awq"), options, Silent()) as endpoint:
         body = {"model": endpoint.model, "messages": [{"role": "user", "content": "2+2="}], "temperature": 0}
-        answer = httpx.post(endpoint.url + "/v1/chat/completions", json=body, timeout=60, trust_env=False).json()
+        answer = plain_http.post(endpoint.url + "/v1/chat/completions", json=body, timeout=60).json()
         too_long = {**body, "messages": [{"role": "user", "content": "你是谁" * 3000}]}
-        refused = httpx.post(endpoint.url + "/v1/chat/completions", json=too_long, timeout=60, trust_env=False)
+        refused = plain_http.post(endpoint.url + "/v1/chat/completions", json=too_long, timeout=60)
 
         assert answer["choices"][0]["message"]["content"] == "4"
         assert refused.status_code == 400
