@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import deploytk
@@ -49,26 +50,27 @@ def messages() -> Iterator[Message]:
     """All of them, by module and place."""
     for path in sorted(PACKAGE.rglob("*.py")):
         module = str(path.relative_to(PACKAGE).with_suffix(""))
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found = [*_said(tree, module)]
+        found = [*_said(ast.parse(path.read_text(encoding="utf-8")), module)]
         yield from sorted(found, key=lambda message: message.line)
 
 
 def _said(tree: ast.Module, module: str) -> Iterator[Message]:
     taken: set[int] = set()
-    for node, scope in _with_scopes(tree):
+    nodes = [*_with_scopes(tree)]
+    assigned = cache(lambda scope: {**_assigned(tree.body), **_assigned(ast.walk(scope))})
+    for node, scope in nodes:
         kind = _called(node.func) if isinstance(node, ast.Call) else ""
         if kind in _SAYS and isinstance(node, ast.Call):
-            reader = _Reader({**_assigned(tree.body), **_assigned(ast.walk(scope))}, taken)
+            reader = _Reader(assigned(scope), taken)
             texts = [text for place in _SAYS[kind] for text in reader.sentences(_argument(node, place))]
             if texts:
                 yield Message(module, node.lineno, kind, tuple(texts))
-    yield from _others(tree, module, taken)
+    yield from _others(nodes, module, taken)
 
 
-def _others(tree: ast.Module, module: str, taken: set[int]) -> Iterator[Message]:
+def _others(nodes: Iterable[tuple[ast.AST, ast.AST]], module: str, taken: set[int]) -> Iterator[Message]:
     """Sentences that no such call has: they reach one by a variable, a table, or a function that gives them."""
-    for node, scope in _with_scopes(tree):
+    for node, scope in nodes:
         whole = _outermost(node, taken)
         if whole is not None and id(node) not in taken:
             text = _Reader({}, taken).text(node)
@@ -97,12 +99,13 @@ def _is_prose(text: str) -> bool:
 def _with_scopes(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST]]:
     """Every node from the outside in, with the function that it stands in."""
 
-    def below(node: ast.AST, scope: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
-        for child in ast.iter_child_nodes(node):
-            yield child, scope
-            yield from below(child, child if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) else scope)
-
-    yield from below(tree, tree)
+    waiting: list[tuple[ast.AST, ast.AST]] = [(tree, tree)]
+    while waiting:
+        node, scope = waiting.pop()
+        if node is not tree:
+            yield node, scope
+        inner = node if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else scope
+        waiting += [(child, inner) for child in reversed([*ast.iter_child_nodes(node)])]
 
 
 def _called(function: ast.expr) -> str:

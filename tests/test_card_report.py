@@ -15,7 +15,6 @@ from conftest import MODELS
 
 from deploytk.base.errors import UsageError
 from deploytk.bench import Result, Row
-from deploytk.bench.card_chart import chart_of_bench, chart_of_report
 from deploytk.bundle import Bundle, BundleOptions, measured_in, read_measured
 
 Report = dict[str, Any]
@@ -162,6 +161,8 @@ SPREAD = {"min": 9.0, "p50": 12.345, "p95": 45.6, "max": 60.0}
 
 
 def test_a_chart_is_on_the_card_with_its_figures_in_words(tmp_path: Path) -> None:
+    from deploytk.bench.card_chart import chart_of_report  # matplotlib
+
     chart = chart_of_report({"latency": {"ttft_ms": SPREAD, "tpot_ms": {"p50": 7.0}}})
     assert chart
     measured = dataclasses.replace(measured_in(_report(), "it"), chart=chart)
@@ -183,6 +184,8 @@ def test_a_chart_is_on_the_card_with_its_figures_in_words(tmp_path: Path) -> Non
 
 
 def test_a_chart_of_a_bench_shows_what_is_beyond_doubt(tmp_path: Path) -> None:
+    from deploytk.bench.card_chart import chart_of_bench
+
     rows = (*_rows("awq", 1, 8), *_rows("awq", 1, 8, kv_policy="int4"), *_rows("fp16", 1, 8), *_rows("lone", 1))
     doubted = dataclasses.replace(rows[0], kv_policy="int8", doubts=("another process used the GPU",))
 
