@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import run
 from conftest import MODELS
 
 MODEL = str(MODELS / "hf-awq")
@@ -54,14 +55,20 @@ def plugin(tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
-def _publish(*arguments: str, path: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200"} | ({"PYTHONPATH": str(path)} if path else {})
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def _with(plugin: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`deploytk publish` in a process that has that package from its start."""
+    environment = {**os.environ, "PYTHONPATH": str(plugin)}
     command = [sys.executable, "-m", "deploytk", "publish", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, cwd=cwd)
 
 
 def test_help_shows_the_targets_and_what_all_of_them_take() -> None:
-    shown = _publish("--help").stdout
+    shown = run("publish", "--help").stdout
 
     for name in ("huggingface", "local", "modelscope", "oci", "openxlab"):
         assert name in shown
@@ -81,7 +88,7 @@ def test_help_shows_the_targets_and_what_all_of_them_take() -> None:
     ],
 )
 def test_help_of_a_target_shows_its_own(target: str, has: tuple[str, ...], has_not: tuple[str, ...]) -> None:
-    shown = _publish("x", "--target", target, "--help").stdout
+    shown = run("publish", "x", "--target", target, "--help").stdout
 
     assert [one for one in has if one not in shown] == []
     assert [one for one in has_not if one in shown] == []
@@ -104,31 +111,35 @@ def test_help_of_a_target_shows_its_own(target: str, has: tuple[str, ...], has_n
         ("--target moon", "there is no target 'moon'"),
     ],
 )
-def test_an_option_without_effect_is_refused_with_the_reason(options: str, says: str, tmp_path: Path) -> None:
-    done = _publish(MODEL, *options.split(), cwd=tmp_path)
+def test_an_option_without_effect_is_refused_with_the_reason(
+    options: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
 
-    assert (done.returncode, done.stdout) == (2, "")
+    done = run("publish", MODEL, *options.split())
+
+    assert (done.code, done.stdout) == (2, "")
     assert says in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_somebodys_target_is_shown_chosen_and_given_its_own_options(plugin: Path, tmp_path: Path) -> None:
-    general = _publish("--help", path=plugin).stdout
-    shown = _publish("x", "--target", "moon", "--help", path=plugin).stdout
+    general = _with(plugin, "--help").stdout
+    shown = _with(plugin, "x", "--target", "moon", "--help").stdout
 
     model = str(shutil.copytree(MODEL, tmp_path / "model"))
-    done = _publish(model, "--target", "moon", "--crater", "Plato", "--wait", "3", path=plugin, cwd=tmp_path)
+    done = _with(plugin, model, "--target", "moon", "--crater", "Plato", "--wait", "3", cwd=tmp_path)
 
     assert "moon" in general
     assert "Which crater to land in." in shown
     assert "Plato/3" in done.stdout
-    assert _publish(MODEL, "--target", "local", "--crater", "Plato", path=plugin).returncode == 2
+    assert _with(plugin, MODEL, "--target", "local", "--crater", "Plato").returncode == 2
 
 
 def test_a_target_that_cannot_be_loaded_is_in_nobodys_way(plugin: Path) -> None:
-    assert "moon" in _publish("x", "--target", "moon", "--help", path=plugin).stdout
+    assert "moon" in _with(plugin, "x", "--target", "moon", "--help").stdout
 
-    done = _publish(MODEL, "--target", "sun", path=plugin)
+    done = _with(plugin, MODEL, "--target", "sun")
 
     assert done.returncode == 2
     assert "the target 'sun' cannot be loaded: No module named 'moonsun'" in done.stderr
@@ -139,10 +150,10 @@ def test_the_settings_file_may_choose_the_target_and_its_options(plugin: Path, t
     (tmp_path / "deploytk.toml").write_text('[publish]\ntarget = "moon"\ncrater = "Copernicus"\nvia = "sdk"\n')
 
     model = str(shutil.copytree(MODEL, tmp_path / "model"))
-    done = _publish(model, path=plugin, cwd=tmp_path)
+    done = _with(plugin, model, cwd=tmp_path)
     wrong = tmp_path / "wrong"
     wrong.mkdir()
     (wrong / "deploytk.toml").write_text('[publish]\ncreater = "Copernicus"\n')
 
     assert "Copernicus/None" in done.stdout, done.stderr
-    assert "no option 'creater'" in _publish(MODEL, path=plugin, cwd=wrong).stderr
+    assert "no option 'creater'" in _with(plugin, MODEL, cwd=wrong).stderr
