@@ -8,10 +8,11 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hostile
 import pytest
@@ -20,6 +21,11 @@ from pages import browser, hosted  # noqa: F401 (fixtures of the tests with a br
 
 if TYPE_CHECKING:
     from git_server import GitServer
+    from xdist.scheduler import WorkStealingScheduling
+
+# What is compiled is kept, whatever the environment says: hundreds of tests start a process of the same modules.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 pytest.register_assert_rewrite("remotes")  # which some tests import and have as a plugin, for its fixtures
 
@@ -127,6 +133,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Two for each core: many tests wait, for a server, a process or a pause (on two cores 403 s instead of 594 s)."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WorkStealingScheduling:
+    """The tests of a file stay with one worker as long as each has work: what a file starts is not started by all."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
