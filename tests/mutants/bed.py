@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.rooms import PACKAGE, TIMED, Room
+from tests.mutants.rooms import PACKAGE, TIMED, Room, files_of
 
 _TRACE = Path(__file__).with_name("trace")
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "watch", "--timeout=0")
@@ -26,25 +26,33 @@ Lines = Mapping[tuple[Path, int], frozenset[str]]
 @dataclass(frozen=True, slots=True)
 class Bed:
     root: Path
+    marker: str  # of its tests, "" for those that need nothing
     seconds: Mapping[str, float]  # of every test of the room
+    missing: frozenset[str]  # why tests are skipped here: "needs git-lfs"
     nearest: Lines  # the tests that run a line themselves
     files: Lines  # the files of tests in which it runs while something is set up that they may share
 
     def tests_of(self, path: Path, line: int) -> tuple[str, ...]:
-        """Those that may notice a change of the line, the likeliest and quickest first.
-
-        All of the room when none is known to run it: it may run in a process that could not be watched.
-        """
+        """Those that may notice a change of the line, the likeliest and quickest first."""
         nearest = self.nearest.get((path, line), frozenset())
         files = self.files.get((path, line), frozenset())
         others = {test for test in self.seconds if test.partition("::")[0] in files} - nearest
-        return (*self._quickest(nearest), *self._quickest(others)) or tuple(self._quickest(self.seconds))
+        return (*self._quickest(nearest), *self._quickest(others))
+
+    @property
+    def all_tests(self) -> tuple[str, ...]:
+        return tuple(self._quickest(self.seconds))
 
     def _quickest(self, tests: Iterable[str]) -> list[str]:
         """In the order of their time. Slow ones take no part: what they alone would find counts as not found."""
         longest_s = _LONGEST_SHARE * sum(self.seconds.values())
         quick = (test for test in tests if self.seconds[test] <= longest_s)
         return sorted(quick, key=lambda test: (self.seconds[test], test))
+
+
+def place_of_tests(root: Path) -> Path:
+    """Where they keep their files: other runs of pytest clear the usual place while these still use it."""
+    return root / "temporary"
 
 
 def copy_checkout(source: Path, root: Path) -> None:
@@ -56,15 +64,18 @@ def copy_checkout(source: Path, root: Path) -> None:
         shutil.copy(source / name, root)
 
 
-def bed_for(room: Room, root: Path) -> Bed:
+def bed_for(room: Room, root: Path, marker: str = "") -> Bed:
     """Runs the tests of the room. One that fails without any mutant takes no part, and is named."""
-    seen = root / "seen"
+    seen = root / f"seen{marker}"
     seen.mkdir()
+    wanted = ["-m", marker, *files_of(room.services, root)] if marker else files_of(room.tests, root)
     paths = os.pathsep.join([str(root / "toolkit"), str(_TRACE)])
-    left_out = [f"--deselect=tests/{test}" for test in TIMED]
+    wanted += [f"--basetemp={place_of_tests(root)}", *(f"--deselect=tests/{test}" for test in TIMED)]
+    # What is missing here is skipped, and counted as missing; where all must be there it would seem to fail.
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "DEPLOYTK_REQUIRE_SERVICES")}
     done = subprocess.run(
-        [*_PYTEST, *left_out, *room.test_files(root)], cwd=root, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": paths, "MUTANTS_WATCH": str(seen)},
+        [*_PYTEST, *wanted], cwd=root, capture_output=True, text=True, check=False,
+        env={**environment, "PYTHONPATH": paths, "MUTANTS_WATCH": str(seen)},
     )  # fmt: skip
     if done.returncode not in (0, 1):
         raise RuntimeError(f"the tests do not run:\n{done.stdout[-2000:]}")
@@ -72,7 +83,8 @@ def bed_for(room: Room, root: Path) -> Bed:
     for test in [test for test in seconds if re.search(rf"(FAILED|ERROR) {re.escape(test)}( |$)", done.stdout, re.M)]:
         print(f"left out, it fails without a mutant: {test}", flush=True)
         del seconds[test]
-    return Bed(root, seconds, *_by_statement(_read(seen, seconds), room, root))
+    missing = frozenset(json.loads((seen / "missing.json").read_text()))
+    return Bed(root, marker, seconds, missing, *_by_statement(_read(seen, seconds), room, root))
 
 
 Seen = Mapping[Path, Mapping[int, set[str]]]

@@ -21,6 +21,7 @@ TIMED = (
 class Room:
     places: tuple[str, ...]  # below the package: files and directories
     tests: tuple[str, ...]  # patterns below tests/, of those that take seconds, not minutes
+    services: tuple[str, ...] = ()  # likewise: their tests of services are asked about what the others do not find
 
     def modules(self, root: Path) -> Iterator[Path]:
         """Its files, relative to `root`."""
@@ -29,9 +30,15 @@ class Room:
             files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
             yield from (file.relative_to(root) for file in files if file.name != "__init__.py")
 
-    def test_files(self, root: Path) -> list[str]:
-        found = {str(path.relative_to(root)) for pattern in self.tests for path in (root / "tests").glob(pattern)}
-        return sorted(found)
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Of its tests, in the order in which they are asked; "" is for those that need nothing."""
+        return ("", "services") if self.services else ("",)
+
+
+def files_of(patterns: tuple[str, ...], root: Path) -> list[str]:
+    """The files of tests that they mean, relative to `root`."""
+    return sorted({str(path.relative_to(root)) for pattern in patterns for path in (root / "tests").glob(pattern)})
 
 
 ROOMS: Mapping[str, Room] = {
@@ -49,14 +56,18 @@ ROOMS: Mapping[str, Room] = {
         ("test_local_target.py", "test_publish_*.py", "test_secrets.py", "test_huggingface*.py", "test_modelscope*.py",
          "test_openxlab*.py", "test_lying_*.py", "test_foreign_files.py",
          "test_edited_cards.py"),
+        ("test_modelscope.py", "test_openxlab_s*.py", "test_publish_*.py"),
     ),
     "registry": Room(
         ("image/registry",),
         ("test_registry*.py", "test_lying_registry.py", "test_foreign_tags.py", "test_image_oci.py"),
+        ("test_registry*.py", "test_publish_image.py"),
     ),
     "smoke": Room(
         ("smoke",),
         ("test_smoke.py", "test_smoke_[cfgmr]*.py", "test_smoke_kept.py", "test_golden_pages.py", "test_bench_co*.py"),
     ),
-    "app": Room(("app",), ("test_app_*.py", "test_hostile_clients.py")),
+    "app": Room(
+        ("app",), ("test_app_*.py", "test_hostile_clients.py"), ("test_app_openapi.py", "test_app_visitors.py")
+    ),
 }  # fmt: skip

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -19,7 +19,7 @@ import pytest
 from cosmic_ray.mutating import use_mutation
 from cosmic_ray.plugins import get_operator
 
-from tests.mutants.bed import Bed
+from tests.mutants.bed import Bed, place_of_tests
 from tests.mutants.sample import Mutant
 
 _LIBRARIES = ("docker", "fastapi", "httpx", "huggingface_hub", "hypothesis", "jinja2", "numpy", "openai", "pydantic")
@@ -34,13 +34,14 @@ _SLOWER = 10.0  # than without a mutant: then it does not end by itself
 class Fate:
     """What the tests did about a mutant."""
 
-    status: Literal["killed", "timeout", "survived"]
+    status: Literal["killed", "timeout", "survived", "unjudged"]
     killer: str  # the test that failed, "" when none did
     tests: int  # that could have
+    missing: frozenset[str] = frozenset()  # why others could not be asked here, when none of these did
 
     @property
     def is_found(self) -> bool:
-        return self.status != "survived"
+        return self.status in ("killed", "timeout")
 
 
 def load_libraries() -> None:
@@ -50,19 +51,36 @@ def load_libraries() -> None:
             importlib.import_module(name)
 
 
-def fate_of(mutant: Mutant, bed: Bed) -> Fate:
+def fate_of(mutant: Mutant, beds: Iterable[Bed]) -> Fate:
+    """Asks the tests of one bed after the other. What none finds is not judged where some could not be asked."""
     operator = get_operator(mutant.operator)()
-    tests = bed.tests_of(mutant.path, mutant.line)
-    with use_mutation(bed.root / mutant.path, operator, mutant.occurrence):
-        status, killer = _run(tests, bed)
-    return Fate(status, killer, len(tests))
+    asked, missing = 0, frozenset[str]()
+    for bed, tests in _tests_of(mutant, beds):
+        if tests:
+            with use_mutation(bed.root / mutant.path, operator, mutant.occurrence):
+                status, killer = _run(tests, bed)
+            if status != "survived":
+                return Fate(status, killer, len(tests))
+        asked, missing = asked + len(tests), missing | bed.missing
+    return Fate("unjudged" if missing else "survived", "", asked, missing)
+
+
+def _tests_of(mutant: Mutant, beds: Iterable[Bed]) -> Iterator[tuple[Bed, tuple[str, ...]]]:
+    """All of the first bed when none is known to run the line: it may run in a process that could not be watched."""
+    asked = []
+    for bed in beds:
+        asked.append((bed, bed.tests_of(mutant.path, mutant.line)))
+        yield asked[-1]
+    if not any(tests for _, tests in asked):
+        first, _ = asked[0]
+        yield first, first.all_tests
 
 
 def _run(tests: tuple[str, ...], bed: Bed) -> tuple[Literal["killed", "timeout", "survived"], str]:
     within_s = max(_LEAST_WITHIN_S, _SLOWER * sum(bed.seconds[test] for test in tests))
     report = bed.root / "killer"
     report.write_text("")
-    with _child(tests, report, bed.root) as pid:
+    with _child(tests, report, bed) as pid:
         ending = os.pidfd_open(pid)
         has_ended, _, _ = select.select([ending], [], [], within_s)
         os.close(ending)
@@ -76,12 +94,12 @@ def _run(tests: tuple[str, ...], bed: Bed) -> tuple[Literal["killed", "timeout",
 
 
 @contextlib.contextmanager
-def _child(tests: tuple[str, ...], report: Path, root: Path) -> Iterator[int]:
+def _child(tests: tuple[str, ...], report: Path, bed: Bed) -> Iterator[int]:
     """A process that runs the tests; it and all that it started are gone afterwards."""
     sys.stdout.flush()
     pid = os.fork()
     if not pid:
-        _test(tests, report, root)
+        _test(tests, report, bed)
     try:
         yield pid
     finally:
@@ -91,12 +109,14 @@ def _child(tests: tuple[str, ...], report: Path, root: Path) -> Iterator[int]:
             os.waitpid(pid, 0)
 
 
-def _test(tests: tuple[str, ...], report: Path, root: Path) -> NoReturn:
+def _test(tests: tuple[str, ...], report: Path, bed: Bed) -> NoReturn:
     code = 70
     try:
         os.setsid()
-        _move_to(root)
+        _move_to(bed.root)
         arguments = ["-x", "-q", "-p", "no:cacheprovider", *_QUIETLY, "--timeout=0"]
+        arguments += [f"--basetemp={place_of_tests(bed.root)}"]
+        arguments += ["-m", bed.marker] if bed.marker else []
         for part in _parts(tests):
             files = sorted({_file_of(test) for test in part})
             code = pytest.main([*arguments, *files], plugins=[_InOrder(part, report)])

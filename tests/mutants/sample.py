@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 from parso.tree import NodeOrLeaf
 
@@ -93,8 +95,21 @@ def _types(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
                 yield (part.lineno, part.col_offset), (part.end_lineno or part.lineno, part.end_col_offset or 0)
 
 
-def choose(mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
-    """So many of them, at most one a line; with the same seed the same of the same source."""
+def choose(root: Path, mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
+    """So many of them, at most one a line; with the same seed the same of the same source.
+
+    What Python itself refuses, as it does `{|more}`, is no mutant: whatever loads the module would find it.
+    """
     shuffled = random.Random(seed).sample(mutants, len(mutants))
     by_line = {(one.path, one.line): one for one in reversed(shuffled)}
-    return [one for one in shuffled if by_line[one.path, one.line] is one][:count]
+    valid = (one for one in shuffled if by_line[one.path, one.line] is one and _is_python(root, one))
+    return list(itertools.islice(valid, count))
+
+
+def _is_python(root: Path, mutant: Mutant) -> bool:
+    source = (root / mutant.path).read_text(encoding="utf-8")
+    try:
+        ast.parse(mutate_code(source, get_operator(mutant.operator)(), mutant.occurrence) or "")
+    except SyntaxError:
+        return False
+    return True

@@ -16,6 +16,7 @@ os.environ["MUTANTS_SEEN"] = str(_PLACE)  # for the processes that tests start: 
 _PACKAGE = "/toolkit/deploytk/"
 
 _seconds: defaultdict[str, float] = defaultdict(float)
+_missing: set[str] = set()  # why tests are skipped
 _coverage = coverage.Coverage(data_file=None, config_file=False, include=[f"*{_PACKAGE}*"])
 _coverage.start()
 
@@ -43,6 +44,17 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     _seconds[report.nodeid] += report.duration
+    _note_skipped(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note_skipped(report)
+
+
+def _note_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _seconds.pop(report.nodeid, None)
+        _missing.add(report.longrepr[2].removeprefix("Skipped: "))
 
 
 def pytest_sessionfinish() -> None:
@@ -54,3 +66,4 @@ def pytest_sessionfinish() -> None:
             rows += [row for test in tests for row in (f"= {test}", f"{line} {module}")]
     (_PLACE / "tests").write_text("\n".join(rows))
     (_PLACE / "seconds.json").write_text(json.dumps(_seconds))
+    (_PLACE / "missing.json").write_text(json.dumps(sorted(_missing)))
