@@ -6,7 +6,7 @@ import pytest
 
 from deploytk.base.bound import keep_at_home
 from deploytk.base.errors import ReleaseError
-from deploytk.base.net import Origin
+from deploytk.base.origin import Origin
 
 HUB = Origin.of("https://hub.example.com")
 HERE = Origin.of("http://127.0.0.1:8080")

@@ -15,7 +15,7 @@ from lies import LIES
 from stranger import Stranger, make_certificate, stranger
 
 from deploytk.base.errors import DeployError, ReleaseError, UsageError
-from deploytk.base.net import Origin
+from deploytk.base.origin import Origin
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
 from deploytk.publish.options import PublishOptions

@@ -12,7 +12,7 @@ from modelscope_server import WRITER, ModelScopeServer, modelscope_server
 from stranger import Stranger, stranger
 
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
-from deploytk.base.net import Origin
+from deploytk.base.origin import Origin
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle
 from deploytk.publish.options import PublishOptions

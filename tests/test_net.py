@@ -16,7 +16,8 @@ from stranger import make_certificate, stranger
 
 from deploytk.base import net
 from deploytk.base.json import parse_json
-from deploytk.base.net import Key, Origin, ask, describe, is_loopback, origin_of
+from deploytk.base.net import Key, ask, describe
+from deploytk.base.origin import Origin, is_loopback, origin_of
 
 Send = Callable[[bytes], None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, MutableMapping
 
 from deploytk.base.errors import ReleaseError
-from deploytk.base.net import Origin, origin_of
+from deploytk.base.origin import Origin, origin_of
 
 _SECRETS = ("authorization", "cookie")
 

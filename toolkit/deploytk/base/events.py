@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 
-from deploytk.base.net import Key, Origin, describe, trusted
+from deploytk.base.net import Key, describe, trusted
+from deploytk.base.origin import Origin
 from deploytk.base.retry import retry_after_s
 
 _CONNECT_WITHIN_S = 10.0

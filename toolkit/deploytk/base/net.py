@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 import os
 import re
 import socket
@@ -16,61 +15,16 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx
 
 from deploytk.base.event_loop import run
 from deploytk.base.json import parse_json
+from deploytk.base.origin import Origin
 
 LARGEST_ANSWER_BYTES = 2**20
 _MOST_REDIRECTS = 3
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who is talked to: what a credential is bound to, and where a redirect may lead."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: str) -> Origin:
-        """Raises ValueError when `url` is none of a web server."""
-        parts = urlsplit(url)
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-            raise ValueError(f"{url} is no address of a server")
-        port = parts.port
-        return cls(parts.scheme, parts.hostname, _DEFAULT_PORTS[parts.scheme] if port is None else port)
-
-    @property
-    def is_loopback(self) -> bool:
-        return is_loopback(self.host)
-
-    @property
-    def is_private(self) -> bool:
-        """Whether nobody on the way reads what is sent there: no other origin ever gets a credential."""
-        return self.scheme == "https" or self.is_loopback
-
-    @property
-    def netloc(self) -> str:
-        """Host and port as an address has them, without the usual port."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.netloc}"
-
-
-def origin_of(url: object) -> Origin | None:
-    """The origin of an address that somebody else gave; None for one that is none, or that holds a name or password."""
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        return Origin.of(str(url)) if parts and parts.username is None and parts.password is None else None
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,16 +211,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             one.__context__,
         ]
         waiting += [cause for cause in more if isinstance(cause, BaseException)]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address without port, is this machine itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def trusted() -> ssl.SSLContext:

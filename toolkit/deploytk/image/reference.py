@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from deploytk.base.errors import UsageError
-from deploytk.base.net import is_loopback
+from deploytk.base.origin import is_loopback
 
 # The grammar of https://github.com/distribution/reference.
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")

@@ -16,7 +16,8 @@ import httpx
 
 from deploytk.base.bound import keep_at_home
 from deploytk.base.errors import ReleaseError
-from deploytk.base.net import Origin, describe, origin_of, trusted
+from deploytk.base.net import describe, trusted
+from deploytk.base.origin import Origin, origin_of
 from deploytk.base.readback import NoRangesError, Remembered, file_bytes, is_same
 from deploytk.base.retry import BUSY, Retry, retry_after_s
 

@@ -13,7 +13,8 @@ from typing import Literal
 
 from deploytk.artifact import Artifact, QuantizedBy
 from deploytk.base.errors import EndpointError
-from deploytk.base.net import Key, is_loopback
+from deploytk.base.net import Key
+from deploytk.base.origin import is_loopback
 from deploytk.base.processes import free_port, is_free
 from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle, Golden

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from deploytk import __version__
 from deploytk.artifact import Artifact
 from deploytk.base.errors import EndpointError
-from deploytk.base.net import is_loopback
+from deploytk.base.origin import is_loopback
 from deploytk.base.progress import Progress, Silent
 from deploytk.bundle import Golden, is_bundle
 from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_gpus, read_memory

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from deploytk.base.errors import ImageError
-from deploytk.base.net import Origin, origin_of
+from deploytk.base.origin import Origin, origin_of
 from deploytk.image.reference import Reference
 from deploytk.image.registry.logins import Login
 from deploytk.image.registry.refusals import refusal, refused_login

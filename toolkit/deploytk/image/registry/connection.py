@@ -12,7 +12,8 @@ import httpx
 
 from deploytk import __version__
 from deploytk.base.errors import ImageError
-from deploytk.base.net import Origin, describe, origin_of, trusted
+from deploytk.base.net import describe, trusted
+from deploytk.base.origin import Origin, origin_of
 from deploytk.base.retry import BUSY, Retry, RetryPolicy, retry_after_s
 from deploytk.image.reference import Reference
 from deploytk.image.registry.authorization import Authorization

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from deploytk.base.errors import ImageError
-from deploytk.base.net import origin_of
+from deploytk.base.origin import origin_of
 from deploytk.image.reference import Reference
 from deploytk.image.registry.logins import PASSWORD_VARIABLE, USER_VARIABLE, Login
 

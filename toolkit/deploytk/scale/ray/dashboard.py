@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from deploytk.base.errors import ScaleError, UsageError
-from deploytk.base.net import Answer, Key, Origin, ask
+from deploytk.base.net import Answer, Key, ask
+from deploytk.base.origin import Origin
 from deploytk.base.terminal import one_line
 
 _APPLICATIONS = "/api/serve/applications/"

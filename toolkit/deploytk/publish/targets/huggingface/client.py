@@ -18,7 +18,8 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from deploytk.base.bound import keep_at_home
 from deploytk.base.errors import ReleaseError, TryAgainError
-from deploytk.base.net import origin_of, trusted
+from deploytk.base.net import trusted
+from deploytk.base.origin import origin_of
 from deploytk.base.progress import Progress
 from deploytk.base.retry import BUSY, Retry, RetryPolicy
 from deploytk.publish.superseded import LARGEST_MANIFEST_BYTES

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from deploytk.base.credentials import ask_token
 from deploytk.base.errors import ReleaseError, UsageError
-from deploytk.base.net import Origin, origin_of
+from deploytk.base.origin import Origin, origin_of
 
 OFFICIAL = "https://huggingface.co"
 

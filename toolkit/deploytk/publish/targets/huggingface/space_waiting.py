@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.json import parse_json
-from deploytk.base.net import Key, ask, origin_of
+from deploytk.base.net import Key, ask
+from deploytk.base.origin import origin_of
 from deploytk.base.progress import Progress
 from deploytk.publish.targets.huggingface.client import Client
 

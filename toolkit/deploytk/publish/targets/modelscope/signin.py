@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from deploytk.base.bound import keep_at_home
 from deploytk.base.credentials import ask_token
 from deploytk.base.errors import ReleaseError, UsageError
-from deploytk.base.net import Origin, origin_of
+from deploytk.base.origin import Origin, origin_of
 from deploytk.base.retry import BUSY, retry_after_s
 
 TOKEN_HINT = "set MODELSCOPE_API_TOKEN (ModelScope, account, access token) to one that may write"  # noqa: S105

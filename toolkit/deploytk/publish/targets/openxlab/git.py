@@ -20,7 +20,8 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpx
 
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError
-from deploytk.base.net import Origin, origin_of, trusted
+from deploytk.base.net import trusted
+from deploytk.base.origin import Origin, origin_of
 from deploytk.base.processes import die_with_parent
 from deploytk.base.progress import Progress
 from deploytk.base.retry import BUSY, Retry, RetryPolicy, retry_after_s

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 
 from deploytk.base.errors import DeployError, ReleaseError
-from deploytk.base.net import Origin, describe, origin_of, trusted
+from deploytk.base.net import describe, trusted
+from deploytk.base.origin import Origin, origin_of
 from deploytk.base.progress import Advance, Progress
 from deploytk.base.retry import BUSY, retry_after_s
 from deploytk.publish.targets.openxlab.git import Finished, Git

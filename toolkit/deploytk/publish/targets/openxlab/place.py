@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from deploytk.base.credentials import ask_token
 from deploytk.base.errors import ReleaseError, UsageError
-from deploytk.base.net import origin_of
+from deploytk.base.origin import origin_of
 
 SERVER = "https://code.openxlab.org.cn"
 SERVER_VARIABLE = "OPENXLAB_GIT_ENDPOINT"
