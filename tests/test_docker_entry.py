@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bases import Special, layer_tar
-from bundles import make_bundle
+from bundles import Notes, make_bundle
 from conftest import MODELS
 from docker_daemon import Dockerd, running_dockerd, shell_files
 
@@ -58,3 +58,21 @@ def test_a_base_that_starts_is_built_on(dockerd: Dockerd, tmp_path: Path) -> Non
 
     assert dockerd.docker("inspect", "--format", "{{.Id}}", "fine:1") == image.image_id
     assert dockerd.docker("ps", "--all", "--quiet") == ""
+
+
+def test_an_image_is_tried_once_and_another_by_its_name_again(dockerd: Dockerd, tmp_path: Path) -> None:
+    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+
+    def tried() -> int:
+        notes = Notes()
+        build_image(bundle, BuildOptions(tag="named-app:1", base="named:1"), notes)
+        return sum(note.startswith("trying") for note in notes.lines)
+
+    def name(python: bytes) -> None:
+        dockerd.docker("import", "-", "named:1", stdin=layer_tar({**shell_files(), "bin/python": python}))
+
+    name(b"#!/bin/sh\nexit 0\n")
+    assert [tried(), tried()] == [1, 0]
+    name(b"#!/bin/sh\nexit 1\n")
+    with pytest.raises(ImageError, match="ended with 1"):
+        tried()

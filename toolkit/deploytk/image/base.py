@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from deploytk.base.cache import cache_directory
 from deploytk.base.errors import ImageError, UsageError
+from deploytk.base.files import disk_errors, write_text
 from deploytk.base.progress import Progress
 from deploytk.image.docker import connected
 from deploytk.image.entry import LEAST_PYTHON, check_entry, check_platform, entry_of
@@ -26,14 +28,20 @@ def runnable_base(name: str, output: str, architecture: str | None, progress: Pr
     base = find_base(name, progress, keep=output != "daemon")
     check_platform(base, architecture)
     if base.is_in_daemon:
-        _try(name, progress)
+        _try(name, base.image_id, progress)
     elif _can_look(base, progress, is_mounted=output == "registry"):
         check_entry(base, entry_of(base, ENTRY, USER), progress)
     return base
 
 
-def _try(name: str, progress: Progress) -> None:
-    """Start Python in a container of the daemon's image; ImageError where that cannot be done, or it is too old."""
+def _try(name: str, image_id: str, progress: Progress) -> None:
+    """Start Python in a container of the daemon's image; ImageError where that cannot be done, or it is too old.
+
+    Of an image that has started it, which is known by its digest, that is remembered.
+    """
+    started = cache_directory() / "runtimes" / f"{image_id.removeprefix('sha256:')}.starts"
+    if started.is_file() and started.read_text(encoding="utf-8") == _ASKED:
+        return
     progress.note(f"trying whether {name} starts {ENTRY[0]}")
     with connected() as daemon:
         exit_code, reason = daemon.tried(name, (ENTRY[0], "-I", "-c", _ASKED))
@@ -45,6 +53,10 @@ def _try(name: str, progress: Progress) -> None:
         progress.note(f"not known: whether {name} starts {ENTRY[0]}: {what}")
     elif exit_code != 0:
         raise ImageError(f"{name} does not start {ENTRY[0]}: {what}", hint=_OTHER)
+    else:
+        with disk_errors(started, ImageError):
+            started.parent.mkdir(parents=True, exist_ok=True)
+            write_text(started, _ASKED)
 
 
 def runnable_image(name: str, progress: Progress) -> Base:
