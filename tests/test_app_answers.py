@@ -38,14 +38,16 @@ class Engine:
         self.answer = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n" + GOOD
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            self.asked += 1
-            await self.may_answer.wait()
-            for piece in self.answer.partition(b"\r\n\r\n"):
-                writer.write(piece)
-                await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                self.asked += 1
+                await self.may_answer.wait()
+                for piece in self.answer.partition(b"\r\n\r\n"):
+                    writer.write(piece)
+                    await writer.drain()
+        finally:
+            writer.close()
 
     def start(self) -> None:
         pass

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import Any
 
+from .deadline import Deadline
 from .gateway import IS_KNOWN, Gateway, Scope
 from .identity import Keys
 from .limits import Limits
@@ -115,7 +116,8 @@ class Door:
         if not is_length or int(length) > largest_bytes:
             raise _too_large(largest_bytes)
         try:
-            return await asyncio.wait_for(self._whole_body(receive, largest_bytes), self._limits.body_s)
+            with Deadline(self._limits.body_s):
+                return await self._whole_body(receive, largest_bytes)
         except asyncio.TimeoutError as error:
             late = f"the request did not arrive in {self._limits.body_s:.0f} s"
             raise RefusedError(408, "too_slow", late) from error

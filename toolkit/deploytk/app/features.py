@@ -34,11 +34,19 @@ class Feature:
             return "tool_choice" if _must_call(fields.get("tool_choice")) else ""
         if self.name in ("prompts", "streamed_prompts"):
             return self._asked_by_prompt(fields)
-        found = (name for name, neutral in self.fields.items() if not _asks_nothing(fields.get(name), neutral))
-        messages = fields.get("messages") if path == CHAT else None
-        in_messages = (self._asked_by_message(message) for message in (messages if isinstance(messages, list) else ()))
-        where = (f"messages.{at}.{name}" for at, name in enumerate(in_messages) if name)
-        return next(found, "") or next(where, "")
+        for name, neutral in self.fields.items():
+            if name in fields and not _asks_nothing(fields[name], neutral):
+                return name
+        messages = fields.get("messages") if path == CHAT and self._is_in_messages else None
+        for at, message in enumerate(messages if isinstance(messages, list) else ()):
+            name = self._asked_by_message(message)
+            if name:
+                return f"messages.{at}.{name}"
+        return ""
+
+    @property
+    def _is_in_messages(self) -> bool:
+        return bool(self.parts) or self.name == "tools"
 
     def _asked_by_prompt(self, fields: Mapping[str, Any]) -> str:
         prompt = fields.get("prompt")

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import AsyncIterator  # noqa: UP035 (Python 3.8 in old images)
 
-READ_BYTES = 65536
+from .spare import Connection, Spare, connected
+
 # What even a slow GPU does with a full batch; below that an engine that works would be taken for one that hangs.
 SLOWEST_PREFILL_BYTES_PER_S = 2000.0
 SLOWEST_TOKENS_PER_S = 5.0
@@ -25,12 +26,13 @@ class Work:
 class Traffic:
     def __init__(self) -> None:
         self._open: dict[asyncio.StreamWriter, Work] = {}
+        self._spare = Spare()
         self.last_sign_s = time.monotonic()
 
     @contextlib.asynccontextmanager
-    async def connect(self, port: int, work: Work) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def connect(self, port: int, work: Work) -> AsyncIterator[Connection]:
         """A connection to the engine; raises OSError when there is none."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=READ_BYTES)
+        reader, writer = self._spare.take(port) or await connected(port)
         if not self._open:
             self.note_sign()  # nobody waited before: silence begins now
         self._open[writer] = work
@@ -39,6 +41,14 @@ class Traffic:
         finally:
             del self._open[writer]
             writer.transport.abort()
+            self.prepare(port)
+
+    def prepare(self, port: int) -> None:
+        """Have a connection ready for the next request."""
+        self._spare.prepare(port)
+
+    def end_spare(self) -> None:
+        self._spare.drop()
 
     def note_sign(self) -> None:
         """The engine has sent something."""
@@ -60,5 +70,6 @@ class Traffic:
 
     def abort(self) -> None:
         """End all connections: whoever waits learns that the engine is lost."""
+        self._spare.drop()
         for writer in list(self._open):
             writer.transport.abort()
