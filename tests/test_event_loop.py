@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import random
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +20,7 @@ from lying_server import lying, plain
 import deploytk
 from deploytk.base.event_loop import interrupt, run
 from deploytk.base.net import ask
+from deploytk.smoke.client import Connection
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +40,26 @@ def test_without_a_loop_it_is_a_keyboard_interrupt() -> None:
         interrupt()
 
 
-def test_what_runs_is_cancelled_and_cleans_up_first() -> None:
+@pytest.fixture(params=["asyncio", "uvloop"])
+def is_timed(request: pytest.FixtureRequest) -> bool:
+    """What is timed runs on uvloop where that is installed, and is to behave as everything else."""
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    return bool(request.param == "uvloop")
+
+
+def test_what_is_timed_runs_on_uvloop_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def name() -> str:
+        return type(asyncio.get_running_loop()).__module__.split(".")[0]
+
+    assert run(name()) == "asyncio"
+    assert run(name(), is_timed=True) == ("uvloop" if find_spec("uvloop") else "asyncio")
+
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # as where it is not
+    assert run(name(), is_timed=True) == "asyncio"
+
+
+def test_what_runs_is_cancelled_and_cleans_up_first(is_timed: bool) -> None:
     done = []
 
     async def work() -> None:
@@ -49,12 +71,12 @@ def test_what_runs_is_cancelled_and_cleans_up_first() -> None:
             done.append("cleaned up")
 
     with pytest.raises(KeyboardInterrupt):
-        run(work())
+        run(work(), is_timed=is_timed)
     assert done == ["cleaned up"]
-    assert run(asyncio.sleep(0, "the next one is another")) == "the next one is another"
+    assert run(asyncio.sleep(0, "the next one is another"), is_timed=is_timed) == "the next one is another"
 
 
-def test_who_ends_all_the_same_or_otherwise_is_interrupted_too() -> None:
+def test_who_ends_all_the_same_or_otherwise_is_interrupted_too(is_timed: bool) -> None:
     async def returns() -> str:
         interrupt()
         return "done"
@@ -67,10 +89,10 @@ def test_who_ends_all_the_same_or_otherwise_is_interrupted_too() -> None:
 
     for work in (returns(), fails()):
         with pytest.raises(KeyboardInterrupt):
-            run(work)
+            run(work, is_timed=is_timed)
 
 
-def test_errors_and_cancellation_of_its_own_are_handed_on() -> None:
+def test_errors_and_cancellation_of_its_own_are_handed_on(is_timed: bool) -> None:
     async def fails() -> None:
         raise ConnectionError("no whole answer")
 
@@ -78,21 +100,21 @@ def test_errors_and_cancellation_of_its_own_are_handed_on() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(ConnectionError):
-        run(fails())
+        run(fails(), is_timed=is_timed)
     with pytest.raises(asyncio.CancelledError):
-        run(is_cancelled())
+        run(is_cancelled(), is_timed=is_timed)
 
 
-def test_in_a_thread_and_within_a_loop_it_runs_as_well() -> None:
+def test_in_a_thread_and_within_a_loop_it_runs_as_well(is_timed: bool) -> None:
     found: list[int] = []
-    thread = threading.Thread(target=lambda: found.append(run(asyncio.sleep(0, 1))))
+    thread = threading.Thread(target=lambda: found.append(run(asyncio.sleep(0, 1), is_timed=is_timed)))
     thread.start()
     thread.join()
 
     async def outer() -> int:
-        return run(asyncio.sleep(0, 2))
+        return run(asyncio.sleep(0, 2), is_timed=is_timed)
 
-    assert [*found, run(outer())] == [1, 2]
+    assert [*found, run(outer(), is_timed=is_timed)] == [1, 2]
 
 
 def test_whenever_it_comes_it_is_never_lost(capfd: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +139,35 @@ def _ask_for_ever(url: str, sender: threading.Thread) -> None:
     while time.monotonic() < end:
         with contextlib.suppress(ConnectionError):
             ask(url, 5.0)
+
+
+def test_it_is_not_lost_while_something_is_measured_either(is_timed: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    random.seed(7)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    async def measure(url: str) -> None:
+        connection = Connection(url)
+        while True:
+            await connection.post("/", {}, 5.0)
+
+    with lying(lambda _, send: send(plain(b"{}"))) as url:
+        for _ in range(100):
+            after_s = random.uniform(0.0005, 0.01)
+            sender = threading.Timer(after_s, signal.pthread_kill, (main, signal.SIGUSR1))
+            with pytest.raises(KeyboardInterrupt):
+                _measure_for_ever(lambda: run(measure(url), is_timed=is_timed), sender)
+            sender.join()
+
+    assert capfd.readouterr().err == ""
+
+
+def _measure_for_ever(measure: Callable[[], None], sender: threading.Thread) -> None:
+    sender.start()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with contextlib.suppress(ConnectionError):
+            measure()
 
 
 def test_no_other_place_runs_a_loop_in_the_main_thread() -> None:

@@ -39,6 +39,7 @@ OWNERS = {
     "matplotlib": {"bench"},
     "ray": {"scale/ray"},
     "kubernetes": {"scale/kubernetes"},
+    "uvloop": {"base"},
 }
 
 

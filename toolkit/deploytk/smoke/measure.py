@@ -63,7 +63,7 @@ def measure(
     client = check_client(workload.concurrency) if workload.has_self_check else None
     asking = _Asking(endpoint, workload, progress)
     try:
-        return run(asking.measure(golden, client))
+        return run(asking.measure(golden, client), is_timed=True)
     except KeyboardInterrupt:
         if not keeps_interrupted or not asking.outcomes:
             raise
