@@ -5,7 +5,8 @@
 Whole processes, in turn, files in the page cache. Cold: the daemon has BASE and nothing of the model, deploytk has seen
 BASE before and knows no digest of the model. Rebuild: the app has changed, for the
 builders one line of one file, for deploytk the whole page. The builders' Dockerfile is as good as it gets:
-weights first, the app in a layer of its own.
+weights first, the app in a layer of its own. Two floors: `docker load` of what deploytk has built, which is what the
+daemon itself takes to store it; and Python with the libraries of the command, which asks the daemon for its version.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ for event in client.build(path=sys.argv[1], tag=sys.argv[2], rm=True, decode=Tru
     assert "error" not in event, event
 """
 
+
+START = "import os, docker, pydantic, typer; docker.APIClient(os.environ['DOCKER_HOST']).version()"
 
 DOCKERFILE = """
 FROM {base}
@@ -60,6 +63,22 @@ def forget() -> None:
     os.sync()
 
 
+def forget_digests(cache: Path) -> None:
+    """Remove what deploytk remembers, but what it has seen in BASE."""
+    for path in cache.iterdir():
+        if path.name != "runtimes":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _load(saved: Path) -> timing.Run:
+    """Store what was built last once more, by the daemon alone."""
+    subprocess.run(["docker", "save", "--output", str(saved), f"{TAG}:1"], check=True, capture_output=True)
+    forget()
+    run = timing.run_process(["docker", "load", "--input", str(saved)])
+    saved.unlink()
+    return run
+
+
 def main() -> None:
     base = next(iter(timing.words()), os.environ.get("DEPLOYTK_BENCHMARK_BASE", ""))
     rounds = 1 if timing.IS_SHORT else int((*timing.words()[1:], "3")[0])
@@ -82,24 +101,28 @@ def main() -> None:
         timing.run_process(
             command_of("deploytk", peer, root / "api", base)
         )  # looks through BASE, once for all its images
+        floors: dict[str, list[timing.Run]] = {"load": [], "start": []}
         for number in range(rounds):
-            for name in cold:
+            for name in reversed(cold):  # ours last: its image is the one that is loaded
                 forget()
-                shutil.rmtree(root / "cache", ignore_errors=True)
+                forget_digests(root / "cache")
                 (peer / "app.py").write_text(f"first {number}")
                 cold[name].append(timing.run_process(command_of(name, peer, root / "api", base)))
                 (peer / "app.py").write_text(f"second {number}")
                 again[name].append(timing.run_process(command_of(name, peer, root / "gradio", base)))
+            floors["load"].append(_load(root / "saved.tar"))
+            floors["start"].append(timing.run_process([sys.executable, "-c", START]))
         forget()
     median = {name: timing.median_s(runs) for name, runs in cold.items()}
     timing.report(
-        claim="cold at most 0.6 of docker-py and 0.9 of BuildKit; rebuild after a change of the app at most 1 s",
+        claim="cold at most 0.5 of docker-py and 0.65 of BuildKit; rebuilt not slower than by BuildKit",
         gib=weights_bytes / 2**30,
         rounds=rounds,
         cold_median_s=median,
         cold_ratio={name: median["deploytk"] / median[name] for name in ("docker-py", "buildkit")},
         rebuild_median_s={name: timing.median_s(runs) for name, runs in again.items()},
         cold_all_s={name: [round(run.wall_s, 2) for run in runs] for name, runs in cold.items()},
+        floors_median_s={name: timing.median_s(runs) for name, runs in floors.items()},
         rebuild_all_s={name: [round(run.wall_s, 2) for run in runs] for name, runs in again.items()},
     )
 

@@ -1,11 +1,11 @@
 """`deploytk modernize` of workspaces of 2 GiB and more against `cp` of the same bytes: seconds and peak memory.
 
-python -m benchmarks.modernize [ROUNDS] [DIRECTORY] [CASE ...]
+    python -m benchmarks.modernize [ROUNDS] [DIRECTORY] [CASE ...]
 
 Layers of a 7B model (4096 wide, 11008 inner columns). Both are whole processes, in turn, each into an empty place of
 the same disk; what is read is in the page cache for both. A case is named after its era and its weights: 0.4.2-int4.
-Beside them what bounds both, in the same run: how fast two threads copy in memory, and how long the command takes for
-a model of 3 MB.
+Beside them what bounds both, in the same run: how fast two threads copy in memory, how long two threads of numpy take
+for all tensors when nothing is written, and how long the command takes for a model of 3 MB.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ import yaml
 from workspaces import INI_KEYS, YAML_KEYS
 
 from benchmarks import ROOT, timing
+from deploytk.artifact import read_artifact
 from deploytk.artifact.workspace_files import WorkspaceShape, expected_weights
+from deploytk.weights import STORED_AS, Tensor, open_weights, scratch
 
 # layers: as many as make 2 GiB; beside them 2 embeddings of 32000 x 4096 x 2 bytes
 CASES = {"0.4.2-int4": 17, "0.7.3-int4": 17, "0.4.2-fp16": 5, "0.7.3-fp16": 5, "0.9.2.post1-fp16": 5}
@@ -102,6 +105,7 @@ def measure(directory: Path, case: str, rounds: int) -> dict[str, object]:
         "start": fresh(program, "--quiet", "modernize", str(TINY), "-o", str(out), "--json"),
     }
     runs = timing.interleaved(candidates, rounds)
+    moves = moves_s(workspace)
     shutil.rmtree(out)
     shutil.rmtree(workspace)
     embeddings = 2 * VOCAB * HIDDEN * 2
@@ -115,10 +119,29 @@ def measure(directory: Path, case: str, rounds: int) -> dict[str, object]:
         "start_median_s": timing.median_s(runs["start"]),
         "cp_cpu_s": cpu_s["cp"],
         "modernize_cpu_s": cpu_s["modernize"],
+        "moves_s": moves,
         "memory_copy_gib_per_s": memory_copy_gib_per_s(),
         "peak_rss_mib": max(run.peak_rss_mib for run in runs["modernize"]),
         "bound_mib": (2 * (size - embeddings) / CASES[case] + embeddings) / 2**20,
     }
+
+
+def moves_s(workspace: Path) -> float:
+    """Seconds in which two threads make every tensor in memory, and nothing is written: the floor for numpy."""
+    parts = [
+        (tensor, first, shape)
+        for tensor in open_weights(read_artifact(workspace)).tensors()
+        for first, shape in tensor.parts(2**20)
+    ]
+
+    def make(part: tuple[Tensor, int, tuple[int, ...]]) -> None:
+        tensor, first, shape = part
+        tensor.fill(scratch("benchmark", shape, STORED_AS[tensor.dtype]), first)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(make, parts))
+    return time.perf_counter() - started
 
 
 def memory_copy_gib_per_s() -> float:

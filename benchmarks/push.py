@@ -2,8 +2,9 @@
 
     python -m benchmarks.push [ROUNDS]      needs docker-registry; for the peers a daemon (DOCKER_HOST), oras
 
-Seconds of a first push and of a second one. Hashing is not in the figures of ours and of oras-py: Docker's daemon did
-it when it loaded the image. Further: what is sent twice after kill -9, and the image's size beyond base and weights.
+Seconds of a first push and of a second one; "PUT alone" is how fast the registry takes these layers, whole each time.
+Hashing is not in the figures of ours and of oras-py: Docker's daemon did it when it loaded the image. Further: what is sent
+twice after kill -9, and the image's size beyond base and weights.
 """
 
 from __future__ import annotations
@@ -52,6 +53,28 @@ plan = plan_image(read_bundle(Path(bundle)), read_layout(Path(base)), BuildOptio
 planned = time.perf_counter()
 _, sent = (load_image if output == "daemon" else push_image)(plan, tag, Silent())
 print(sent, time.perf_counter() - planned)
+"""
+
+# What the registry itself takes, which hashes what it gets: the same layers, a request for each, nothing else.
+PUT_ALONE = """
+import hashlib, http.client, os, sys, time
+from concurrent.futures import ThreadPoolExecutor
+host, *files = sys.argv[1:]
+def put(path):
+    connection = http.client.HTTPConnection(host)
+    connection.request("POST", "/v2/me/floor/blobs/uploads/")
+    answer = connection.getresponse()
+    answer.read()
+    connection.putrequest("PUT", f"{answer.headers['Location']}&digest=sha256:{os.path.basename(path)}")
+    connection.putheader("Content-Length", str(os.path.getsize(path)))
+    connection.endheaders()
+    with open(path, "rb") as file:
+        connection.sock.sendfile(file)
+    assert connection.getresponse().status == 201
+started = time.perf_counter()
+with ThreadPoolExecutor(4) as threads:
+    list(threads.map(put, files))
+print(time.perf_counter() - started)
 """
 
 # The same uncompressed layers, as files.
@@ -148,6 +171,7 @@ def main() -> None:
         blobs = directory / "layout" / "blobs" / "sha256"
         files = [str(blobs / layer.digest.removeprefix("sha256:")) for layer in plan.layers]
         peers = {"deploytk": lambda tag: [push(bundle, base, "registry", tag)]}
+        peers["PUT alone"] = lambda tag: [[sys.executable, "-c", PUT_ALONE, tag.partition("/")[0], *files]]
         if importlib.util.find_spec("oras"):
             peers["oras-py"] = lambda tag: [[sys.executable, "-c", ORAS, tag, *files]]
         if os.environ.get("DOCKER_HOST") and shutil.which("docker"):
