@@ -3,8 +3,8 @@
     python -m benchmarks.push [ROUNDS]      needs docker-registry; for the peers a daemon (DOCKER_HOST), oras
 
 Seconds of a first push and of a second one; "PUT alone" is how fast the registry takes these layers, whole each time.
-Hashing is not in the figures of ours and of oras-py: Docker's daemon did it when it loaded the image. Further: what is sent
-twice after kill -9, and the image's size beyond base and weights.
+Hashing is not in the figures of ours and of oras-py: Docker's daemon did it when it loaded the image. Further: what is
+sent twice after kill -9, and the image's size beyond base and weights.
 """
 
 from __future__ import annotations
