@@ -16,7 +16,7 @@ os.environ["MUTANTS_SEEN"] = str(_PLACE)  # for the processes that tests start: 
 _PACKAGE = "/toolkit/deploytk/"
 
 _seconds: defaultdict[str, float] = defaultdict(float)
-_missing: set[str] = set()  # why tests are skipped
+_missing: dict[str, str] = {}  # why a test is skipped, or a file of them
 _coverage = coverage.Coverage(data_file=None, config_file=False, include=[f"*{_PACKAGE}*"])
 _coverage.start()
 
@@ -53,8 +53,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 def _note_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     if report.skipped and isinstance(report.longrepr, tuple):
-        _seconds.pop(report.nodeid, None)
-        _missing.add(report.longrepr[2].removeprefix("Skipped: "))
+        _missing[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
 
 
 def pytest_sessionfinish() -> None:
@@ -65,5 +64,6 @@ def pytest_sessionfinish() -> None:
         for line, tests in data.contexts_by_lineno(path).items():
             rows += [row for test in tests for row in (f"= {test}", f"{line} {module}")]
     (_PLACE / "tests").write_text("\n".join(rows))
-    (_PLACE / "seconds.json").write_text(json.dumps(_seconds))
-    (_PLACE / "missing.json").write_text(json.dumps(sorted(_missing)))
+    run = {test: seconds for test, seconds in _seconds.items() if test not in _missing}
+    (_PLACE / "seconds.json").write_text(json.dumps(run))
+    (_PLACE / "missing.json").write_text(json.dumps(sorted(set(_missing.values()))))
