@@ -128,3 +128,13 @@ def test_another_process_tells_of_every_four_mebibytes_that_it_sent(odd: Odd, tm
     assert sent.sent_bytes == sum(told) == layer.size
     assert len(told) == 3  # 4 + 4 + what is left
     assert min(told[:2]) >= 4 * MIB
+
+
+def test_a_tag_of_others_is_left_to_them_unless_that_is_said(plan: ImagePlan, odd: Odd) -> None:
+    odd.manifests["1"] = b'{"schemaVersion": 2}'
+
+    with pytest.raises(ImageError, match="an image that deploytk did not make"):
+        push_image(plan, f"{odd.host}/a/b:1", Silent(), QUICK)
+    push_image(plan, f"{odd.host}/a/b:1", Silent(), QUICK, takes_over=True)
+
+    assert odd.manifests["1"] == plan.manifest
