@@ -223,6 +223,13 @@ def test_what_others_wrote_beside_the_app_stays(openxlab: OnOpenXLab, make: Make
     publish(openxlab, bundle)
     put_in(remote, "LICENSE", LICENSE)
     put_in(remote, "old.py", b"old")
+    submodule = b"from refs/heads/main^0\nM 160000 " + b"1" * 40 + b" vendor\n"
+    git(
+        remote,
+        "fast-import",
+        "--quiet",
+        stdin=b"commit refs/heads/main\ncommitter She <she@x> 1 +0000\ndata 0\n" + submodule,
+    )
     (app_place(bundle) / ".git").mkdir()
     (app_place(bundle) / ".git" / "HEAD").write_text("ref: refs/heads/main")
     (app_place(bundle) / "notes.md").write_text("mine")
@@ -237,10 +244,11 @@ def test_what_others_wrote_beside_the_app_stays(openxlab: OnOpenXLab, make: Make
     assert plan.app
     assert {change.path: change.status for change in plan.app.changes if change.status != "same"} == {
         "LICENSE": "kept",
+        "vendor": "kept",
         "old.py": "deleted",
         "deploytk.json": "changed",
     }
-    assert release.app_kept_files == ("LICENSE", "notes.md")
+    assert release.app_kept_files == ("LICENSE", "notes.md", "vendor")
     assert (app_place(bundle) / "notes.md").read_text() == "mine"
     assert (app_place(bundle) / ".git" / "HEAD").is_file()
     assert not (app_place(bundle) / "old.py").exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from apps import STUB, App, running_app
-from bundles import as_shown_on, make_bundle
+from bundles import as_shown_on, given_bundle, make_bundle, whole_bundle
 from conftest import MODELS
 from git_server import READER, GitServer
 from stranger import stranger
@@ -29,6 +29,7 @@ from deploytk.publish.release import publish_bundle
 from deploytk.publish.targets.common.app_repository import write_app
 from deploytk.publish.targets.openxlab import OpenXLab
 from deploytk.publish.targets.openxlab.app import app_place
+from deploytk.publish.targets.openxlab.app_remote import AppRemote
 from deploytk.publish.targets.openxlab.options import OpenXLabOptions
 
 REPO = "me/tiny"
@@ -36,7 +37,7 @@ REPO = "me/tiny"
 
 @pytest.fixture
 def bundle(git_hub: GitServer, tmp_path: Path) -> Bundle:
-    return as_shown_on(make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle"), "openxlab", REPO)
+    return as_shown_on(whole_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle"), "openxlab", REPO)
 
 
 def _publish(bundle: Bundle, remote: str | None = None) -> Release:
@@ -100,7 +101,7 @@ def test_the_app_repository_holds_all_but_the_model(git_hub: GitServer, bundle: 
 
 
 def test_a_model_planned_for_a_newer_lmdeploy_gets_the_newest_that_the_hubs_python_has(tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "b")
 
     app = write_app(bundle, tmp_path / "app", "https://x/y.git", "0" * 40)
 
@@ -234,15 +235,21 @@ def test_a_pointer_file_in_place_of_weights_is_replaced(git_hub: GitServer, bund
 
 
 def test_the_app_is_pushed_as_one_commit_and_only_when_it_changed(
-    git_hub: GitServer, bundle: Bundle, tmp_path: Path
+    git_hub: GitServer, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = tmp_path / "app.git"
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(remote)], check=True)
+    asked: list[str] = []
+    git = AppRemote._git
+    monkeypatch.setattr(
+        AppRemote, "_git", lambda self, *words, **more: asked.append(words[0]) or git(self, *words, **more)
+    )
 
     release = _publish(bundle, remote=str(remote))
     head = (remote / "refs/heads/main").read_text().strip()
     _publish(bundle, remote=str(remote))
     again = (remote / "refs/heads/main").read_text().strip()
+    assert asked.count("cat-file") < 10  # and not one for each of sixty files
     _publish(_other(tmp_path), remote=str(remote))
 
     assert head == again
@@ -252,7 +259,7 @@ def test_the_app_is_pushed_as_one_commit_and_only_when_it_changed(
 
 
 def _other(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "other")
+    return whole_bundle(MODELS / "hf-awq", tmp_path / "other")
 
 
 def test_a_remote_that_does_not_answer_stops_it_before_anything_is_sent(
@@ -272,7 +279,7 @@ def test_a_remote_that_does_not_answer_stops_it_before_anything_is_sent(
 
 
 def test_an_api_app_has_no_page(tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "api", BundleOptions(name="tiny", app="api"))
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "api", BundleOptions(name="tiny", app="api"))
 
     app = write_app(bundle, tmp_path / "app", "https://x/y.git", "0" * 40)
 
@@ -299,7 +306,7 @@ def test_an_app_that_cannot_run_is_refused_before_anything_is_sent(git_hub: GitS
     template = tmp_path / "mine"
     (template / "app").mkdir(parents=True)
     (template / "app" / "start.py").write_text("raise SystemExit('broken on purpose')\n")
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", template=template))
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "b", BundleOptions(name="tiny", template=template))
 
     done = _command(bundle, "--app", "--trust-bundle")
 

@@ -29,7 +29,7 @@ def typed(kind: type[Value], found: object, what: str) -> Value:
     from pydantic import ValidationError
 
     try:
-        value: Value = _adapter(cast(Hashable, kind)).validate_json(json.dumps(found), strict=True)
+        value: Value = type_adapter(kind).validate_json(json.dumps(found), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, (what, *first["loc"]))).strip(".")
@@ -43,9 +43,13 @@ def typed(kind: type[Value], found: object, what: str) -> Value:
     return value
 
 
+def type_adapter(kind: type[Value]) -> TypeAdapter[Value]:
+    """Made once per kind: that takes longer than a bundle's manifest, or a report."""
+    return _adapter(cast(Hashable, kind))
+
+
 @cache
 def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    """Made once per kind: it takes longer than a bundle's manifest."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(cast(Any, kind))

@@ -10,6 +10,7 @@ from deploytk.base.errors import UsageError
 from deploytk.base.files import read_bounded, write_text
 from deploytk.base.json import parse_plain, plain, to_json
 from deploytk.base.terminal import one_line
+from deploytk.base.typed import type_adapter
 from deploytk.smoke.budget import Budget
 from deploytk.smoke.judge import Evidence
 from deploytk.smoke.record import Record
@@ -29,16 +30,16 @@ def write_raw(evidence: Evidence, budget: Budget, path: Path) -> None:
 
 def read_raw(path: Path) -> tuple[Evidence, Budget]:
     """What `write_raw` wrote; raises UsageError for anything else."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         content = read_bounded(path, _LARGEST_RAW_BYTES).split(b"\n")
         head, *lines = (cast(dict[str, Any], parse_plain(line)) for line in content if line.strip())
         if head["schema"] != SCHEMA:
             raise ValueError("its schema is another one")
-        records = TypeAdapter(tuple[Record, ...]).validate_python(lines)
-        evidence = TypeAdapter(Evidence).validate_python({**head["evidence"], "records": ()})
-        budget = TypeAdapter(Budget).validate_python(head["budget"])
+        records = type_adapter(tuple[Record, ...]).validate_python(lines)
+        evidence = type_adapter(Evidence).validate_python({**head["evidence"], "records": ()})
+        budget = type_adapter(Budget).validate_python(head["budget"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         reason = one_line(str(error), 200)
         raise UsageError(

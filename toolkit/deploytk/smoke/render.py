@@ -12,6 +12,7 @@ from deploytk.base.errors import UsageError
 from deploytk.base.files import read_bounded, write_text
 from deploytk.base.json import parse_plain, shown, to_json
 from deploytk.base.terminal import one_line, printable
+from deploytk.base.typed import type_adapter
 from deploytk.base.validation import in_words
 from deploytk.hardware.catalogue import MIB
 from deploytk.plan import MeasuredOverhead
@@ -50,11 +51,11 @@ def read_any(path: Path) -> Report:
 
 def read_report(path: Path) -> Report:
     """A report that was written as JSON; raises UsageError for anything else."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         content = read_bounded(path, _LARGEST_REPORT_BYTES)
-        return TypeAdapter(Report).validate_json(json.dumps(parse_plain(content)))
+        return type_adapter(Report).validate_json(json.dumps(parse_plain(content)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))

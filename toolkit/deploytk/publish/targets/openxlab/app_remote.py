@@ -6,7 +6,8 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,7 @@ from deploytk.publish.plan import Change, is_done, paths_with
 from deploytk.publish.superseded import named_in
 from deploytk.publish.targets.common.app_repository import app_changes
 from deploytk.publish.targets.openxlab.commits import FIRST_S, REF, Commit
+from deploytk.publish.targets.openxlab.foreign import read_blobs
 
 _LIMIT_S = 300.0
 _BRANCH = "refs/heads/main"
@@ -50,12 +52,15 @@ class AppRemote:
     def changes(self, wanted: Mapping[str, bytes], *, is_mirror: bool) -> tuple[Change, ...]:
         """What pushing would do."""
         ours = named_in(self.read(MANIFEST) or b"")
-        there = {path: self._facts(path) if path in wanted or path in ours else (0, "") for path in self._names()}
+        blobs = self._blobs
+        known = self._contents({oid for path, oid in blobs.items() if oid and (path in wanted or path in ours)})
+        there = {path: _facts(known[oid]) if oid in known else (0, "") for path, oid in blobs.items()}
         return app_changes(wanted, there, ours, is_mirror=is_mirror)
 
     def read(self, path: str) -> bytes | None:
         """A file that is there; None when there is none of that name."""
-        return self._git("cat-file", "blob", f"{self.parent}:{path}") if path in self._names() else None
+        oid = self._blobs.get(path)
+        return self._contents({oid})[oid] if oid else None
 
     def push(self, wanted: Mapping[str, bytes], changes: tuple[Change, ...]) -> str:
         """One commit on top of what is there; nothing is pushed when nothing has changed."""
@@ -67,15 +72,15 @@ class AppRemote:
         self._git("push", "--quiet", self.address, f"{made}:{_BRANCH}")
         return made
 
-    def _names(self) -> list[str]:
-        if not self.parent:
-            return []
-        listing = self._git("ls-tree", "-r", "-z", "--name-only", "--full-tree", self.parent)
-        return [path for path in listing.decode("utf-8", "surrogateescape").split("\0") if path]
+    @cached_property
+    def _blobs(self) -> dict[str, str]:
+        """Path -> git object id of what is there, "" for what is no file (a submodule)."""
+        listing = self._git("ls-tree", "-r", "-z", "--full-tree", self.parent) if self.parent else b""
+        entries = (entry.partition("\t") for entry in listing.decode("utf-8", "surrogateescape").split("\0") if entry)
+        return {path: facts.split()[2] if facts.split()[1] == "blob" else "" for facts, _, path in entries}
 
-    def _facts(self, path: str) -> tuple[int, str]:
-        content = self._git("cat-file", "blob", f"{self.parent}:{path}")
-        return len(content), hashlib.sha256(content).hexdigest()
+    def _contents(self, oids: Collection[str]) -> dict[str, bytes]:
+        return read_blobs(lambda asked: self._git("cat-file", "--batch", stdin=asked), sorted(oids))
 
     def _git(self, *arguments: str, stdin: bytes = b"") -> bytes:
         place = self._directory.name
@@ -96,3 +101,7 @@ class AppRemote:
                 hint="try `git ls-remote` with the address of --app-remote: it must work without a password prompt",
             )
         return done.stdout
+
+
+def _facts(content: bytes) -> tuple[int, str]:
+    return len(content), hashlib.sha256(content).hexdigest()

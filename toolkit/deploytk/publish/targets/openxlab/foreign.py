@@ -53,9 +53,14 @@ def _contents(git: Git, oids: Collection[str]) -> dict[str, bytes]:
     listing = git.must("cat-file", "--batch-all-objects", "--batch-check").decode().splitlines()
     here = [line.split()[0] for line in listing if line.split()[1] == "blob"]
     wanted = sorted(set(here) & set(oids))
-    answer = git.must("cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in wanted).encode()) if wanted else b""
+    return read_blobs(lambda asked: git.must("cat-file", "--batch", stdin=asked), wanted)
+
+
+def read_blobs(batch: Callable[[bytes], bytes], oids: Collection[str]) -> dict[str, bytes]:
+    """Git object id -> content, of blobs that are there: one `git cat-file --batch` for all."""
+    answer = batch("".join(f"{oid}\n" for oid in oids).encode()) if oids else b""
     found, at = {}, 0
-    for oid in wanted:
+    for oid in oids:
         end = answer.index(b"\n", at)
         size = int(answer[at:end].split()[2])
         found[oid] = answer[end + 1 : end + 1 + size]
