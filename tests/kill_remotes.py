@@ -158,7 +158,7 @@ class HuggingFaceRemote(_Served):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._hub = Hub(root)
-        self._read: tuple[tuple[int, ...], list[dict[str, dict[str, str]]]] = ((), [])
+        self._read: tuple[tuple[int, ...], list[dict[str, Path | str]]] = ((), [])
 
     def repo(self, number: int) -> str:
         return f"me/at-{number}"
@@ -171,14 +171,13 @@ class HuggingFaceRemote(_Served):
         mark = number, status.st_ino, status.st_mtime_ns
         if mark != self._read[0]:
             commits = self._hub.commits(self.repo(number))[1:]  # the first one is the hub's own
-            self._read = mark, [commit["files"] for commit in commits]
+            self._read = mark, [{path: self._file(file) for path, file in one["files"].items()} for one in commits]
         for files in self._read[1]:
-            yield {path: self._file(file) for path, file in files.items()}
+            yield {path: self._digest(file) if isinstance(file, Path) else file for path, file in files.items()}
 
-    def _file(self, file: dict[str, str]) -> str:
-        if "lfs" in file:
-            return self._digest(self._hub.object(file["lfs"]))
-        return hashlib.sha256(self._hub.content(file)).hexdigest()
+    def _file(self, file: dict[str, str]) -> Path | str:
+        """Where the object is, which may come and go; of what the commit itself holds the digest, which stays."""
+        return self._hub.object(file["lfs"]) if "lfs" in file else hashlib.sha256(self._hub.content(file)).hexdigest()
 
     def start(self, number: int, copy_of: int | None) -> None:
         super().start(number, copy_of)

@@ -19,9 +19,9 @@ from conftest import MODELS, require
 @pytest.mark.parametrize(
     ("work", "model", "every", "at_least"),
     [
-        ("package", "hf-awq", 6, 9),  # about 60 changes: links, files, their modes, directories, renames
-        ("replace", "hf-awq", 9, 8),  # about 80, those of removing the old bundle among them
-        ("publish", "hf-awq", 19, 8),  # about 180: 15 objects and a tree of 15 links
+        ("package", "hf-awq", 17, 9),  # about 170 changes: links, files, their modes, directories, renames
+        ("replace", "hf-awq", 25, 8),  # about 230, those of removing the old bundle among them
+        ("publish", "hf-awq", 53, 8),  # about 480: 45 objects and a tree of as many links
         ("modernize", "workspace-0.7.3-awq", 5, 3),
         ("scale", "hf-awq", 4, 3),
     ],
@@ -35,7 +35,7 @@ def test_killed_anywhere_and_run_again_is_as_if_nothing_had_been(
         [sys.executable, str(script), work, str(MODELS / model), str(tmp_path), str(every)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
     )
 
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,7 @@ def test_whoever_reads_while_publishers_are_killed_sees_the_old_release_or_the_n
         [sys.executable, str(script), target, str(MODELS / model), str(quick_disk), str(points)],
         capture_output=True,
         text=True,
-        timeout=100 if points < 100 else 600,
+        timeout=110 if points < 100 else 600,
     )
 
     assert done.returncode == 0, done.stderr
