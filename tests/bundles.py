@@ -50,6 +50,11 @@ def given_bundle(model: Path, out: Path, options: BundleOptions | None = None) -
     return read_bundle(Path(shutil.copytree(_made_once(model, options or BundleOptions(name="tiny", app="api")), out)))
 
 
+def whole_bundle(model: Path, out: Path) -> Bundle:
+    """The same with all that `make_bundle` puts in when nothing is said, the page too."""
+    return given_bundle(model, out, BundleOptions(name="tiny"))
+
+
 @cache
 def _made_once(model: Path, options: BundleOptions) -> Path:
     out = Path(tempfile.mkdtemp(dir=_COPIES.name)) / "bundle"

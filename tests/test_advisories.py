@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from artifacts import internlm_7b, internlm_workspace
 from bases import write_base
-from bundles import make_bundle
+from bundles import whole_bundle
 
 from deploytk import doctor, lmdeploy
 from deploytk.app.gateway import OWN, ROUTES
@@ -135,7 +135,7 @@ def test_doctor_names_them_on_request_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_bill_of_materials_explains_them(tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
     packages = (("lmdeploy", "0.18.0"), ("torch", "2.4.0"), ("transformers", "4.53.3"))
     base = dataclasses.replace(read_layout(write_base(tmp_path / "base")), packages=packages)
 

@@ -20,7 +20,7 @@ from typing import IO
 
 import pytest
 from bases import layer_tar, write_base
-from bundles import Notes, make_bundle
+from bundles import Notes, given_bundle, make_bundle, whole_bundle
 from conftest import MODELS
 from docker_daemon import BASE, Dockerd, import_debian, running_dockerd
 from hf_hub import READER, WRITER, hf_hub
@@ -118,12 +118,12 @@ def built(dockerd: Dockerd, planted: None, cpu_bundle: Bundle, wheels: Path) -> 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 def _touched(place: Path) -> Bundle:
     """The same model with another app."""
-    return make_bundle(MODELS / "hf-awq", place / "touched", BundleOptions(name="tiny", app="api"))
+    return given_bundle(MODELS / "hf-awq", place / "touched", BundleOptions(name="tiny", app="api"))
 
 
 def _files(dockerd: Dockerd, reference: str) -> Iterator[tuple[str, bytes]]:
@@ -333,7 +333,7 @@ def test_layers_that_arrived_before_a_load_broke_off_are_not_sent_again(
 ) -> None:
     monkeypatch.setattr("deploytk.image.layers.SHARD_BYTES", 100_000)  # some shards are layers of their own
     monkeypatch.setattr("deploytk.image.docker.load.STAGE_BYTES", 100_000)
-    bundle = make_bundle(MODELS / "workspace-0.7.3-awq", tmp_path / "workspace")
+    bundle = whole_bundle(MODELS / "workspace-0.7.3-awq", tmp_path / "workspace")
     options = dataclasses.replace(ON_DEBIAN, tag="broken-off:1")
     plan = plan_image(bundle, runtime_base(bundle, options, Silent()), options, Silent())
     shard = [file for file in bundle.files if file.kind == "weights" and file.size >= 100_000][-1]
@@ -450,7 +450,7 @@ def test_a_full_disk_of_the_daemon_is_called_that(tmp_path: Path, monkeypatch: p
     disk = Path(tempfile.mkdtemp(prefix="disk-"))
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    bundle = make_bundle(MODELS / "hf-fp16", tmp_path / "bundle")  # 6 MB of weights
+    bundle = whole_bundle(MODELS / "hf-fp16", tmp_path / "bundle")  # 6 MB of weights
     try:
         with running_dockerd(disk=disk) as daemon:
             monkeypatch.setenv("DOCKER_HOST", daemon.host)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bases import layer_tar, write_base
-from bundles import make_bundle
+from bundles import given_bundle, whole_bundle
 from conftest import MODELS
 from docker_daemon import Dockerd, newer_debian, running_dockerd, shell_files
 
@@ -32,7 +32,7 @@ def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 def test_it_gets_the_image_that_every_other_output_gets(dockerd: Dockerd, bundle: Bundle, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_an_image_of_its_own_is_a_base(dockerd: Dockerd, bundle: Bundle, tmp_pat
             {**shell_files(), "bin/python": b"#!/bin/sh\nexit 0\n", "a": b"1", "lib/x-1.dist-info/METADATA": b"Name: x"}
         ),
     )
-    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", app="api"))
+    other = given_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", app="api"))
 
     first = build_image(bundle, BuildOptions(tag="based:1", base="base:1"), Silent())
     second = build_image(other, BuildOptions(tag="based:2", base="base:1"), Silent())

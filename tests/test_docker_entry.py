@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bases import Special, layer_tar
-from bundles import Notes, make_bundle
+from bundles import Notes, whole_bundle
 from conftest import MODELS
 from docker_daemon import Dockerd, running_dockerd, shell_files
 
@@ -42,7 +42,7 @@ def test_a_base_that_does_not_start_is_refused(
     dockerd: Dockerd, number: int, files: dict[str, bytes | Special], message: str, tmp_path: Path
 ) -> None:
     dockerd.docker("import", "-", f"base:{number}", stdin=layer_tar({**shell_files(), **files}))
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
     with pytest.raises(ImageError, match=message):
         build_image(bundle, BuildOptions(tag="tiny:1", base=f"base:{number}"), Silent())
@@ -52,7 +52,7 @@ def test_a_base_that_does_not_start_is_refused(
 
 def test_a_base_that_starts_is_built_on(dockerd: Dockerd, tmp_path: Path) -> None:
     dockerd.docker("import", "-", "good:1", stdin=layer_tar({**shell_files(), "bin/python": b"#!/bin/sh\nexit 0\n"}))
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
     image = build_image(bundle, BuildOptions(tag="fine:1", base="good:1"), Silent())
 
@@ -61,7 +61,7 @@ def test_a_base_that_starts_is_built_on(dockerd: Dockerd, tmp_path: Path) -> Non
 
 
 def test_an_image_is_tried_once_and_another_by_its_name_again(dockerd: Dockerd, tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
     def tried() -> int:
         notes = Notes()

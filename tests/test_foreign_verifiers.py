@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from bases import write_base
-from bundles import make_bundle
+from bundles import whole_bundle
 from commands import run
 from conftest import MODELS
 from odd_registry import Odd, odd_registry
@@ -41,7 +41,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Odd
     """A signed bundle, a registry with its signed image, and the public key."""
     place = tmp_path_factory.mktemp("signed")
     key = write_key(place / "key.pem")
-    bundle = make_bundle(MODELS / "hf-awq", place / "bundle").path
+    bundle = whole_bundle(MODELS / "hf-awq", place / "bundle").path
     base = write_base(place / "base")
     with pytest.MonkeyPatch.context() as patch, odd_registry() as registry:
         patch.setenv("DOCKER_CONFIG", str(place / "docker"))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import as_shown_on, make_bundle
+from bundles import as_shown_on, whole_bundle
 from conftest import MODELS
 from hf_hub import WRITER as HF_TOKEN
 from hf_hub import Hub, hf_hub
@@ -71,7 +71,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     """One bundle for each target, made once: nothing here changes them."""
     found = {}
     for target in ("huggingface", "modelscope", "openxlab", "oci"):
-        plain = make_bundle(MODELS / "hf-awq", tmp_path_factory.mktemp(target) / "bundle")
+        plain = whole_bundle(MODELS / "hf-awq", tmp_path_factory.mktemp(target) / "bundle")
         found[target] = plain if target == "oci" else as_shown_on(plain, target, REPO)
     return found
 

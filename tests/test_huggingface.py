@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundles import Notes, as_shown_on, make_bundle
+from bundles import Notes, as_shown_on, given_bundle, make_bundle
 from conftest import MODELS
 from hf_hub import NARROW, READER, WRITER, Fault, Hub, hf_hub
 from huggingface_hub import constants
@@ -43,7 +43,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    made = make_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
+    made = given_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
     return as_shown_on(made, "huggingface", REPO)
 
 
@@ -75,7 +75,7 @@ def _kinds(hub: Hub) -> list[str]:
 
 
 def _changed(bundle: Bundle, tmp_path: Path, *, license_: str = "apache-2.0") -> Bundle:
-    made = make_bundle(MODELS / "hf-awq", tmp_path / "changed", BundleOptions(name="tiny", license=license_))
+    made = given_bundle(MODELS / "hf-awq", tmp_path / "changed", BundleOptions(name="tiny", license=license_))
     return as_shown_on(made, "huggingface", REPO)
 
 

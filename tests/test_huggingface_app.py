@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import plain_http
 import pytest
 import yaml
 from apps import running_app
-from bundles import Notes, as_shown_on, make_bundle
+from bundles import Notes, as_shown_on, given_bundle, make_bundle
 from conftest import MODELS
 from hf_hub import READER, WRITER, Hub, hf_hub
 from huggingface_hub import SpaceHardware, constants
@@ -47,7 +47,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    made = make_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
+    made = given_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
     return as_shown_on(made, "huggingface", "me/tiny")
 
 
@@ -125,7 +125,7 @@ def test_a_private_model_is_not_preloaded_but_fetched(hub: Hub, bundle: Bundle) 
 
 
 def test_a_legacy_lmdeploy_cannot_run_beside_gradio(hub: Hub, tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "workspace-0.7.3-awq", tmp_path / "old", BundleOptions(name="tiny", license="mit"))
+    bundle = given_bundle(MODELS / "workspace-0.7.3-awq", tmp_path / "old", BundleOptions(name="tiny", license="mit"))
 
     with pytest.raises(UsageError, match=r"LMDeploy 0\.7\.3 cannot share") as caught:
         _publish(bundle, PUBLIC, GRADIO)
@@ -224,7 +224,7 @@ def test_the_files_of_a_space_run_with_what_was_preloaded(hub: Hub, tmp_path: Pa
     with running_app(space, tmp_path / "app.log", {"HOME": str(tmp_path / "home")}) as app:
         app.wait("ready", within_s=120)
         body = {"model": "tiny", "messages": [{"role": "user", "content": first["prompt"]}], "temperature": 0}
-        answer = httpx.post(f"{app.url}/v1/chat/completions", json=body, timeout=60, trust_env=False).json()
+        answer = plain_http.post(f"{app.url}/v1/chat/completions", json=body, timeout=60).json()
 
     assert answer["choices"][0]["message"]["content"] == first["answer"]
     assert hub.requests == []  # nothing was downloaded

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bundles import Notes, make_bundle
+from bundles import Notes, given_bundle
 from conftest import MODELS
 from hf_hub import READER, WRITER, Hub, hf_hub
 from huggingface_hub import constants
@@ -39,7 +39,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle", BundleOptions(name="tiny", license="mit"))
 
 
 def _publish(bundle: Bundle, *, wait_s: float = 5.0, progress: Progress | None = None, **more: Any) -> Release:
@@ -65,7 +65,7 @@ def test_the_space_is_the_app_and_says_where_the_model_is(hub: Hub, bundle: Bund
 
 
 def test_a_space_is_built_with_the_planned_lmdeploy_and_fetches_last(hub: Hub, tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "old", BundleOptions(name="tiny", license="mit"))
+    bundle = given_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "old", BundleOptions(name="tiny", license="mit"))
 
     _publish(bundle)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from bases import write_base
-from bundles import make_bundle
+from bundles import given_bundle, make_bundle
 from conftest import MODELS
 
 from deploytk.base.errors import ImageError, UsageError
@@ -33,7 +33,7 @@ OPTIONS = BuildOptions(tag="tiny:1")
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     options = BundleOptions(name="tiny", license="apache-2.0", base_model="org/tiny")
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle", options)
+    return given_bundle(MODELS / "hf-awq", tmp_path / "bundle", options)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
+from bundles import make_bundle, whole_bundle
 from conftest import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,7 +57,7 @@ def _names(layer: Layer) -> list[str]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 def test_weights_come_first_and_the_card_last(bundle: Bundle) -> None:
@@ -172,7 +172,7 @@ def test_a_workspace_of_hundreds_of_large_files_stays_below_what_docker_stacks(t
 def test_only_the_card_changes_with_the_card(tmp_path: Path) -> None:
     from deploytk.bundle import BundleOptions
 
-    first = _layers(make_bundle(MODELS / "hf-awq", tmp_path / "one", BundleOptions(name="tiny")))
+    first = _layers(whole_bundle(MODELS / "hf-awq", tmp_path / "one"))
     second = _layers(make_bundle(MODELS / "hf-awq", tmp_path / "two", BundleOptions(name="tiny", license="mit")))
 
     same = [one.digest == two.digest for one, two in zip(first, second, strict=True)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from bases import digest_of, write_base
-from bundles import make_bundle
+from bundles import whole_bundle
 from conftest import MODELS
 
 from deploytk.base.errors import ImageError, TryAgainError
@@ -26,7 +26,7 @@ from deploytk.image.value import BuildOptions, ImagePlan, Layer
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 @pytest.fixture

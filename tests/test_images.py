@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bundles import make_bundle
+from bundles import make_bundle, whole_bundle
 from conftest import MODELS
 
 from deploytk import lmdeploy
@@ -38,7 +38,7 @@ LOCKS = sorted(path.name for path in (IMAGES / "requirements").glob("*.txt"))
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 def _instructions(name: str) -> list[tuple[str, str]]:
@@ -158,7 +158,7 @@ def test_a_legacy_workspace_gets_the_lmdeploy_that_reads_it_on_its_python(tmp_pa
 
 
 def test_the_recipe_is_kilobytes_and_the_same_for_every_model(bundle: Bundle, tmp_path: Path) -> None:
-    other = make_bundle(MODELS / "hf-fp16", tmp_path / "other")
+    other = whole_bundle(MODELS / "hf-fp16", tmp_path / "other")
 
     recipe = recipe_for(bundle, OPTIONS)
 

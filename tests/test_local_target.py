@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bundles import Notes, make_bundle
+from bundles import Notes, given_bundle, make_bundle, whole_bundle
 from conftest import MODELS
 
 from deploytk.base.digests import hash_file
@@ -28,7 +28,7 @@ from deploytk.publish.target import find_target
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_publishing_again_sends_nothing(bundle: Bundle, hub: Path) -> None:
 
 def test_only_what_changed_is_sent(bundle: Bundle, hub: Path, tmp_path: Path) -> None:
     _publish(bundle, hub)
-    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+    other = given_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
 
     release = _publish(other, hub)
 
@@ -78,7 +78,7 @@ def test_the_plan_shows_what_publishing_would_do(bundle: Bundle, hub: Path, tmp_
     target, options = find_target("local"), PublishOptions(repo=str(hub))
     before = target.preview(bundle, options)
     _publish(bundle, hub)
-    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit", app="api"))
+    other = given_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit", app="api"))
 
     after = {change.path: change.status for change in target.preview(other, options).changes}
 
@@ -118,7 +118,7 @@ def test_a_damaged_object_is_replaced_in_every_revision_that_shows_it(
     bundle: Bundle, hub: Path, tmp_path: Path
 ) -> None:
     first = _publish(bundle, hub)
-    _publish(make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit")), hub)
+    _publish(given_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit")), hub)
     shared = hub / "repos/tiny/current/config.json"
     shared.chmod(0o644)
     shared.write_text("{}")
@@ -152,7 +152,7 @@ def test_a_tree_that_somebody_changed_is_repaired(bundle: Bundle, hub: Path) -> 
 def test_two_repositories_share_what_is_equal(bundle: Bundle, hub: Path, tmp_path: Path) -> None:
     _publish(bundle, hub)
 
-    release = _publish(make_bundle(MODELS / "hf-awq", tmp_path / "b2", BundleOptions(name="other")), hub)
+    release = _publish(given_bundle(MODELS / "hf-awq", tmp_path / "b2", BundleOptions(name="other")), hub)
 
     # Both cards and deploytk.json name the model; the weights and all else are there.
     assert release.uploaded_files == 3
@@ -197,7 +197,7 @@ def test_what_only_resembles_a_secret_is_published(
 
 def test_a_secret_among_the_golden_prompts_is_refused(hub: Path, tmp_path: Path) -> None:
     options = BundleOptions(name="tiny", golden=(Golden("hf_" + "a" * 34, ""),))
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b", options)
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "b", options)
 
     with pytest.raises(BundleError, match=r"deploytk\.json, line \d+, looks like a Hugging Face token"):
         _publish(bundle, hub)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import make_bundle
+from bundles import given_bundle, whole_bundle
 from conftest import MODELS
 from odd_registry import Odd, odd_registry
 from pydantic import BaseModel, ConfigDict
@@ -68,7 +68,7 @@ class _Config(_Strict):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     options = BundleOptions(name="tiny", license="apache-2.0", base_model="me/tiny")
-    return make_bundle(MODELS / "hf-awq", tmp_path_factory.mktemp("modelpack") / "bundle", options)
+    return given_bundle(MODELS / "hf-awq", tmp_path_factory.mktemp("modelpack") / "bundle", options)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_the_same_bundle_gives_the_same_artifact_and_nothing_is_sent_twice(bundl
 
 
 def test_a_file_that_changed_is_never_sent_as_the_one_that_was_planned(tmp_path: Path, registry: Odd) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "b")
     place = bundle.path / "model.safetensors"
     content = bytearray(place.read_bytes())
     content[-1] ^= 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bundles import as_shown_on, make_bundle
+from bundles import as_shown_on, given_bundle, make_bundle, whole_bundle
 from conftest import MODELS
 from modelscope_server import READER, WRITER, ModelScopeServer, Repository, modelscope_server
 
@@ -40,7 +40,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeS
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return as_shown_on(make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle"), "modelscope", REPO)
+    return as_shown_on(
+        whole_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle"),
+        "modelscope",
+        REPO,
+    )
 
 
 def _publish(bundle: Bundle, *, is_private: bool = True, repo: str | None = REPO) -> Release:
@@ -95,7 +99,7 @@ def test_only_what_changed_is_sent_and_what_is_gone_is_deleted(
     _publish(bundle)
     puts = hub.puts
     options = BundleOptions(name="tiny", license="mit", app="api")
-    made = make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "other", options)
+    made = given_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "other", options)
     other = as_shown_on(made, "modelscope", REPO)
 
     release = _publish(other)
@@ -258,7 +262,7 @@ def test_a_file_that_changes_while_it_is_sent_is_not_committed(
 def test_an_upload_that_broke_off_goes_on(
     hub: ModelScopeServer, tmp_path: Path, model_copy: Callable[[str], Path]
 ) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "b")
     hub.faults["commit"] = [400] * 50
     with pytest.raises(ReleaseError):
         _publish(bundle)

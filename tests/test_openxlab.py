@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Notes, as_shown_on, make_bundle
+from bundles import Notes, as_shown_on, given_bundle, make_bundle, whole_bundle
 from conftest import MODELS
 from git_server import READER, WRITER, GitServer, git_server
 
@@ -33,12 +33,16 @@ REPO = "me/tiny"
 
 @pytest.fixture
 def bundle(git_hub: GitServer, tmp_path: Path) -> Bundle:
-    return as_shown_on(make_bundle(MODELS / "hf-awq", tmp_path / "bundle"), "openxlab", REPO)
+    return as_shown_on(whole_bundle(MODELS / "hf-awq", tmp_path / "bundle"), "openxlab", REPO)
 
 
 @pytest.fixture
 def workspace(git_hub: GitServer, tmp_path: Path) -> Bundle:
-    return as_shown_on(make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "workspace"), "openxlab", REPO)
+    return as_shown_on(
+        whole_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "workspace"),
+        "openxlab",
+        REPO,
+    )
 
 
 def _publish(
@@ -128,7 +132,7 @@ def test_one_changed_file_is_one_upload(
 
 def test_what_the_bundle_has_no_more_is_deleted(git_hub: GitServer, bundle: Bundle, tmp_path: Path) -> None:
     _publish(bundle)
-    made = make_bundle(MODELS / "hf-awq", tmp_path / "api", BundleOptions(name="tiny", app="api"))
+    made = given_bundle(MODELS / "hf-awq", tmp_path / "api", BundleOptions(name="tiny", app="api"))
     api = as_shown_on(made, "openxlab", REPO)
     plan = OpenXLab().preview(api, PublishOptions(repo=REPO))
 
@@ -442,7 +446,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(git_hub: GitServer, bun
 
 
 def test_somebody_else_pushing_meanwhile_is_not_lost(git_hub: GitServer, bundle: Bundle, tmp_path: Path) -> None:
-    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+    other = given_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
 
     class Rival(Notes):
         def task(self, label: str, total: int, unit: object = "bytes") -> object:  # type: ignore[override]

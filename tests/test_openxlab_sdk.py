@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
-from bundles import as_shown_on, make_bundle
+from bundles import as_shown_on, given_bundle, whole_bundle
 from conftest import MODELS, one_at_a_time
 from lying_server import Asked, lying, plain
 from openxlab_api import AK, BUCKET, SK, Api, openxlab_api
@@ -67,7 +67,7 @@ def python(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return as_shown_on(make_bundle(MODELS / "hf-awq", tmp_path / "bundle"), "openxlab", "me/tiny")
+    return as_shown_on(whole_bundle(MODELS / "hf-awq", tmp_path / "bundle"), "openxlab", "me/tiny")
 
 
 BY_SDK = OpenXLabOptions(via="sdk")
@@ -168,7 +168,7 @@ def test_a_hub_that_is_away_says_run_again(api: Api, python: Path, monkeypatch: 
 
 
 def test_a_model_with_directories_goes_by_git(tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
+    bundle = whole_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
 
     with pytest.raises(ReleaseError, match="keeps no directories"):
         _publish(bundle)
@@ -178,7 +178,7 @@ def test_nothing_is_left_in_the_home(api: Api, python: Path, monkeypatch: pytest
     monkeypatch.setenv("HOME", str(tmp_path))
 
     with _sdk(python) as sdk:
-        sdk.create(make_bundle(MODELS / "hf-awq", tmp_path / "b"), is_private=True)
+        sdk.create(whole_bundle(MODELS / "hf-awq", tmp_path / "b"), is_private=True)
 
     assert not (tmp_path / ".openxlab").exists()
     assert json.dumps(api.repositories["tiny"]["public"]) == "0"
@@ -224,7 +224,7 @@ def test_only_what_changed_is_sent_and_the_plan_says_so(api: Api, python: Path, 
     assert api.repositories == {}
     _publish(bundle)
     same = _plan(bundle)
-    made = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+    made = given_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
     other = as_shown_on(made, "openxlab", "me/tiny")
 
     plan = _plan(other)
@@ -249,7 +249,7 @@ def test_an_upload_in_several_steps_never_passes_for_a_release(
 ) -> None:
     """The older bundle, whose record says that all is well, has to be sent again after another one broke off."""
     _publish(bundle)
-    made = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
+    made = given_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="tiny", license="mit"))
     other = as_shown_on(made, "openxlab", "me/tiny")
     api.spoil = "README.md"
     with pytest.raises(ReleaseError, match="came back with other bytes"):
@@ -351,7 +351,7 @@ def test_a_file_that_is_led_in_a_circle_is_an_error_in_words(api: Api, python: P
 def test_a_card_that_was_edited_there_is_not_written_over(
     api: Api, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
     _publish(bundle)
     edited = api.content("tiny", "README.md") + b"\nHers.\n"
     api.put("tiny", "README.md", edited)

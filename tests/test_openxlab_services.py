@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundles import as_shown_on, make_bundle
+from bundles import as_shown_on, make_bundle, whole_bundle
 from conftest import MODELS
 from giftless_server import TOKEN, USER, Giftless, giftless_server, is_here
 
@@ -41,7 +41,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Giftless
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
+    return whole_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
 
 
 def _publish(bundle: Bundle, patience_s: float = 3.0) -> Release:

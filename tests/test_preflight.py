@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from bundles import make_bundle
+from bundles import make_bundle, whole_bundle
 from commands import run
 from conftest import MODELS
 
@@ -76,7 +76,7 @@ def test_every_fault_of_the_app_that_stayed_in_the_queue_is_named() -> None:
 
 
 def test_the_app_of_a_bundle_passes(tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
+    bundle = whole_bundle(MODELS / "workspace-0.4.2-awq", tmp_path / "bundle")
 
     found = _check(bundle.path, within_s=20)
 

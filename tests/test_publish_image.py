@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bases import write_base
-from bundles import make_bundle
+from bundles import whole_bundle
 from commands import run
 from conftest import MODELS
 from registries import Registry, running_registry
@@ -37,7 +37,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 @pytest.fixture
 def layout(tmp_path: Path) -> Image:
     """An image of ours in the OCI layout `layout`."""
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
     options = BuildOptions("tiny:1", f"oci:{tmp_path / 'layout'}", base=f"oci:{write_base(tmp_path / 'base')}")
     return build_image(bundle, options, Silent())
 
@@ -71,7 +71,7 @@ def test_from_one_repository_to_another_nothing_is_sent(layout: Image, registry:
 def test_an_image_of_a_registry_is_a_base_without_docker(layout: Image, registry: Registry, tmp_path: Path) -> None:
     source = f"{registry.host}/me/tiny:1"
     Oci().publish_image(layout.output, PublishOptions(repo=source), Silent())
-    other = make_bundle(MODELS / "hf-fp16", tmp_path / "other")
+    other = whole_bundle(MODELS / "hf-fp16", tmp_path / "other")
 
     image = build_image(other, BuildOptions(f"{registry.host}/me/other:1", "registry", base=source), Silent())
 

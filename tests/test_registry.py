@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from bases import write_base
-from bundles import make_bundle
+from bundles import make_bundle, whole_bundle
 from conftest import MODELS
 from registries import Registry, running_registry
 
@@ -54,7 +54,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    return whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
 
 
 def _plan(bundle: Bundle, base: Path, tag: str) -> ImagePlan:

@@ -6,20 +6,20 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote
 
 import pytest
 from bases import write_base
-from bundles import make_bundle
+from bundles import whole_bundle
 from commands import run
 from conftest import MODELS
 from hf_hub import WRITER, hf_hub
 from test_signing import official, write_key
 
-pytest.importorskip("model_signing")
-pytest.importorskip("OpenSSL")
+pytestmark = pytest.mark.skipif(not all(map(find_spec, ("model_signing", "OpenSSL"))), reason="needs deploytk[sign]")
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def key(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def signed(tmp_path: Path, key: Path) -> Path:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle").path
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle").path
     done = run("publish", str(bundle), "--target", "local", "--repo", str(tmp_path / "hub"), "--sign", str(key))
     assert done.code == 0, done.stderr
     return bundle
@@ -60,7 +60,7 @@ def _run(name: str, source: Path, key: Path, tmp_path: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_nobody_signed_goes_nowhere(tmp_path: Path, key: Path, name: str) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle").path
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle").path
 
     code, stderr = _run(name, bundle, key, tmp_path)
 
@@ -195,7 +195,7 @@ def test_what_is_published_and_signed_on_a_hub_verifies_there(
     tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle").path
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle").path
     with hf_hub(tmp_path / "hub") as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_TOKEN", WRITER)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bundles import make_bundle
+from bundles import given_bundle, make_bundle, whole_bundle
 from commands import run
 from conftest import MODELS
 from hypothesis import given
@@ -54,7 +54,7 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(MODELS / "hf-awq", tmp_path_factory.mktemp("scale") / "bundle")
+    return whole_bundle(MODELS / "hf-awq", tmp_path_factory.mktemp("scale") / "bundle")
 
 
 def scaled(bundle: Bundle, out: Path, *words: str) -> Any:
@@ -300,7 +300,7 @@ def test_an_image_is_deployed_by_the_digest_that_its_registry_tells(
 
 def test_the_image_of_another_bundle_is_refused(bundle: Bundle, registry: Odd, tmp_path: Path) -> None:
     _pushed(bundle, registry)
-    other = make_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="other"))
+    other = given_bundle(MODELS / "hf-awq", tmp_path / "other", BundleOptions(name="other"))
 
     with pytest.raises(ImageError, match="was not made of this bundle"):
         read_source(str(other.path), f"{registry.host}/me/chat:1", Silent())

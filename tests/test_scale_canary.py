@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Notes, make_bundle
+from bundles import Notes, given_bundle, whole_bundle
 from commands import run
 from conftest import MODELS
 from ground_truth import Behaviour, serving
@@ -273,7 +273,7 @@ def test_the_command_judges_at_the_addresses_that_are_given(tmp_path: Path, monk
     monkeypatch.setattr("deploytk.scale.judging.LOOKS", (1,))
     monkeypatch.setattr(applying, "Revisions", functools.partial(Revisions, workload=few))
     options = BundleOptions(name="tiny", golden=(Golden("2+2=", "4"),))
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle", options)
+    bundle = given_bundle(MODELS / "hf-awq", tmp_path / "bundle", options)
     right, wrong = (Behaviour(answer=lambda _, one=one: one) for one in ("4 it is", "5 it is"))  # type: ignore[misc]
     words = ["scale", str(bundle.path), "--on", "ray", "-o", str(tmp_path / "out"), "--apply", "-q"]
 
@@ -303,7 +303,7 @@ def test_the_command_judges_at_the_addresses_that_are_given(tmp_path: Path, monk
     ],
 )
 def test_options_without_effect_are_bad_usage(words: tuple[str, ...], tmp_path: Path) -> None:
-    made = make_bundle(MODELS / "hf-awq", tmp_path / "b")
+    made = whole_bundle(MODELS / "hf-awq", tmp_path / "b")
 
     done = run("scale", str(made.path), "--on", "ray", "-o", str(tmp_path / "o"), "--json", *words)
 

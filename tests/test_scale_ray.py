@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Notes, make_bundle
+from bundles import Notes, whole_bundle
 from commands import run
 from conftest import MODELS
 from pydantic import ValidationError
@@ -200,7 +200,7 @@ def test_a_dashboard_that_is_away_is_said_in_a_sentence() -> None:
 
 
 def test_the_command_deploys_and_says_what_runs(tmp_path: Path) -> None:
-    bundle = make_bundle(MODELS / "hf-awq", tmp_path / "bundle")
+    bundle = whole_bundle(MODELS / "hf-awq", tmp_path / "bundle")
     words = ["scale", str(bundle.path), "--on", "ray", "-o", str(tmp_path / "out"), "--apply", "--json", "-q"]
 
     with dashboard(FakeCluster()) as url:
