@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import run
 from conftest import MODELS
 from test_smoke_report import EVIDENCE, GPU, IDENTITY, VRAM
 
@@ -417,10 +416,10 @@ def test_a_comparison_is_not_cut(
 
 def test_report_computes_figures_again(tmp_path: Path) -> None:
     write_raw(EVIDENCE, Budget(max_ttft_ms=19), tmp_path / "raw.jsonl")
-    command = [sys.executable, "-m", "deploytk", "report", str(tmp_path / "raw.jsonl"), "--json"]
 
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run("report", str(tmp_path / "raw.jsonl"), "--json")
 
+    assert done.code == 0
     assert json.loads(done.stdout)["latency"]["ttft_ms"]["p50"] == 20
 
 
@@ -429,9 +428,8 @@ def test_what_is_no_report_is_refused_in_two_lines(tmp_path: Path, name: str) ->
     (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "directory").mkdir()
-    command = [sys.executable, "-m", "deploytk", "report", str(tmp_path / name)]
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run("report", str(tmp_path / name))
 
-    assert done.returncode == 2
+    assert done.code == 2
     assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == ["error", "hint"]

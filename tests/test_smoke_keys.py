@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from commands import Done, run
 from conftest import MODELS
 from honest_server import Send, answer_json, honest
 from lying_server import Asked, Script, lying, plain
@@ -30,10 +32,18 @@ def _asking_for(key: str, seen: list[Asked] | None = None) -> Script:
     return script
 
 
+_LIMITS = ("--requests", "2", "--output-tokens", "6", "--time-limit", "60s")
+
+
+def _refused(url: str, *more: str, **environment: str) -> Done:
+    """What never comes to a measurement needs no process of its own."""
+    with mock.patch.dict(os.environ, environment):
+        return run("smoke", url, *_LIMITS, *more)
+
+
 def _smoke(url: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    limits = ("--requests", "2", "--output-tokens", "6", "--time-limit", "60s")
     return subprocess.run(
-        [sys.executable, "-m", "deploytk", "smoke", url, *limits, *more],
+        [sys.executable, "-m", "deploytk", "smoke", url, *_LIMITS, *more],
         capture_output=True,
         text=True,
         timeout=100,
@@ -59,9 +69,9 @@ def test_the_key_of_the_variable_is_sent_and_shown_nowhere(
 
 def test_a_missing_key_is_said_at_once_with_the_option() -> None:
     with lying(_asking_for(KEY)) as url:
-        done = _smoke(f"{url}/x")
+        done = _refused(f"{url}/x")
 
-    assert done.returncode == 1
+    assert done.code == 1
     assert "wants a key (HTTP status 401)" in done.stderr
     assert "DEPLOYTK_API_KEY" in done.stderr
     assert "--api-key-env" in done.stderr
@@ -69,9 +79,9 @@ def test_a_missing_key_is_said_at_once_with_the_option() -> None:
 
 def test_a_wrong_key_is_said_and_not_shown() -> None:
     with lying(_asking_for("another")) as url:
-        done = _smoke(f"{url}/x", DEPLOYTK_API_KEY=KEY)
+        done = _refused(f"{url}/x", DEPLOYTK_API_KEY=KEY)
 
-    assert done.returncode == 1
+    assert done.code == 1
     assert "does not take the key" in done.stderr
     assert KEY not in done.stdout + done.stderr
 
@@ -84,9 +94,9 @@ def test_a_key_asked_for_by_completions_alone_is_said() -> None:
             honest(asked, send)
 
     with lying(script) as url:
-        done = _smoke(f"{url}/x")
+        done = _refused(f"{url}/x")
 
-    assert done.returncode == 1
+    assert done.code == 1
     assert "wants a key" in done.stderr
 
 
@@ -98,9 +108,9 @@ def test_a_redirect_to_another_server_does_not_get_the_key() -> None:
             send(plain(b"", "307 There", f"Location: {thief}/x\r\n"))
 
         with lying(script) as url:
-            done = _smoke(f"{url}/x", "--wait", "0s", DEPLOYTK_API_KEY=KEY)
+            done = _refused(f"{url}/x", "--wait", "0s", DEPLOYTK_API_KEY=KEY)
 
-    assert done.returncode == 1
+    assert done.code == 1
     assert stolen == []
 
 
@@ -116,13 +126,14 @@ def test_a_redirect_to_another_server_does_not_get_the_key() -> None:
 def test_a_key_that_cannot_be_sent_is_bad_usage(
     source: str, options: tuple[str, ...], environment: dict[str, str], word: str
 ) -> None:
-    done = _smoke(source, *options, **environment)
+    done = _refused(source, *options, **environment)
 
-    assert done.returncode == 2
+    assert done.code == 2
     assert word in done.stderr
     assert "Host: b" not in done.stderr
 
 
+@pytest.mark.engine
 def test_a_model_started_here_with_keys_is_asked_with_one_of_them(tmp_path: Path) -> None:
     model = Path(shutil.copytree(MODELS / "hf-awq", tmp_path / "m"))
     done = _smoke(str(model), "--engine", "cpu", DEPLOYTK_API_KEYS=f"{KEY}, other-key")
