@@ -164,10 +164,11 @@ class Chunks:
 
 
 def _size(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip() if b";" in line else line.strip()
-    if not _CHUNK_SIZE.fullmatch(digits):  # int() would take a sign, a prefix and underscores
-        raise ValueError("the size of a chunk is none")
-    return int(digits, 16)
+    if not _CHUNK_SIZE.fullmatch(line):  # int() would take a sign, a prefix and underscores
+        line = line.partition(b";")[0].strip()
+        if not _CHUNK_SIZE.fullmatch(line):
+            raise ValueError("the size of a chunk is none")
+    return int(line, 16)
 
 
 class Events:
