@@ -52,6 +52,7 @@ class Samples:
     def __init__(self, home: Origin, retry: Callable[[], Retry]) -> None:
         self._home = home
         self._retry = retry
+        self._at: dict[str, str] = {}  # address of a file -> where it was sent on to: hubs count who asks them for that
 
     def check(self, place: str, files: Collection[Sent]) -> None:
         """Raises ReleaseError unless samples of every file are what was sent; read once per place and content."""
@@ -128,7 +129,8 @@ class Samples:
 
     @contextmanager
     def _opened(self, client: httpx.Client, file: Sent, wanted: dict[str, str]) -> Iterator[httpx.Response]:
-        url, home = file.url, Origin.of(file.url)
+        remembered, home = self._at.pop(file.url, None), Origin.of(file.url)
+        url = remembered or file.url
         for _ in range(_MOST_REDIRECTS):
             origin = origin_of(url)
             headers = {**(file.headers if origin == home else {}), **wanted}
@@ -137,7 +139,12 @@ class Samples:
                 if response.is_redirect:
                     url = _joined(url, response.headers["Location"])
                     continue
-                if response.status_code not in (200, 206, *BUSY):
+                if response.status_code in (200, 206):
+                    self._at[file.url] = url
+                elif url == remembered:  # such addresses run out
+                    url, remembered = file.url, None
+                    continue
+                elif response.status_code not in BUSY:
                     raise _NotHandedOutError(
                         f"{self._home.netloc} says that it has {file.path}, and answers {response.status_code} for it",
                         hint="run again; if it stays so, the hub loses data: tell its administrator",

@@ -1,0 +1,86 @@
+"""Samples of a release are asked for where the hub sent us on to: it is asked once where a file is."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lying_server import Asked, lying, plain
+
+from deploytk.base.errors import ReleaseError
+from deploytk.base.origin import Origin
+from deploytk.base.retry import Retry, RetryPolicy
+from deploytk.publish.samples import Samples, Sent
+
+CONTENT = random.Random(0).randbytes(2**20)  # four samples
+
+
+class Hub:
+    """Sends a reader on to an address that is good for so many requests."""
+
+    def __init__(self, lasts: int = 100, elsewhere: bytes = CONTENT) -> None:
+        self.asked: list[str] = []
+        self.heads: list[bytes] = []
+        self._lasts, self._elsewhere = lasts, elsewhere
+
+    def answer(self, asked: Asked, send: Callable[[bytes], None]) -> None:
+        self.asked.append(asked.path.partition("?")[0])
+        self.heads.append(asked.head)
+        if asked.path == "/file":
+            send(plain(b"", "302 Found", f"Location: /store?{len(self.asked)}\r\n"))
+            return
+        since = int(asked.path.partition("?")[2])
+        if len(self.asked) - since > self._lasts:
+            send(plain(b"", "403 Expired"))
+            return
+        found = re.search(rb"bytes=(\d+)-(\d+)", asked.head)
+        assert found
+        send(plain(self._elsewhere[int(found[1]) : int(found[2]) + 1], "206 Partial Content"))
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Callable[[Hub], None]:
+    (tmp_path / "file").write_bytes(CONTENT)
+
+    def check(hub: Hub) -> None:
+        with lying(hub.answer) as url:
+            file = Sent("file", tmp_path / "file", len(CONTENT), "0" * 64, f"{url}/file")
+            retry = RetryPolicy(attempts=1, first_s=0.01)
+            Samples(Origin.of(url), lambda: Retry(retry, "hub", lambda _: None)).check(url, [file])
+
+    return check
+
+
+def test_a_hub_is_asked_once_where_a_file_is(check: Callable[[Hub], None]) -> None:
+    hub = Hub()
+
+    check(hub)
+
+    assert hub.asked == ["/file", "/store", "/store", "/store", "/store"]
+
+
+def test_an_address_that_has_run_out_is_asked_for_again(check: Callable[[Hub], None]) -> None:
+    hub = Hub(lasts=2)
+
+    check(hub)
+
+    assert hub.asked == ["/file", "/store", "/store", "/store", "/file", "/store", "/store"]
+
+
+def test_an_address_that_is_never_good_ends_in_words(check: Callable[[Hub], None]) -> None:
+    hub = Hub(lasts=0)
+
+    with pytest.raises(ReleaseError, match="says that it has file, and answers 403 for it"):
+        check(hub)
+
+    assert hub.asked == ["/file", "/store"]
+
+
+def test_other_bytes_at_that_address_are_found(check: Callable[[Hub], None]) -> None:
+    other = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+
+    with pytest.raises(ReleaseError, match="other bytes than were sent"):
+        check(Hub(elsewhere=other))
