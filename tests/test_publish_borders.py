@@ -16,6 +16,7 @@ from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.release import publish_bundle
+from deploytk.publish.targets.common.app_repository import write_app
 from deploytk.publish.targets.huggingface.options import HuggingFaceOptions
 from deploytk.publish.targets.modelscope import ModelScope
 from deploytk.publish.targets.modelscope.options import ModelScopeOptions
@@ -109,3 +110,15 @@ def test_an_app_that_the_hub_starts_is_preflighted_first() -> None:
     assert studio.is_preflighted
     assert app.is_preflighted
     assert ModelScope().app is OpenXLab().app is None
+
+
+def test_a_file_that_the_app_has_no_longer_goes_and_others_stay(workspace: Bundle, tmp_path: Path) -> None:
+    app = write_app(workspace, tmp_path / "app", "https://example.com/me/tiny.git", "0" * 40)
+    for name in ("old.py", "mine.txt"):
+        (app / name).write_text("of earlier")
+
+    write_app(workspace, app, "https://example.com/me/tiny.git", "1" * 40, ["old.py", "deploytk_app/never.py"])
+
+    assert not (app / "old.py").exists()
+    assert (app / "mine.txt").read_text() == "of earlier"
+    assert "1" * 40 in (app / "model_source.json").read_text()

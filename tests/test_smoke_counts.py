@@ -56,6 +56,11 @@ def test_the_servers_own_counter_is_compared_with_a_slack_per_answer(counted: in
 def test_an_interval_lies_around_the_mean() -> None:
     # Of 10 and 12: mean 11, standard deviation sqrt(2), over the root of two repetitions 1; t is 12.706.
     assert mean_interval((10.0, 12.0)) == pytest.approx((-1.706, 23.706), abs=0.01)
+    # Student's t for two degrees of freedom is 4.303, of five 2.571; the deviations are 2 and 1.8708.
+    assert mean_interval((10.0, 12.0, 14.0)) == pytest.approx(
+        (12 - 4.303 * 2 / 3**0.5, 12 + 4.303 * 2 / 3**0.5), abs=0.01
+    )
+    assert mean_interval((1, 2, 3, 4, 5, 6)) == pytest.approx((3.5 - 1.963, 3.5 + 1.963), abs=0.01)
     assert mean_interval((10.0,)) is None
 
 

@@ -83,3 +83,11 @@ def test_the_client_measures_itself_with_answers_that_are_whole() -> None:
     assert [len(record.event_ns) for record in records] == [20, 10_000]
     assert [record.text for record in records] == ["word " * 20, "word " * 10_000]
     assert len(stub.sent_ns[0]) == 20
+
+
+def test_the_client_sees_nothing_before_it_is_sent() -> None:
+    check = selfcheck.check_client(2)
+
+    assert check.ttft_error_ms > 0
+    assert check.gap_error_p99_ms > 0
+    assert check.capacity_events_s > 0

@@ -65,7 +65,8 @@ ROOMS: Mapping[str, Room] = {
     ),
     "smoke": Room(
         ("smoke",),
-        ("test_smoke.py", "test_smoke_[cfgmr]*.py", "test_smoke_kept.py", "test_golden_pages.py", "test_bench_co*.py"),
+        ("test_smoke.py", "test_smoke_[cfgmr]*.py", "test_smoke_kept.py", "test_golden_pages.py", "test_bench_co*.py",
+         "test_scale_judging.py"),
     ),
     "app": Room(
         ("app",), ("test_app_*.py", "test_hostile_clients.py"), ("test_app_openapi.py", "test_app_visitors.py")
