@@ -127,3 +127,25 @@ def test_silence_is_counted_from_the_last_sign(monkeypatch: pytest.MonkeyPatch) 
     assert traffic.silent_s == 15.0
     traffic.note_sign()
     assert traffic.silent_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("is_closing", "answered", "is_asking", "is_idle"),
+    [
+        (False, None, False, True),  # nothing has come yet
+        (False, True, False, True),
+        (False, False, False, False),  # it waits for its answer
+        (False, False, True, True),  # its request is not there as a whole
+        (True, None, False, False),
+        (True, True, True, False),
+    ],
+)
+def test_a_connection_without_a_whole_request_can_make_room_for_another(
+    is_closing: bool, answered: bool | None, is_asking: bool, is_idle: bool
+) -> None:
+    protocol: Any = GuardedProtocol.__new__(GuardedProtocol)
+    protocol.transport = SimpleNamespace(is_closing=lambda: is_closing)
+    protocol.cycle = None if answered is None else SimpleNamespace(response_complete=answered)
+    protocol.conn = SimpleNamespace(their_state=h11.SEND_BODY if is_asking else h11.DONE)
+
+    assert protocol._is_idle() == is_idle

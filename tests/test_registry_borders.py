@@ -138,3 +138,14 @@ def test_a_tag_of_others_is_left_to_them_unless_that_is_said(plan: ImagePlan, od
     push_image(plan, f"{odd.host}/a/b:1", Silent(), QUICK, takes_over=True)
 
     assert odd.manifests["1"] == plan.manifest
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(2 * MIB, True), (16 * MIB, True), (16 * MIB + 1, False)])
+def test_an_answer_of_sixteen_mebibytes_is_read_and_none_that_is_larger(odd: Odd, size: int, is_read: bool) -> None:
+    odd.manifests["1"] = b"{}" + b" " * (size - 2)
+    with Connection(parse_reference(f"{odd.host}/a/b:1"), None, QUICK) as connection:
+        if is_read:
+            assert len(connection.ask("GET", f"{connection.root}/manifests/1", (200,)).content) == size
+            return
+        with pytest.raises(ImageError, match="more than 16 MiB"):
+            connection.ask("GET", f"{connection.root}/manifests/1", (200,))
