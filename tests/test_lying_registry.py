@@ -132,6 +132,36 @@ def test_a_blob_of_the_image_that_was_there_and_is_gone_at_the_end_is_found_out(
         _push(plan, odd)
 
 
+@pytest.mark.parametrize("kind", ["weights", "model", "app", "card"])
+def test_whatever_of_ours_was_there_before_is_read_back(
+    plan: ImagePlan, odd: Odd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Not sent again, since the registry says that it has it; with another cache nobody has read it back yet."""
+    _push(plan, odd)
+    monkeypatch.setenv("DEPLOYTK_CACHE_DIR", str(tmp_path / "another"))
+    [digest, *_] = [layer.digest for layer in plan.layers if layer.kind == kind]
+    odd.blobs[digest] = bytes(len(odd.blobs[digest]))
+    odd.methods.clear()
+
+    with pytest.raises(ImageError, match=f"other bytes under {digest[:19]}"):
+        _push(plan, odd)
+
+    assert "PATCH" not in odd.methods
+
+
+def test_layers_of_a_base_that_were_there_before_are_not_read(
+    plan: ImagePlan, odd: Odd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _push(plan, odd)
+    monkeypatch.setenv("DEPLOYTK_CACHE_DIR", str(tmp_path / "another"))
+    odd.said.clear()
+
+    _push(plan, odd)
+
+    read = {line.split()[1].rpartition("/")[2] for line in odd.said if line.startswith("GET") and "/blobs/" in line}
+    assert read == {layer.digest for layer in plan.layers if layer.kind != "base"} | {plan.image_id}
+
+
 @pytest.mark.parametrize("more", [1, 10**9])
 def test_more_than_was_sent_is_not_believed(plan: ImagePlan, odd: Odd, more: int) -> None:
     odd.chunk_limits = {"OCI_Chunk_Max_Length": str(64 * KIB)}
