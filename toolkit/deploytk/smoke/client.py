@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from deploytk.base.errors import EndpointError
 from deploytk.base.net import Key, trusted
-from deploytk.smoke.received import Exchange, Head, split
+from deploytk.smoke.received import Answer, Exchange, Head, split
 
 _CONNECT_WITHIN_S = 10.0
 _LARGEST_ANSWER_BYTES = 2**26  # without a limit of its own
@@ -104,13 +104,14 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        exchange = Exchange(sent_ns, tuple(wire.reads), wire.is_closed)
+        reads = () if wire.answer else tuple(wire.reads)
+        exchange = Exchange(sent_ns, reads, wire.is_closed, wire.answer)
         problem = wire.problem
         if not wire.is_reusable:
             self.close()
         if problem:
             raise ConnectionError(problem)
-        if not exchange.reads:
+        if not (reads or wire.answer):
             raise ConnectionError("the server closed the connection without an answer")
         return exchange
 
@@ -120,6 +121,7 @@ class _Wire(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.reads: list[tuple[int, bytes]] = []
+        self.answer: Answer | None = None
         self.is_closed = False
         self.is_reusable = False
         self.problem = ""  # why there will be no whole answer
@@ -137,7 +139,8 @@ class _Wire(asyncio.Protocol):
 
     def expect(self, largest_bytes: int) -> asyncio.Future[None]:
         """A future that is done with the answer to the request that is sent next."""
-        self.reads, self._head, self._start, self._end, self._body_bytes = [], None, bytearray(), b"", 0
+        self.reads, self.answer = [], None
+        self._head, self._start, self._end, self._body_bytes = None, bytearray(), b"", 0
         self.is_reusable, self.problem, self._false_ends = False, "", 0
         self._allowed_bytes = largest_bytes
         self._answered = asyncio.get_running_loop().create_future()
@@ -208,12 +211,13 @@ class _Wire(asyncio.Protocol):
             self._give_up("the server sends chunks that are none")
             return
         try:
-            head, _, is_whole, _ = split(Exchange(0, tuple(self.reads), is_closed=False))
+            answer = split(self.reads, is_closed=False)
         except ConnectionError as error:
             self._give_up(str(error))
             return
-        if is_whole:
-            self._finish(is_reusable=not head.closes)
+        if answer.is_whole:
+            self.answer, self.reads = answer, []
+            self._finish(is_reusable=not answer.head.closes)
 
     def _give_up(self, problem: str) -> None:
         self.problem = self.problem or problem

@@ -25,6 +25,7 @@ class Exchange:
     sent_ns: int  # just before the first byte of the request
     reads: tuple[tuple[int, bytes], ...]  # when, and what
     is_closed: bool  # the server closed the connection after the last read
+    answer: Answer | None = None  # instead of `reads`, where its end was looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +75,40 @@ class Head:
         return self.status < 200 or self.status in (204, 304)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer whose chunks are taken apart, and nothing else."""
+
+    head: Head
+    head_ns: int  # when its last byte was read
+    is_whole: bool
+    pieces: Sequence[tuple[int, bytes]]  # of the body, with the times of their reads
+    done_ns: int
+
+
 def receive(exchange: Exchange) -> Received:
     """Take the answer of `exchange` apart; raises ConnectionError when it is not HTTP."""
-    head, head_ns, is_whole, pieces = split(exchange)
-    done_ns = exchange.reads[-1][0]
+    answer = exchange.answer or split(exchange.reads, is_closed=exchange.is_closed)
+    head, done_ns = answer.head, answer.done_ns
     if head.is_packed:
         error = "the answer is packed, which nobody asked for"
-        return Received(head.status, exchange.sent_ns, head_ns, (), done_ns, False, error)
+        return Received(head.status, exchange.sent_ns, answer.head_ns, (), done_ns, False, error)
     if head.is_stream:
         parser = Events()
-        events = [(when, event) for when, data in pieces for event in parser.feed(data)]
+        events = [(when, event) for when, data in answer.pieces for event in parser.feed(data)]
         # Not every server says [DONE]; one that ends its last chunk has meant to end.
-        is_complete = parser.is_done or (is_whole and head.is_chunked)
+        is_complete = parser.is_done or (answer.is_whole and head.is_chunked)
     else:
-        body = b"".join(data for _, data in pieces)
-        events, is_complete = ([(done_ns, _parsed(body))] if body else []), is_whole
+        body = b"".join(data for _, data in answer.pieces)
+        events, is_complete = ([(done_ns, _parsed(body))] if body else []), answer.is_whole
     error = _error_in([event for _, event in events], head.status)
-    return Received(head.status, exchange.sent_ns, head_ns, tuple(events), done_ns, is_complete, error)
+    return Received(head.status, exchange.sent_ns, answer.head_ns, tuple(events), done_ns, is_complete, error)
 
 
-def split(exchange: Exchange) -> tuple[Head, int, bool, list[tuple[int, bytes]]]:
-    """Head, when it was read, whether the body is whole, and the pieces of the body with their times."""
+def split(reads: Sequence[tuple[int, bytes]], *, is_closed: bool) -> Answer:
+    """The head and the pieces of the body; raises ConnectionError when it is not HTTP."""
     start, count, head_ns = bytearray(), 0, 0
-    for when, data in exchange.reads:
+    for when, data in reads:
         start += data
         count, head_ns = count + 1, when
         if b"\r\n\r\n" in start[-len(data) - 3 :]:
@@ -106,17 +118,18 @@ def split(exchange: Exchange) -> tuple[Head, int, bool, list[tuple[int, bytes]]]
     if head is None:
         reason = "does not speak HTTP" if start else "closed the connection without an answer"
         raise ConnectionError(f"the server {reason}")
-    pieces = [(head_ns, rest)] * bool(rest) + list(exchange.reads[count:])
+    pieces = [(head_ns, rest)] * bool(rest) + list(reads[count:])
+    done_ns = reads[-1][0]
     if head.is_chunked:
         chunks = Chunks()
         try:
             pieces = [(when, chunks.feed(data)) for when, data in pieces]
         except ValueError as error:
             raise ConnectionError("the server sends chunks that are none") from error
-        return head, head_ns, chunks.is_done, pieces
+        return Answer(head, head_ns, chunks.is_done, pieces, done_ns)
     if head.length is not None:
-        return head, head_ns, sum(len(data) for _, data in pieces) >= head.length, pieces
-    return head, head_ns, exchange.is_closed or head.has_no_body, pieces
+        return Answer(head, head_ns, sum(len(data) for _, data in pieces) >= head.length, pieces, done_ns)
+    return Answer(head, head_ns, is_closed or head.has_no_body, pieces, done_ns)
 
 
 class Chunks:
