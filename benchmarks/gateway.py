@@ -115,6 +115,7 @@ def main() -> int:
     )
     share = statistics.median(speed["behind"]) / statistics.median(speed["alone"])
     report(
+        app_runs_on="uvloop" if HAS_UVLOOP else "asyncio",  # as uvicorn chooses; bundles bring no uvloop
         ttft_alone_ms=round(statistics.median(first["alone"]), 2),
         ttft_behind_ms=round(statistics.median(first["behind"]), 2),
         ttft_added_ms=round(added_ms, 2),
