@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -128,6 +129,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             assert {mark.name for mark in item.iter_markers()} & MARKERS == {"services"}, (
                 f"{item.nodeid}: mark it services"
             )
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: garbage, which each measurement collects before it begins, is found without it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_auto_num_workers() -> int:
