@@ -23,9 +23,9 @@ from deploytk import lmdeploy
 from deploytk.app.features import CHAT, CPU, FEATURES, TEXT
 from deploytk.artifact import ToolFormat
 from deploytk.base.yaml import load_yaml
-from deploytk.cli import app
 from deploytk.cli import publish as publish_command
 from deploytk.cli.command import Everywhere, metavar, spread
+from deploytk.cli.lazily import NAMES, load
 from deploytk.publish.target import loadable_targets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def commands_page() -> str:
             *_options_table(everywhere),
             "",
             "`--help` explains a command. Before a command stand `-q` and `-v` too, and `--version`.\n",
-            *[line for name, command in _commands(app) for line in _command(name, command)],
+            *[line for name, command in _commands() for line in _command(name, command)],
         )
     )
 
@@ -202,11 +202,15 @@ def _meanings(text: str) -> dict[str, str]:
     return found
 
 
-def _commands(group: typer.Typer, path: str = "") -> Iterator[tuple[str, Any]]:
-    for one in group.registered_commands:
-        yield f"{path}{one.name}", one
-    for below in group.registered_groups:
-        yield from _commands(below.typer_instance, f"{path}{below.name} ")
+def _commands() -> Iterator[tuple[str, Any]]:
+    for name in NAMES:
+        found = load(name)
+        if isinstance(found, typer.Typer):
+            yield from ((f"{name} {one.name}", one) for one in found.registered_commands)
+        else:
+            alone = typer.Typer()
+            found.add_to(alone)
+            yield name, alone.registered_commands[0]
 
 
 def _command(name: str, command: Any) -> Iterator[str]:
