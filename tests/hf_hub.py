@@ -143,7 +143,18 @@ class Hub:
         return base64.b64decode(file["content"]) if "content" in file else self._large(file["lfs"])
 
     def _large(self, oid: str) -> bytes:
-        return self.from_xet[oid].read_bytes() if oid in self.from_xet else self.object(oid).read_bytes()
+        return self._place(oid).read_bytes()
+
+    def _place(self, oid: str) -> Path:
+        return self.from_xet.get(oid) or self.object(oid)
+
+    def span(self, file: dict[str, Any], start: int, end: int) -> bytes:
+        """Some of a file's bytes; of a large file no others are read, as real hubs do."""
+        if "content" in file:
+            return self.content(file)[start:end]
+        with self._place(file["lfs"]).open("rb") as stored:
+            stored.seek(start)
+            return stored.read(end - start)
 
 
 def _git(content: bytes) -> str:
@@ -467,15 +478,22 @@ class _Handler(BaseHTTPRequestHandler):
         commit = next((c for c in state["commits"] if c["oid"] == _revision), state["commits"][-1])
         if path not in commit["files"]:
             return self._json(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
-        content = self.hub.content(commit["files"][path])
-        etag = commit["files"][path].get("lfs") or commit["files"][path]["oid"]
-        headers = {"X-Repo-Commit": commit["oid"], "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
-        content = self.hub.shows.get(path, bytes)(content)
-        start = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not start or not self.hub.has_ranges:
+        file = commit["files"][path]
+        headers = {
+            "X-Repo-Commit": commit["oid"],
+            "ETag": f'"{file.get("lfs") or file["oid"]}"',
+            "Accept-Ranges": "bytes",
+        }
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked and self.hub.has_ranges and path not in self.hub.shows and asked[2]:
+            at, end = int(asked[1]), min(int(asked[2]) + 1, file["size"])
+            headers["Content-Range"] = f"bytes {at}-{end - 1}/{file['size']}"
+            return self._answer(206, self.hub.span(file, at, end), headers)
+        content = self.hub.shows.get(path, bytes)(self.hub.content(file))
+        if not asked or not self.hub.has_ranges:
             return self._answer(200, content, headers)
-        at, end = int(start[1]), int(start[2]) + 1 if start[2] else len(content)
-        if not start[2]:
+        at, end = int(asked[1]), int(asked[2]) + 1 if asked[2] else len(content)
+        if not asked[2]:
             self.hub.ranges.append(at)
         headers["Content-Range"] = f"bytes {at}-{end - 1}/{len(content)}"
         return self._answer(206, content[at:end], headers)
