@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-CLIENTS := openai2 openai3 langchain litellm instructor vercel attestations cosign
+CLIENTS := openai2 openai3 langchain litellm instructor vercel attestations cosign uvloop
 
 .PHONY: demo test test-all hostile audit check lint fix clients golden bench bench-short scale-faults mutants reference pictures docs wheel clean
 
@@ -19,7 +19,7 @@ test-all: test clients $(VENV)/.services ## ... and those with real services: Ch
 	$(BIN)/python -m pytest -m services -n 2
 	$(BIN)/python -m pytest -m docker
 
-clients: $(CLIENTS:%=$(VENV)/clients/%/.ready) ## OpenAI's clients and those of others, sigstore-js, cosign and readers of SBOMs, each in an environment of its own
+clients: $(CLIENTS:%=$(VENV)/clients/%/.ready) ## OpenAI's clients and those of others, sigstore-js, cosign, readers of SBOMs and uvloop, each in an environment of its own
 
 hostile: $(VENV)/.test ## Every hostile suite (models, clients, servers, hubs), counted: three minutes on two cores
 	$(BIN)/python tests/hostile.py

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -179,3 +181,21 @@ def test_no_other_place_runs_a_loop_in_the_main_thread() -> None:
         if "asyncio.run(" in path.read_text(encoding="utf-8") and path.parts[-2] not in ("app", "cpu_engine")
     }
     assert found == {"base/event_loop.py"}
+
+
+@pytest.mark.services
+def test_all_of_that_holds_on_uvloop_which_the_tests_have_apart() -> None:
+    """Beside the others uvicorn would find it, and run the apps on what bundles have not."""
+    installed = Path(__file__).parents[1] / ".venv" / "clients" / "uvloop"
+    if not (installed / ".ready").is_file():
+        assert not os.environ.get("DEPLOYTK_REQUIRE_SERVICES"), "run `make clients`"
+        pytest.skip("needs `make clients`")
+    [packages] = installed.glob("lib/python*/site-packages")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(packages)}, capture_output=True, text=True, timeout=100
+    )
+
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "skipped" not in done.stdout
