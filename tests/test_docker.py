@@ -300,7 +300,7 @@ def test_after_a_change_of_the_app_no_weights_are_sent(dockerd: Dockerd, bundle:
 
     assert first.image_id != second.image_id
     assert all(layer.reused for layer in second.layers if layer.kind in ("base", "weights"))
-    assert 0 < second.sent_bytes < 200_000
+    assert 0 < second.sent_bytes < 1_000_000  # the app and the card; the weights are 1.9 MB
     assert dockerd.docker("inspect", "--format", "{{.Id}}", "tiny:2") == second.image_id
 
 

@@ -67,4 +67,4 @@ def test_an_image_of_its_own_is_a_base(dockerd: Dockerd, bundle: Bundle, tmp_pat
     assert dockerd.docker("inspect", "--format", "{{.Id}}", "based:1") == first.digest
     assert dockerd.docker("inspect", "--format", "{{.Id}}", "based:2") == second.digest
     assert all(layer.reused for layer in second.layers if layer.kind in ("base", "weights"))
-    assert 0 < second.sent_bytes < 200_000
+    assert 0 < second.sent_bytes < 1_000_000  # the app and the card; the weights are 1.9 MB
