@@ -22,6 +22,8 @@ from pages import browser, hosted  # noqa: F401 (fixtures of the tests with a br
 
 if TYPE_CHECKING:
     from git_server import GitServer
+    from modelscope_server import ModelScopeServer
+    from odd_registry import Odd
     from xdist.scheduler import WorkStealingScheduling
 
 # What is compiled is kept, whatever the environment says: hundreds of tests start a process of the same modules.
@@ -64,6 +66,30 @@ def git_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServ
         monkeypatch.setenv("OPENXLAB_GIT_ENDPOINT", server.url)
         monkeypatch.setenv("OPENXLAB_USERNAME", WRITER[0])
         monkeypatch.setenv("OPENXLAB_GIT_TOKEN", WRITER[1])
+        yield server
+
+
+@pytest.fixture
+def modelscope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeServer]:
+    """A server that stands for ModelScope's; the account may write."""
+    pytest.importorskip("modelscope_hub")
+    from modelscope_server import WRITER, modelscope_server
+
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with modelscope_server() as hub:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+        monkeypatch.setenv("MODELSCOPE_API_TOKEN", WRITER)
+        yield hub
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
+    """A registry that a test may make odd; no credentials of the user's."""
+    from odd_registry import odd_registry
+
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    with odd_registry() as server:
         yield server
 
 

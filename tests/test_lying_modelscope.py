@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bundles import as_shown_on, given_bundle
 from conftest import MODELS
-from modelscope_server import WRITER, ModelScopeServer, modelscope_server
+from modelscope_server import WRITER, ModelScopeServer
 from stranger import Stranger, stranger
 
 from deploytk.base.errors import DeployError, ReleaseError, TryAgainError, UsageError
@@ -28,15 +28,10 @@ WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeServer]:
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+def hub(modelscope: ModelScopeServer, monkeypatch: pytest.MonkeyPatch) -> ModelScopeServer:
     # The client itself asks up to five times, with pauses.
     monkeypatch.setattr("modelscope_hub._openapi.API_MAX_RETRIES", 1)
-    with modelscope_server() as hub:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
-        monkeypatch.setenv("MODELSCOPE_API_TOKEN", WRITER)
-        yield hub
+    return modelscope
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bases import write_base
-from odd_registry import Odd, odd_registry, plan_with
+from odd_registry import Odd, plan_with
 
 from deploytk.base.errors import DeployError, ImageError
 from deploytk.base.progress import Silent
@@ -25,13 +25,6 @@ LARGE = 600 * KIB  # more than is read back whole
 QUICK = RetryPolicy(attempts=3, total_s=10.0, first_s=0.01)
 
 Lie = Callable[[bytes], bytes]
-
-
-@pytest.fixture
-def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    with odd_registry() as server:
-        yield server
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bundles import as_shown_on, given_bundle, make_bundle, whole_bundle
 from conftest import MODELS
-from modelscope_server import READER, WRITER, ModelScopeServer, Repository, modelscope_server
+from modelscope_server import READER, WRITER, ModelScopeServer, Repository
 
 from deploytk.base.errors import ReleaseError, TryAgainError, UsageError
 from deploytk.base.progress import Silent
@@ -29,13 +29,8 @@ REPO = "me/tiny"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeServer]:
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with modelscope_server() as hub:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
-        monkeypatch.setenv("MODELSCOPE_API_TOKEN", WRITER)
-        yield hub
+def hub(modelscope: ModelScopeServer) -> ModelScopeServer:
+    return modelscope
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bundles import given_bundle
 from conftest import MODELS
 from git_server import GitServer
-from modelscope_server import WRITER, ModelScopeServer, modelscope_server
+from modelscope_server import ModelScopeServer
 
 from deploytk.base.errors import UsageError
 from deploytk.base.progress import Silent
@@ -26,17 +25,6 @@ from deploytk.publish.targets.openxlab.place import check_repo
 
 REPO = "me/tiny"
 HALF_AN_HOUR_S = 1800.0
-
-
-@pytest.fixture
-def modelscope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeServer]:
-    pytest.importorskip("modelscope_hub")
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with modelscope_server() as hub:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
-        monkeypatch.setenv("MODELSCOPE_API_TOKEN", WRITER)
-        yield hub
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from bundles import as_shown_on, make_bundle
 from conftest import require
 from giftless_server import TOKEN, USER, Giftless, giftless_server
-from modelscope_server import READER, WRITER, ModelScopeServer, modelscope_server
+from modelscope_server import READER, WRITER, ModelScopeServer
 
 from deploytk.bundle import Bundle
 from deploytk.publish.record import record_path
@@ -45,17 +45,6 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Giftless]:
         monkeypatch.setenv("OPENXLAB_USERNAME", USER)
         monkeypatch.setenv("OPENXLAB_GIT_TOKEN", TOKEN)
         yield server
-
-
-@pytest.fixture
-def modelscope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeServer]:
-    pytest.importorskip("modelscope_hub")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    with modelscope_server() as hub:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
-        monkeypatch.setenv("MODELSCOPE_API_TOKEN", WRITER)
-        yield hub
 
 
 def _command(bundle: Bundle, target: str, repo: str = REPO) -> list[str]:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -27,13 +26,6 @@ from deploytk.image.value import ImagePlan
 KIB = 2**10
 LARGE = 200 * KIB
 QUICK = RetryPolicy(attempts=3, first_s=0.01)
-
-
-@pytest.fixture
-def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    with odd_registry() as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from odd_registry import Odd, odd_registry, plan_with
+from odd_registry import Odd, plan_with
 
 from deploytk.base.errors import ImageError, TryAgainError
 from deploytk.base.progress import Silent
@@ -26,13 +25,6 @@ from deploytk.image.value import ImagePlan, Layer
 MIB = 2**20
 DIGEST = f"sha256:{'0' * 64}"
 QUICK = RetryPolicy(attempts=2, first_s=0.01)
-
-
-@pytest.fixture
-def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    with odd_registry() as server:
-        yield server
 
 
 @pytest.fixture

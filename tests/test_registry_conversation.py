@@ -31,11 +31,9 @@ DIGEST = f"sha256:{'0' * 64}"
 
 
 @pytest.fixture
-def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    with odd_registry() as server:
-        server.chunk_limits = {"OCI_Chunk_Max_Length": str(CHUNK)}
-        yield server
+def odd(odd: Odd) -> Odd:
+    odd.chunk_limits = {"OCI_Chunk_Max_Length": str(CHUNK)}
+    return odd
 
 
 @pytest.fixture
