@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -326,15 +327,40 @@ def test_ctrl_c_stops_an_answer_and_twice_it_ends(model: Model) -> None:
         screen.until("> ")
         os.write(keys, b"half a lin")
         screen.until("half a lin")
-        os.write(keys, b"\x03")
-        screen.until("once more")
-        os.write(keys, b"\x03")
-
-        assert process.wait(20) == 0
+        assert _press_ctrl_c(keys, process) == 0
+        assert "once more" in screen.rest()
     sent = [message["content"] for message in model.bodies[1]["messages"]]
     assert sent[0] == "for ever"
     assert sent[1].startswith("you for everand on ")
     assert sent[2] == "你"
+
+
+def test_two_ctrl_c_at_once_end_it(model: Model) -> None:
+    """The second comes while something is said of the first."""
+    assert _noted(model, [None, "never read"]) == ["once more"]
+
+
+def test_ctrl_c_while_an_answer_is_ended_is_one_at_the_next_question(model: Model) -> None:
+    assert _noted(model, ["for ever", None]) == ["stopped", "once more"]
+
+
+def _noted(model: Model, typed: list[str | None]) -> list[str]:
+    """What is said, where Ctrl-C comes with each piece of an answer, each thing that is said and each None."""
+    noted: list[str] = []
+
+    def press(_: str = "") -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def note(text: str) -> None:
+        press()
+        noted.append(next(words for words in ("stopped", "once more") if words in text))
+
+    def read(_: str) -> str | None:
+        line = typed.pop(0)
+        return press() if line is None else line
+
+    Chat(attach(model.url), Screen(press, press, note), Sampling(), "", is_interactive=True).run(read)
+    return noted
 
 
 def test_ctrl_d_ends_it_and_a_signal_of_others_too(model: Model) -> None:
@@ -350,6 +376,16 @@ def test_ctrl_d_ends_it_and_a_signal_of_others_too(model: Model) -> None:
         assert process.wait(20) == 128 + 15
 
 
+def _press_ctrl_c(keys: int, process: subprocess.Popen[bytes]) -> int:
+    """Again and again, as a person does: Python's readline forgets a signal that comes while it takes a key."""
+    for _ in range(60):
+        with contextlib.suppress(OSError):
+            os.write(keys, b"\x03")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(0.5)
+    raise AssertionError("it does not end")
+
+
 class Terminal:
     def __init__(self, place: int) -> None:
         self._place = place
@@ -363,6 +399,15 @@ class Terminal:
             assert ready, self.text
             self.text += os.read(self._place, 65536).decode("utf-8", "replace")
         self.text = self.text.partition(words)[2]
+
+    def rest(self) -> str:
+        """What is there to read now."""
+        while select.select([self._place], [], [], 0)[0]:
+            try:
+                self.text += os.read(self._place, 65536).decode("utf-8", "replace")
+            except OSError:  # the other end is closed
+                break
+        return self.text
 
 
 @contextlib.contextmanager

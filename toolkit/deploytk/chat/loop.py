@@ -12,7 +12,8 @@ from deploytk.base.errors import DeployError, UsageError
 from deploytk.base.terminal import Stripped, printable
 from deploytk.chat.answer import Answering, Sampling
 from deploytk.chat.conversation import Conversation, Turn
-from deploytk.chat.reading import CtrlC, ReadLine, ctrl_c_stops, read_message
+from deploytk.chat.ctrl_c import CtrlC, Stoppable
+from deploytk.chat.reading import ReadLine, read_message
 from deploytk.serve import Endpoint
 
 _AGAIN_WITHIN_S = 2.0  # the second Ctrl-C ends it
@@ -49,6 +50,7 @@ class Chat:
         self._sampling = sampling
         self._is_interactive = is_interactive
         self._has_ended = False
+        self._stoppable = Stoppable()
         self._stopped_s = float("-inf")  # when Ctrl-C last found nothing to stop
         self._commands: dict[str, Callable[[str], None]] = {
             "/system": self._system, "/reset": self._reset, "/undo": self._undo, "/retry": self._retry,
@@ -57,14 +59,15 @@ class Chat:
 
     def run(self, read: ReadLine) -> Conversation:
         """All that was said, once nothing more is asked."""
-        with ctrl_c_stops() if self._is_interactive else contextlib.nullcontext():
+        with self._stoppable.at_keyboard() if self._is_interactive else contextlib.nullcontext():
             while not self._has_ended:
                 self._step(read)
         return self.conversation
 
     def _step(self, read: ReadLine) -> None:
         try:
-            message = read_message(read)
+            with self._stoppable:
+                message = read_message(read)
             self._has_ended = message is None
             self._take(message or "")
         except CtrlC:
@@ -94,7 +97,8 @@ class Chat:
 
         answering = Answering(question, write)
         try:
-            answering.run(self._endpoint, self.conversation, self._sampling)
+            with self._stoppable:
+                answering.run(self._endpoint, self.conversation, self._sampling)
         except CtrlC:
             self._end(answering.turn(is_stopped=True))
             return

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 
 from deploytk.base.credentials import can_ask
 
@@ -17,10 +13,6 @@ BLOCK = '"""'  # begins and ends a message of several lines
 PROMPT, MORE = "> ", ". "
 
 ReadLine = Callable[[str], "str | None"]  # given what to show before it; None at the end
-
-
-class CtrlC(BaseException):
-    """A person at the keyboard wants what happens now to stop."""
 
 
 def line_reader() -> ReadLine:
@@ -50,23 +42,6 @@ def read_message(read: ReadLine) -> str | None:
             break
         lines.append(following)
     return "\n".join(lines)
-
-
-@contextmanager
-def ctrl_c_stops() -> Iterator[None]:
-    """Ctrl-C raises CtrlC, again and again, and does not end the run."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, _stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise CtrlC
 
 
 def _block(first: str, read: ReadLine) -> str:
