@@ -70,7 +70,7 @@ def git_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServ
 
 
 @pytest.fixture
-def modelscope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeServer]:
+def modelscope_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelScopeServer]:
     """A server that stands for ModelScope's; the account may write."""
     pytest.importorskip("modelscope_hub")
     from modelscope_server import WRITER, modelscope_server
@@ -155,6 +155,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             assert {mark.name for mark in item.iter_markers()} & MARKERS == {"services"}, (
                 f"{item.nodeid}: mark it services"
             )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Two fixtures of one name, of this file and of a plugin such as `remotes`: this file's would be used, unsaid."""
+    for name, found in getattr(item, "_fixtureinfo").name2fixturedefs.items():  # noqa: B009 (pytest has no other way)
+        assert len({one.baseid for one in found if not Path(one.baseid).suffix}) < 2, (
+            f"{item.nodeid}: there are {len(found)} fixtures named {name}"
+        )
 
 
 def pytest_collection_finish() -> None:

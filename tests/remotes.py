@@ -16,8 +16,7 @@ from conftest import MODELS
 from git_server import GitServer
 from hf_hub import WRITER, Hub, _git, hf_hub
 from huggingface_hub import constants
-from modelscope_server import WRITER as MODELSCOPE_WRITER
-from modelscope_server import ModelScopeServer, Repository, modelscope_server
+from modelscope_server import ModelScopeServer, Repository
 
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle, BundleOptions
@@ -84,13 +83,10 @@ class OnModelScope:
 
 
 @pytest.fixture
-def modelscope(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnModelScope]:
+def modelscope(modelscope_hub: ModelScopeServer, monkeypatch: pytest.MonkeyPatch) -> OnModelScope:
     monkeypatch.setattr("deploytk.publish.targets.modelscope.studio._POLL_S", 0.02)
-    with modelscope_server() as hub:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
-        monkeypatch.setenv("MODELSCOPE_API_TOKEN", MODELSCOPE_WRITER)
-        hub.repositories["me/tiny"] = Repository(1)
-        yield OnModelScope(hub, ModelScope())
+    modelscope_hub.repositories["me/tiny"] = Repository(1)
+    return OnModelScope(modelscope_hub, ModelScope())
 
 
 @dataclass

@@ -28,10 +28,10 @@ WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture
-def hub(modelscope: ModelScopeServer, monkeypatch: pytest.MonkeyPatch) -> ModelScopeServer:
+def hub(modelscope_hub: ModelScopeServer, monkeypatch: pytest.MonkeyPatch) -> ModelScopeServer:
     # The client itself asks up to five times, with pauses.
     monkeypatch.setattr("modelscope_hub._openapi.API_MAX_RETRIES", 1)
-    return modelscope
+    return modelscope_hub
 
 
 @pytest.fixture

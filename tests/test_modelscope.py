@@ -29,8 +29,8 @@ REPO = "me/tiny"
 
 
 @pytest.fixture
-def hub(modelscope: ModelScopeServer) -> ModelScopeServer:
-    return modelscope
+def hub(modelscope_hub: ModelScopeServer) -> ModelScopeServer:
+    return modelscope_hub
 
 
 @pytest.fixture

@@ -46,13 +46,13 @@ def test_every_object_is_sent_and_read_back_in_whichever_portion_it_is_asked_abo
 
 
 def test_every_blob_is_sent_in_whichever_portion_it_is_asked_about(
-    modelscope: ModelScopeServer, workspace: Bundle, monkeypatch: pytest.MonkeyPatch
+    modelscope_hub: ModelScopeServer, workspace: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploytk.publish.targets.modelscope.files._AT_ONCE", 2)
 
     publish_bundle(workspace, ModelScope(patience_s=2.0), PublishOptions(repo=REPO), Silent())
 
-    there = modelscope.repositories[REPO].files
+    there = modelscope_hub.repositories[REPO].files
     paths = [file.path for file in workspace.files if file.kind == "weights"]
     assert {path: there.get(path) for path in paths} == {path: (workspace.path / path).read_bytes() for path in paths}
 

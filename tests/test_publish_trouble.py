@@ -136,15 +136,17 @@ def test_a_git_server_that_is_killed_in_the_middle_and_comes_back(git: Giftless,
     assert "0 files" in again.stdout
 
 
-def test_a_modelscope_that_goes_away_in_the_middle_and_comes_back(modelscope: ModelScopeServer, bundle: Bundle) -> None:
+def test_a_modelscope_that_goes_away_in_the_middle_and_comes_back(
+    modelscope_hub: ModelScopeServer, bundle: Bundle
+) -> None:
     back: list[ModelScopeServer] = []
 
     def away() -> None:
-        modelscope.go_away()
+        modelscope_hub.go_away()
         time.sleep(AWAY_S)
-        back.append(modelscope.come_back())
+        back.append(modelscope_hub.come_back())
 
-    with _when(lambda: len(modelscope.blobs) > 2, away):
+    with _when(lambda: len(modelscope_hub.blobs) > 2, away):
         done = _run(bundle, "modelscope")
     back[0].shutdown()
     back[0].server_close()
@@ -152,8 +154,8 @@ def test_a_modelscope_that_goes_away_in_the_middle_and_comes_back(modelscope: Mo
     assert done.returncode == 0, done.stderr
     shown = as_shown_on(bundle, "modelscope", REPO)
     for file in shown.files:
-        assert modelscope.repositories[REPO].files[file.path] == (shown.path / file.path).read_bytes()
-    assert modelscope.puts <= len(modelscope.blobs) + 8
+        assert modelscope_hub.repositories[REPO].files[file.path] == (shown.path / file.path).read_bytes()
+    assert modelscope_hub.puts <= len(modelscope_hub.blobs) + 8
 
 
 def _files(place: Path) -> list[Path]:
@@ -165,7 +167,7 @@ def _files(place: Path) -> list[Path]:
 def test_the_token_is_nowhere_while_it_is_used(
     request: pytest.FixtureRequest, bundle: Bundle, tmp_path: Path, target: str
 ) -> None:
-    request.getfixturevalue("git" if target == "openxlab" else "modelscope")
+    request.getfixturevalue("git" if target == "openxlab" else "modelscope_hub")
     token = (TOKEN if target == "openxlab" else WRITER).encode()
     publishing = subprocess.Popen(_command(bundle, target), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     looks = 0
@@ -191,7 +193,7 @@ def test_the_token_is_nowhere_while_it_is_used(
 def test_a_bundle_that_is_not_what_it_says_is_refused_before_anything(
     request: pytest.FixtureRequest, bundle: Bundle, tmp_path: Path, target: str
 ) -> None:
-    hub = request.getfixturevalue({"openxlab": "git", "modelscope": "modelscope"}.get(target, "tmp_path"))
+    hub = request.getfixturevalue({"openxlab": "git", "modelscope": "modelscope_hub"}.get(target, "tmp_path"))
     repo = str(tmp_path / "hub") if target == "local" else REPO
     packages = bundle.path / "requirements.txt"
     text = packages.read_text()
@@ -224,7 +226,7 @@ def test_a_full_disk_is_named_and_a_free_one_is_enough(
     monkeypatch: pytest.MonkeyPatch,
     target: str,
 ) -> None:
-    hub = request.getfixturevalue("git" if target == "openxlab" else "modelscope")
+    hub = request.getfixturevalue("git" if target == "openxlab" else "modelscope_hub")
     monkeypatch.setenv("DEPLOYTK_CACHE_DIR", str(small_disk / "cache"))
     monkeypatch.setenv("TMPDIR", str(small_disk))
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)  # room for the page's scripts, too
