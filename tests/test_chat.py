@@ -402,11 +402,9 @@ class Terminal:
 
     def rest(self) -> str:
         """What is there to read now."""
-        while select.select([self._place], [], [], 0)[0]:
-            try:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while select.select([self._place], [], [], 0)[0]:
                 self.text += os.read(self._place, 65536).decode("utf-8", "replace")
-            except OSError:  # the other end is closed
-                break
         return self.text
 
 
