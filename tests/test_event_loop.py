@@ -22,7 +22,7 @@ from lying_server import lying, plain
 import deploytk
 from deploytk.base.event_loop import interrupt, run
 from deploytk.base.net import ask
-from deploytk.smoke.client import Connection
+from deploytk.smoke.client import Connection, _Wire
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +162,46 @@ def test_it_is_not_lost_while_something_is_measured_either(is_timed: bool, capfd
             sender.join()
 
     assert capfd.readouterr().err == ""
+
+
+def test_one_that_comes_with_the_last_byte_of_an_answer_ends_the_measurement(
+    is_timed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio.wait_for took it for the answer, and the next request was sent."""
+    answered, finish = [], _Wire._finish
+
+    def interrupted(wire: _Wire, *, is_reusable: bool) -> None:
+        finish(wire, is_reusable=is_reusable)
+        if not answered:
+            signal.raise_signal(signal.SIGUSR1)
+        answered.append(True)
+
+    async def measure(url: str) -> None:
+        connection = Connection(url)
+        for _ in range(5):
+            await connection.post("/", {}, 5.0)
+
+    monkeypatch.setattr(_Wire, "_finish", interrupted)
+    with lying(lambda _, send: send(plain(b"{}"))) as url, pytest.raises(KeyboardInterrupt):
+        run(measure(url), is_timed=is_timed)
+
+    assert len(answered) <= 2  # the other one: its connection is closed
+
+
+def test_what_takes_a_cancellation_for_something_else_is_cancelled_again(
+    is_timed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploytk.base.event_loop._CANCELLED_AGAIN_AFTER_S", 0.01)
+
+    async def work() -> None:
+        interrupt()
+        for _ in range(3):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work(), is_timed=is_timed)
 
 
 def _measure_for_ever(measure: Callable[[], None], sender: threading.Thread) -> None:

@@ -1,4 +1,8 @@
-"""Ends what takes too long, in the task that does it: up to Python 3.11 `wait_for` starts another for that."""
+"""Ends what takes too long, in the task that does it.
+
+Up to Python 3.11 `asyncio.wait_for` starts another task for that, and loses a cancellation that comes just when what it
+waits for is done: https://github.com/python/cpython/issues/86296.
+"""
 
 from __future__ import annotations
 

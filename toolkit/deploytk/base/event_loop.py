@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import asyncio  # 25 ms, which every command would pay: `interrupt` needs none of it
 
+_CANCELLED_AGAIN_AFTER_S = 1.0  # as long as what is cancelled may clean up
+
 _T = TypeVar("_T")
 
 
@@ -36,8 +38,14 @@ class _Running:
 
     def interrupt(self) -> None:
         self.is_interrupted = True
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        """Until it ends: a library may take a cancellation for something else."""
         if self._loop and self._task:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._task.cancel()
+            self._loop.call_later(_CANCELLED_AGAIN_AFTER_S, self._cancel)
 
 
 _running: _Running | None = None

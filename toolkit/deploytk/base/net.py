@@ -19,6 +19,7 @@ from urllib.parse import urljoin
 
 import httpx
 
+from deploytk.app.deadline import Deadline
 from deploytk.base.event_loop import run
 from deploytk.base.json import parse_json
 from deploytk.base.origin import Origin
@@ -99,7 +100,8 @@ class _Exchange:
 
     async def run(self, within_s: float) -> Answer:
         try:
-            return await asyncio.wait_for(self._answer(), within_s)
+            with Deadline(within_s):
+                return await self._answer()
         except asyncio.TimeoutError as error:
             if self.takes_start and self.status:
                 return Answer(self.status, bytes(self.start), is_whole=False)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from deploytk.app.deadline import Deadline
 from deploytk.base.errors import EndpointError
 from deploytk.base.net import Key, trusted
 from deploytk.smoke.received import Answer, Exchange, Head, split
@@ -72,9 +73,9 @@ class Connection:
         loop = asyncio.get_running_loop()
         tls = trusted() if self._address.is_secure else None
         started = time.perf_counter_ns()
-        opening = loop.create_connection(_Wire, self._address.host, self._address.port, ssl=tls)
         try:
-            _, self._wire = await asyncio.wait_for(opening, _CONNECT_WITHIN_S)
+            with Deadline(_CONNECT_WITHIN_S):
+                _, self._wire = await loop.create_connection(_Wire, self._address.host, self._address.port, ssl=tls)
         except asyncio.TimeoutError as error:
             raise ConnectionError(f"no connection within {_CONNECT_WITHIN_S:.0f} s") from error
         self.connect_ms = (time.perf_counter_ns() - started) / 1e6
@@ -97,7 +98,8 @@ class Connection:
         sent_ns = time.perf_counter_ns()
         wire.send(head + content)
         try:
-            await asyncio.wait_for(answered, within_s)
+            with Deadline(within_s):
+                await answered
         except asyncio.TimeoutError as error:
             self.close()
             raise ConnectionError(f"no end within {within_s:g} s") from error
