@@ -1,11 +1,12 @@
 # make demo and make test set up everything that they need; the rest is for contributors.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+BUSY ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := openai2 openai3 langchain litellm instructor vercel attestations cosign uvloop
 
-.PHONY: demo test test-all hostile audit check lint fix clients golden bench bench-short scale-faults mutants reference pictures docs wheel clean
+.PHONY: demo test test-all busy hostile audit check lint fix clients golden bench bench-short scale-faults mutants reference pictures docs wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -18,6 +19,10 @@ test: $(VENV)/.test ## The tests that need nothing but Python, the hostile ones 
 test-all: test clients $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
 	$(BIN)/python -m pytest -m services -n 2
 	$(BIN)/python -m pytest -m docker
+
+busy: $(VENV)/.test ## The fast tests again and again on a busy machine, beside stress-ng (a Debian package); BUSY=10 times
+	stress-ng --cpu 8 --quiet & trap "kill $$!" EXIT; \
+	for round in $$(seq $(BUSY)); do $(BIN)/python -m pytest -n auto --without-hostile || exit 1; done
 
 clients: $(CLIENTS:%=$(VENV)/clients/%/.ready) ## OpenAI's clients and those of others, sigstore-js, cosign, readers of SBOMs and uvloop, each in an environment of its own
 

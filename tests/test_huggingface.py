@@ -109,11 +109,9 @@ def test_publishing_again_sends_nothing(hub: Hub, bundle: Bundle) -> None:
     first = _publish(bundle)
     hub.requests.clear()
     received = hub.received_bytes
-    started = time.monotonic()
 
     again = _publish(bundle)
 
-    assert time.monotonic() - started < 1
     assert hub.received_bytes == received
     assert _kinds(hub) == ["info", "tree"]
     assert (again.uploaded_files, again.uploaded_bytes) == (0, 0)
