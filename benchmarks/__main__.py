@@ -32,6 +32,7 @@ NEEDS = {
     "client_overhead": ("httpx", "aiohttp"),
     "serve_start": ("torch", "transformers"),
     "publish": ("dulwich",),
+    "small_files": ("dulwich",),
     "openxlab_push": ("git-lfs", "lighttpd"),
     "push": ("docker-registry",),
     "push_memory": (),

@@ -23,24 +23,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import timing
+from benchmarks.hub import TESTS, TOKEN, UPLOAD_FOLDER, Server
 
-TESTS = Path(__file__).parents[1] / "tests"
 TINY = TESTS / "models" / "hf-awq"
 FILES, BYTES = (8, 2**20) if timing.IS_SHORT else (400, 2**30)
-
-UPLOAD_FOLDER = """
-import sys
-from huggingface_hub import HfApi
-from huggingface_hub.utils import disable_progress_bars
-disable_progress_bars()
-repo, folder = sys.argv[1:3]
-api = HfApi()
-api.create_repo(repo, private=True)
-api.upload_folder(repo_id=repo, folder_path=folder)
-if len(sys.argv) > 3:
-    found = api.verify_repo_checksums(repo, local_dir=folder)
-    assert not found.mismatches
-"""
 
 
 def write_bundle(bundle: Path, changed: int | None = None) -> None:
@@ -56,42 +42,6 @@ def write_bundle(bundle: Path, changed: int | None = None) -> None:
     (bundle / "deploytk.json").write_text(json.dumps(manifest))
 
 
-class Server:
-    """The stand-in, asked for its counters."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        command = [sys.executable, str(TESTS / "hf_hub.py"), str(root)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.url = self._line()
-
-    def _line(self) -> str:
-        assert self._process.stdout
-        return self._process.stdout.readline().strip()
-
-    def _tell(self, word: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(f"{word}\n")
-        self._process.stdin.flush()
-
-    def counters(self) -> dict[str, int]:
-        self._tell("counters")
-        return json.loads(self._line())
-
-    def forget(self) -> None:
-        """Every measured publish finds no object there."""
-        for path in (self._root / "objects").iterdir():
-            path.unlink()
-
-    def commits(self, repo: str) -> int:
-        """Commits after the hub's own first one."""
-        return len(json.loads((self._root / "models" / repo / "state.json").read_text())["commits"]) - 1
-
-    def stop(self) -> None:
-        self._tell("end")
-        self._process.wait(10)
-
-
 def main() -> None:
     rounds = timing.rounds_of(5)
     place = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
@@ -105,7 +55,7 @@ def main() -> None:
         write_bundle(bundle)
         os.sync()
         server = Server(root / "hub")
-        os.environ |= {"HF_ENDPOINT": server.url, "HF_TOKEN": "w0rd-that-may-write", "HF_HUB_DISABLE_XET": "1"}
+        os.environ |= {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
         requests: dict[str, int] = {}
         received: dict[str, int] = {}
         commits: dict[str, int] = {}

@@ -79,6 +79,34 @@ def test_an_address_that_is_never_good_ends_in_words(check: Callable[[Hub], None
     assert hub.asked == ["/file", "/store"]
 
 
+def test_of_many_small_files_some_are_read_and_others_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploytk.publish.samples._MOST_SMALL", 5)
+    asked: list[str] = []
+
+    def answer(request: Asked, send: Callable[[bytes], None]) -> None:
+        asked.append(request.path)
+        send(plain(request.path.encode(), "206 Partial Content"))
+
+    with lying(answer) as url:
+        files = []
+        for number in range(8):
+            path = tmp_path / str(number)
+            path.write_bytes(f"/{number}".encode())
+            files.append(Sent(str(number), path, path.stat().st_size, f"{number:064}", f"{url}/{number}"))
+        samples = Samples(Origin.of(url), lambda: Retry(RetryPolicy(attempts=1), "hub", lambda _: None))
+        samples.check(url, files)
+        first = set(asked)
+        asked.clear()
+        samples.check(url, files)
+        second = set(asked)
+        asked.clear()
+        samples.check(url, files)
+
+    assert (len(first), len(first | second), asked) == (5, 8, [])
+
+
 def test_other_bytes_at_that_address_are_found(check: Callable[[Hub], None]) -> None:
     other = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from deploytk.base.cache import cache_directory
 
 SPAN_BYTES = 2**16
-_WHOLE_BYTES = 4 * SPAN_BYTES
+WHOLE_BYTES = 4 * SPAN_BYTES  # of content that is read whole
 _LONGEST_MEMORY = 100_000  # contents at one place
 
 Fetch = Callable[[int, int], bytes]
@@ -28,7 +28,7 @@ class NoRangesError(Exception):
 
 def spans(size: int) -> tuple[tuple[int, int], ...]:
     """Which bytes of a content of that size are compared, as (start, end)."""
-    if size <= _WHOLE_BYTES:
+    if size <= WHOLE_BYTES:
         return ((0, size),)
     middles = sorted(random.randrange(SPAN_BYTES, size - 2 * SPAN_BYTES) for _ in range(2))  # noqa: S311
     starts = (0, *middles, size - SPAN_BYTES)
