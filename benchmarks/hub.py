@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,24 @@ if len(sys.argv) > 3:
     found = api.verify_repo_checksums(repo, local_dir=folder)
     assert not found.mismatches
 """
+
+
+def make_bundle(bundle: Path) -> None:
+    """Of the tiny model, by `deploytk package`."""
+    command = [str(Path(sys.executable).parent / "deploytk"), "package", str(TESTS / "models" / "hf-awq")]
+    command += ["-o", str(bundle), "--name", "many", "--license", "mit"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def add_files(bundle: Path, files: Iterable[tuple[str, bytes]], kind: str) -> None:
+    """To a bundle, as `package` would have taken them from beside the model; those that are there are replaced."""
+    manifest = json.loads((bundle / "deploytk.json").read_text())
+    for path, content in files:
+        (bundle / path).parent.mkdir(exist_ok=True)
+        (bundle / path).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        manifest["files"][path] = {"size": len(content), "sha256": digest, "kind": kind}
+    (bundle / "deploytk.json").write_text(json.dumps(manifest))
 
 
 class Server:

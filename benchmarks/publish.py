@@ -12,34 +12,24 @@ one file of 400 changed.
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
-import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks import timing
-from benchmarks.hub import TESTS, TOKEN, UPLOAD_FOLDER, Server
+from benchmarks.hub import TOKEN, UPLOAD_FOLDER, Server, add_files, make_bundle
 
-TINY = TESTS / "models" / "hf-awq"
 FILES, BYTES = (8, 2**20) if timing.IS_SHORT else (400, 2**30)
 
 
-def write_bundle(bundle: Path, changed: int | None = None) -> None:
-    """The tiny model's bundle and 400 files of random bytes more, 1 GiB together; again: with one of them changed."""
-    manifest = json.loads((bundle / "deploytk.json").read_text())
-    (bundle / "shards").mkdir(exist_ok=True)
-    for number in range(FILES) if changed is None else [changed]:
-        path = f"shards/{number:03}.weight"
-        content = os.urandom(BYTES // FILES)
-        (bundle / path).write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        manifest["files"][path] = {"size": len(content), "sha256": digest, "kind": "weights"}
-    (bundle / "deploytk.json").write_text(json.dumps(manifest))
+def shards(numbers: Iterable[int]) -> Iterator[tuple[str, bytes]]:
+    """Files of random bytes, of which all are 1 GiB together."""
+    for number in numbers:
+        yield f"shards/{number:03}.weight", os.urandom(BYTES // FILES)
 
 
 def main() -> None:
@@ -50,9 +40,8 @@ def main() -> None:
         os.environ |= {"DEPLOYTK_CACHE_DIR": str(root / "cache"), "HF_HOME": str(root / "hf")}
         deploytk = str(Path(sys.executable).parent / "deploytk")
         bundle = root / "bundle"
-        package = [deploytk, "package", str(TINY), "-o", str(bundle), "--name", "many", "--license", "mit"]
-        subprocess.run(package, check=True, capture_output=True)
-        write_bundle(bundle)
+        make_bundle(bundle)
+        add_files(bundle, shards(range(FILES)), "weights")
         os.sync()
         server = Server(root / "hub")
         os.environ |= {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
@@ -90,7 +79,7 @@ def main() -> None:
         repo = "me/many-again"
         timing.run_process(publish(repo))
         runs |= timing.interleaved({"again": lambda: measured("again", publish(repo), repo)}, rounds)
-        write_bundle(bundle, changed=7)
+        add_files(bundle, shards([7]), "weights")
         runs["one changed"] = [measured("one changed", publish(repo), repo)]
         server.stop()
     median = {name: timing.median_s(results) for name, results in runs.items()}

@@ -9,30 +9,22 @@ repository each time.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import timing
-from benchmarks.hub import TESTS, TOKEN, UPLOAD_FOLDER, Server
+from benchmarks.hub import TOKEN, UPLOAD_FOLDER, Server, add_files, make_bundle
 
 FILES, ANSWER_S, FILE_S = (30, 0.005, 0.001) if timing.IS_SHORT else (3000, 0.05, 0.04)
 
 
-def write_files(bundle: Path) -> None:
-    """Into the tiny model's bundle, as files that its owner has put beside the model."""
-    manifest = json.loads((bundle / "deploytk.json").read_text())
-    (bundle / "prompts").mkdir()
+def prompts() -> Iterator[tuple[str, bytes]]:
+    """Files as their owner puts them beside a model."""
     for number in range(FILES):
-        path, content = f"prompts/{number:04}.txt", f"Prompt {number}: count to {number}.\n".encode() * 40
-        (bundle / path).write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        manifest["files"][path] = {"size": len(content), "sha256": digest, "kind": "model"}
-    (bundle / "deploytk.json").write_text(json.dumps(manifest))
+        yield f"prompts/{number:04}.txt", f"Prompt {number}: count to {number}.\n".encode() * 40
 
 
 def main() -> None:
@@ -41,9 +33,8 @@ def main() -> None:
         root = Path(directory)
         os.environ |= {"DEPLOYTK_CACHE_DIR": str(root / "cache"), "HF_HOME": str(root / "hf")}
         deploytk, bundle = str(Path(sys.executable).parent / "deploytk"), root / "bundle"
-        package = [deploytk, "package", str(TESTS / "models" / "hf-awq"), "-o", str(bundle), "--name", "many"]
-        subprocess.run([*package, "--license", "mit"], check=True, capture_output=True)
-        write_files(bundle)
+        make_bundle(bundle)
+        add_files(bundle, prompts(), "model")
         server = Server(root / "hub")
         server.slow_down(ANSWER_S, FILE_S)
         os.environ |= {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
