@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles import Notes, make_bundle
 from conftest import MODELS
 from hf_hub import WRITER, Fault, Hub, hf_hub, is_large
-from huggingface_hub import constants
+from huggingface_hub import constants, get_session, lfs
 
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError
@@ -151,6 +152,25 @@ def _large(bundle: Bundle) -> int:
 def _expected(bundle: Bundle) -> dict[str, str]:
     manifest = {"deploytk.json": hash_file(bundle.path / "deploytk.json")}
     return {file.path: file.sha256 for file in bundle.files} | manifest
+
+
+def test_a_client_that_another_thread_closes_is_no_refusal(
+    hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub closes the client of all threads when one loses its connection."""
+    send, closed = lfs.http_backoff, []
+
+    def lost(method: str, url: str, **how: Any) -> Any:
+        if closed:
+            return send(method, url, **how)
+        closed.append(type(get_session())())
+        closed[0].close()
+        return closed[0].request(method, url)
+
+    monkeypatch.setattr(lfs, "http_backoff", lost)
+
+    assert _publish(bundle).verified
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize("after_bytes", [_LARGE_BYTES // 2, None], ids=["while it is sent", "before the commit"])

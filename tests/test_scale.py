@@ -309,7 +309,7 @@ def test_the_image_of_another_bundle_is_refused(bundle: Bundle, registry: Odd, t
 def test_a_registry_that_is_away_is_said_with_what_it_is_asked_for(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr("deploytk.base.retry.pause", lambda _: None)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
 
     # Port 9 is nobody's. Its digest tells neither which bundle is in an image nor where that has its weights.

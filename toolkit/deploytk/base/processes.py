@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploytk.base.errors import EndpointError
+from deploytk.base.pause import pause
 
 _STOP_WITHIN_S = 40.0  # an app drains its requests for 30
 _TAIL_LINES = 15
@@ -58,7 +59,7 @@ def wait_until(
                 f"{what} was not ready within {limit_s:.0f} s\n{tail(log)}",
                 hint=f"the lines above are the end of {log}",
             )
-        time.sleep(0.05)
+        pause(0.05)
 
 
 def tail(log: Path) -> str:

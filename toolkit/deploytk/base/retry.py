@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timezone
 
 from deploytk.base.errors import TryAgainError
+from deploytk.base.pause import pause
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 """The statuses of a server that is busy or restarts: the same request may be answered a moment later."""
@@ -68,7 +69,7 @@ class Retry:
         if problem != self._said or (asked_s or 0.0) > 1.0:  # many equal lines say no more than one
             self._note(f"{self._host} {problem}: again {_when(pause_s)}, until {_clock(left_s)} at most")
             self._said = problem
-        time.sleep(pause_s)
+        pause(pause_s)
 
     def over(self, problem: str, asked_s: float | None) -> TryAgainError:
         """What to raise where waiting as long as the server asks is out of the question."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import torch
 import transformers
 from tokenizers.decoders import DecodeStream
 
+from deploytk.base.pause import pause
 from deploytk.cpu_engine.load import LoadedModel
 
 _COLDEST = 1e-3
@@ -126,7 +126,7 @@ class Generator:
 
     def _next_batch(self) -> list[_Job]:
         if self._max_batch_size > 1 and self._waiting:
-            time.sleep(_COLLECT_S)
+            pause(_COLLECT_S)
         jobs: list[_Job] = []
         while self._waiting and len(jobs) < self._max_batch_size:
             if jobs and not _are_alike(jobs[0].sampling, self._waiting[0].sampling):

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from deploytk.base.errors import EndpointError, TryAgainError
+from deploytk.base.pause import pause
 from deploytk.base.progress import Progress
 from deploytk.base.terminal import one_line
 from deploytk.serve import Endpoint, asking, attach
@@ -37,7 +38,7 @@ def await_app(url: str, limit_s: float, progress: Progress, *, preflight_passed:
         if now - told >= _TELL_EVERY_S:
             told = now
             progress.note(f"{url}: {state} {words}".rstrip())
-        time.sleep(min(_PAUSE_S, max(0.05, limit_s - (now - started))))
+        pause(min(_PAUSE_S, max(0.05, limit_s - (now - started))))
 
 
 def _still_waiting(url: str, state: str, words: str, limit_s: float, *, preflight_passed: bool) -> TryAgainError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from deploytk.base.errors import TryAgainError
 from deploytk.base.files import locked
 from deploytk.base.net import ask
+from deploytk.base.pause import pause
 from deploytk.base.processes import is_free, running, tail
 from deploytk.publish.platform import Platform
 
@@ -69,7 +70,7 @@ def start_app(app: Path, command: tuple[str, str], platform: Platform, within_s:
                     if status is not None:
                         answered = time.monotonic() - started
                         break
-                time.sleep(_POLL_S)
+                pause(_POLL_S)
             listens |= _listening(process.pid)
             code = process.poll()
             # An app is told to stop as a hub does; what it started goes with it.

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from deploytk.base.errors import DeployError, EndpointError, ImageError
+from deploytk.base.pause import pause
 from deploytk.base.progress import Progress
 from deploytk.bundle import MANIFEST, carried_manifest
 from deploytk.hardware.nvml import read_gpus
@@ -84,11 +85,11 @@ def running_image(reference: str, options: ServeOptions, progress: Progress) -> 
             while not is_ready(url):
                 is_alive, exit_code, _ = daemon.state(container)
                 if not is_alive:
-                    time.sleep(0.2)  # for the last lines
+                    pause(0.2)  # for the last lines
                     raise _failed(f"the container ended with code {exit_code} before it was ready", lines)
                 if time.monotonic() > deadline:
                     raise _failed(f"the container was not ready within {options.ready_within_s:.0f} s", lines)
-                time.sleep(0.1)
+                pause(0.1)
             ready_s = time.monotonic() - started
             manifest = carried_manifest(daemon.file(container, f"/bundle/{MANIFEST}"))
             yield dataclasses.replace(

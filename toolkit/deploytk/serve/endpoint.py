@@ -15,6 +15,7 @@ from deploytk.artifact import Artifact, QuantizedBy
 from deploytk.base.errors import EndpointError
 from deploytk.base.net import Key
 from deploytk.base.origin import is_loopback
+from deploytk.base.pause import pause
 from deploytk.base.processes import free_port, is_free
 from deploytk.base.progress import Progress
 from deploytk.bundle import Bundle, Golden
@@ -89,7 +90,7 @@ def attach_when_ready(url: str, key: Key | None, limit_s: float) -> Endpoint:
             left_s = deadline - time.monotonic()
             if left_s < 0 or asking.completes(url, endpoint.model, key, max(_LEAST_S, left_s)):
                 return endpoint
-        time.sleep(min(1.0, max(0.0, deadline - time.monotonic()) + 0.05))
+        pause(min(1.0, max(0.0, deadline - time.monotonic()) + 0.05))
 
 
 def completes(endpoint: Endpoint) -> bool:
@@ -112,7 +113,7 @@ def wait_while_running(endpoint: Endpoint, watched: Sequence[Path] = ()) -> None
     """
     before = _marks(watched)
     while _runs(endpoint):
-        time.sleep(0.5)
+        pause(0.5)
         if watched and _marks(watched) != before:
             return
     raise EndpointError("the app has ended by itself", hint="start it again; see what it printed before")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from deploytk.base.pause import pause
 from deploytk.hardware.catalogue import Gpu
 from deploytk.hardware.here import as_gpu
 from deploytk.hardware.nvml import GpuMemory, PeakSampler, read_gpus
@@ -37,7 +38,7 @@ def wait_until_released(sampler: PeakSampler) -> tuple[int, ...] | None:
             return None
         if all(one <= limit for one, limit in zip(used, limits, strict=True)) or time.monotonic() > deadline:
             return used
-        time.sleep(0.2)
+        pause(0.2)
 
 
 def planned_here(

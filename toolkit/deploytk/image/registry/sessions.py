@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deploytk.base.cache import cache_directory
 from deploytk.base.errors import TryAgainError
+from deploytk.base.pause import pause
 from deploytk.image.reference import Reference
 
 _WAIT_S = 90.0  # a killed push may still be sending the end of a chunk
@@ -64,7 +65,7 @@ class UploadSession:
                     if time.monotonic() > deadline:
                         hint = "wait until that push has ended, then run again"
                         raise TryAgainError("another deploytk is sending the same layer", hint=hint) from error
-                    time.sleep(_LOOK_AGAIN_S)
+                    pause(_LOOK_AGAIN_S)
             yield
 
 

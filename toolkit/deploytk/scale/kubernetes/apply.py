@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from deploytk.base.errors import ScaleError
+from deploytk.base.pause import pause
 from deploytk.base.progress import Progress
 from deploytk.base.terminal import one_line
 from deploytk.scale.kubernetes.lint import lint
@@ -84,7 +85,7 @@ def _wait(cluster: Cluster, deployment: Object, progress: Progress) -> Rollout:
         if shown != said:
             progress.note(f"  {shown}")
             said = shown
-        time.sleep(ASK_EVERY_S)
+        pause(ASK_EVERY_S)
     return Rollout(found.wanted, found.updated, found.available, f"after {within_s:.0f} s {said}")
 
 

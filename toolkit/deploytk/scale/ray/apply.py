@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from deploytk.base.errors import ScaleError
+from deploytk.base.pause import pause
 from deploytk.base.progress import Progress
 from deploytk.base.terminal import one_line
 from deploytk.scale.ray.config import Application, ServeConfig
@@ -89,7 +90,7 @@ def _wait(cluster: Cluster, config: ServeConfig, within_s: float, progress: Prog
         if shown != said:
             progress.note(f"  {shown}")
             said = shown
-        time.sleep(ASK_EVERY_S)
+        pause(ASK_EVERY_S)
     return f"after {within_s:.0f} s it is {said}{': ' if why else ''}{why}"
 
 
@@ -125,7 +126,7 @@ def _take_back(cluster: Cluster, before: Mapping[str, Any], names: list[str], pr
 def _until(is_done: Callable[[], bool], within_s: float = 120.0) -> None:
     deadline = time.monotonic() + within_s
     while not is_done() and time.monotonic() < deadline:
-        time.sleep(ASK_EVERY_S)
+        pause(ASK_EVERY_S)
 
 
 def running_replicas(application: Mapping[str, Any]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from deploytk.base.errors import ScaleError, UsageError
 from deploytk.base.net import Answer, Key, ask
 from deploytk.base.origin import Origin
+from deploytk.base.pause import pause
 from deploytk.base.terminal import one_line
 
 _APPLICATIONS = "/api/serve/applications/"
@@ -66,7 +66,7 @@ class Dashboard:
             answer = self._asked(config, _PUT_WITHIN_S)
             if answer.status < 500 or pause_s is None:
                 break
-            time.sleep(pause_s)
+            pause(pause_s)
         self._checked(answer)
 
     def _ask(self, body: Mapping[str, object] | None, within_s: float) -> Answer:

@@ -26,7 +26,13 @@ FAILURES = (HfHubHTTPError, _http.HTTPError, _http.InvalidURL, RuntimeError, Val
 
 def is_transient(error: BaseException) -> bool:
     cause = _cause(error)
-    return status_of(cause) in BUSY or isinstance(cause, (_transport_error, TimeoutError, ConnectionError))
+    is_lost = isinstance(cause, (_transport_error, TimeoutError, ConnectionError)) or _is_of_other_thread(cause)
+    return is_lost or status_of(cause) in BUSY
+
+
+def _is_of_other_thread(cause: BaseException) -> bool:
+    """huggingface_hub closes the client of all threads when one of them has lost its connection."""
+    return type(cause) is RuntimeError and "client has been closed" in str(cause)
 
 
 def status_of(error: BaseException) -> int | None:

@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationDelete
 
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.pause import pause
 from deploytk.base.retry import Retry, RetryPolicy
 from deploytk.bundle import MANIFEST, Bundle
 from deploytk.publish.edited import mark_edited
@@ -211,7 +212,7 @@ def _await_commit(client: Client, name: str, kind: str, before: Head) -> None:
     client.progress.note(f"{host} has the commit and has not answered: looking for it for {client.patience_s:.0f} s")
     pause_s = _SHOWN_AFTER_S[0]
     while time.monotonic() < until_s:
-        time.sleep(pause_s)
+        pause(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         head = client.head(name, kind)
         if head is None or head.commit != before.commit:
@@ -305,7 +306,7 @@ def _head_after(client: Client, name: str, kind: str, commit: str) -> Head | Non
         head = client.head(name, kind)
         if head is None or head.commit == commit:
             return head
-        time.sleep(pause_s)
+        pause(pause_s)
     return client.head(name, kind)
 
 

@@ -11,6 +11,7 @@ from deploytk.base.errors import ReleaseError, TryAgainError
 from deploytk.base.json import parse_json
 from deploytk.base.net import Key, ask
 from deploytk.base.origin import origin_of
+from deploytk.base.pause import pause
 from deploytk.base.progress import Progress
 from deploytk.publish.targets.huggingface.client import Client
 
@@ -48,7 +49,7 @@ class Waiting:
             left = limit_s - (time.monotonic() - started)
             if left <= 0:
                 raise self._too_long(state, limit_s)
-            time.sleep(min(poll_s, left))
+            pause(min(poll_s, left))
 
     def _look(self) -> str:
         """building, starting, loading, waiting for hardware or ready; raises ReleaseError when it failed."""

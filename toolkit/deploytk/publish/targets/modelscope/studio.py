@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from modelscope_hub import HubApi, errors
 
 from deploytk.base.errors import ReleaseError, TryAgainError
+from deploytk.base.pause import pause
 from deploytk.base.progress import Progress
 from deploytk.bundle import EDITABLE, MANIFEST, Bundle
 from deploytk.publish.edited import edited_in_app
@@ -213,7 +214,7 @@ def _wait(api: HubApi, repo: str, limit_s: float, progress: Progress) -> None:
                 f"the Studio {repo} is still {status} after {limit_s:.0f} s",
                 hint="run the same command again later, with a longer --wait; pre-flight shows whether it can start",
             )
-        time.sleep(min(_POLL_S, left))
+        pause(min(_POLL_S, left))
 
 
 def _log(api: HubApi, repo: str) -> str:
