@@ -24,7 +24,7 @@ FILES, ANSWER_S, FILE_S = (30, 0.005, 0.001) if timing.IS_SHORT else (3000, 0.05
 def prompts() -> Iterator[tuple[str, bytes]]:
     """Files as their owner puts them beside a model."""
     for number in range(FILES):
-        yield f"prompts/{number:04}.txt", f"Prompt {number}: count to {number}.\n".encode() * 40
+        yield f"prompts/{number:04}.md", f"# Prompt {number}\n\n".encode() + b"Say it in one sentence. " * 60
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from deploytk.base.readback import WHOLE_BYTES, NoRangesError, Remembered, file_
 from deploytk.base.retry import BUSY, Retry, retry_after_s
 
 _AT_ONCE = 8
-_MOST_SMALL = 512  # files: hubs count requests, and each takes their time
+_MOST_SMALL = 256  # files: hubs count requests, and each takes their time
 _MOST_REDIRECTS = 5
 _TIMEOUT_S = 60.0
 _MOST_SKIPPED_BYTES = 8 * 2**20  # that are read to get to a sample, from a server which knows no ranges
