@@ -18,8 +18,6 @@ from conftest import MODELS
 from git_server import WRITER, GitServer
 from hf_hub import WRITER as HF_WRITER
 from hf_hub import hf_hub
-from modelscope_server import WRITER as MODELSCOPE_WRITER
-from modelscope_server import modelscope_server
 
 from deploytk.publish.proposal import repository, usual_name
 
@@ -79,8 +77,6 @@ def signed_in(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> It
     monkeypatch = request.getfixturevalue("monkeypatch")
     if request.param == "openxlab":
         server: GitServer = request.getfixturevalue("git_hub")
-        monkeypatch.setenv("OPENXLAB_USERNAME", WRITER[0])
-        monkeypatch.setenv("OPENXLAB_GIT_TOKEN", WRITER[1])
         server.create(f"{WRITER[0]}/workspace_hfmerge")
         yield "openxlab"
     elif request.param == "huggingface":
@@ -89,10 +85,8 @@ def signed_in(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> It
             monkeypatch.setenv("HF_TOKEN", HF_WRITER)
             yield "huggingface"
     else:
-        with modelscope_server() as server_of_models:
-            monkeypatch.setenv("MODELSCOPE_ENDPOINT", server_of_models.url)
-            monkeypatch.setenv("MODELSCOPE_API_TOKEN", MODELSCOPE_WRITER)
-            yield "modelscope"
+        request.getfixturevalue("modelscope_hub")
+        yield "modelscope"
 
 
 HUBS = pytest.mark.parametrize("signed_in", ["openxlab", "huggingface", "modelscope"], indirect=True)

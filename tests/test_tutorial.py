@@ -20,8 +20,7 @@ from git_server import WRITER, GitServer
 from hf_hub import READER as HF_READER
 from hf_hub import WRITER as HF_WRITER
 from hf_hub import hf_hub
-from modelscope_server import WRITER as MODELSCOPE_WRITER
-from modelscope_server import modelscope_server
+from modelscope_server import ModelScopeServer
 from pages import answers, opened, say, until_answered
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -144,7 +143,7 @@ def test_no_command_of_the_tutorial_stands_where_the_test_does_not_look() -> Non
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """Where the model lies that the pages of the targets publish."""
-    place = tmp_path / "home"
+    place = tmp_path / "models"
     shutil.copytree(MODELS / "hf-awq", place / "internlm-chat-7b-awq")
     return place
 
@@ -181,13 +180,7 @@ def test_the_page_of_openxlab_publishes(place: Path, git_hub: GitServer) -> None
     assert "verified" in _published("openxlab.md", place)
 
 
-def test_the_page_of_modelscope_publishes(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("modelscope_hub")
-    (tmp_path / "account").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "account"))
-    with modelscope_server() as hub:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
-        monkeypatch.setenv("MODELSCOPE_API_TOKEN", MODELSCOPE_WRITER)
-        _published("modelscope.md", place)
+def test_the_page_of_modelscope_publishes(place: Path, modelscope_hub: ModelScopeServer) -> None:
+    _published("modelscope.md", place)
 
-        assert "me/internlm-chat-7b-awq" in hub.repositories
+    assert "me/internlm-chat-7b-awq" in modelscope_hub.repositories
