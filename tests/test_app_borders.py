@@ -52,6 +52,28 @@ def test_an_engine_that_ends_again_and_again_is_waited_for_twice_as_long(monkeyp
     assert _pauses(monkeypatch, [3.0, 3.0, 60.0, 60.5, 3.0]) == [1.0, 2.0, 4.0, 0.5, 1.0]
 
 
+def test_an_engine_that_has_ended_is_not_ready_while_its_last_words_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of it may hold its output open."""
+    engine: Any = Engine(EngineSettings("turbomind", ("sh", "-c", "exit 1"), Path(), {}, None))
+    seen: list[str] = []
+
+    async def become_ready() -> None:
+        engine.state = "ready"
+
+    async def read_log(process: asyncio.subprocess.Process) -> None:
+        await process.wait()
+        for _ in range(5):  # whoever else waits for the end has seen it too
+            await asyncio.sleep(0)
+        seen.append(engine.state)
+
+    monkeypatch.setattr("deploytk.app.engine.WORK", Path())
+    monkeypatch.setattr(engine, "_wait_until_ready", become_ready)
+    monkeypatch.setattr(engine, "_read_log", read_log)
+    asyncio.run(engine._run_once())
+
+    assert seen == ["starting"]
+
+
 @pytest.mark.parametrize(
     ("soft", "hard", "allowed"),
     [
