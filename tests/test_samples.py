@@ -12,6 +12,7 @@ from lying_server import Asked, lying, plain
 
 from deploytk.base.errors import ReleaseError
 from deploytk.base.origin import Origin
+from deploytk.base.readback import SPAN_BYTES
 from deploytk.base.retry import Retry, RetryPolicy
 from deploytk.publish.samples import Samples, Sent
 
@@ -82,7 +83,7 @@ def test_an_address_that_is_never_good_ends_in_words(check: Callable[[Hub], None
 def test_of_many_small_files_some_are_read_and_others_the_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploytk.publish.samples._MOST_SMALL", 5)
+    monkeypatch.setattr("deploytk.publish.samples._MOST_READS", 5)
     asked: list[str] = []
 
     def answer(request: Asked, send: Callable[[bytes], None]) -> None:
@@ -105,6 +106,31 @@ def test_of_many_small_files_some_are_read_and_others_the_next_time(
         samples.check(url, files)
 
     assert (len(first), len(first | second), asked) == (5, 8, [])
+
+
+def test_of_many_large_files_the_end_is_read_and_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploytk.publish.samples._MOST_READS", 5)
+    asked: dict[str, list[tuple[int, int]]] = {}
+
+    def answer(request: Asked, send: Callable[[bytes], None]) -> None:
+        found = re.search(rb"bytes=(\d+)-(\d+)", request.head)
+        assert found
+        start, end = int(found[1]), int(found[2]) + 1
+        asked.setdefault(request.path, []).append((start, end))
+        send(plain(CONTENT[start:end], "206 Partial Content"))
+
+    (tmp_path / "file").write_bytes(CONTENT)
+    with lying(answer) as url:
+        sources = [tmp_path / "file"] * 3
+        files = [Sent(str(at), file, len(CONTENT), f"{at:064}", f"{url}/{at}") for at, file in enumerate(sources)]
+        Samples(Origin.of(url), lambda: Retry(RetryPolicy(attempts=1), "hub", lambda _: None)).check(url, files)
+
+    assert sorted(asked) == ["/0", "/1", "/2"]
+    assert all(len(spans) == 2 for spans in asked.values())
+    assert all(spans[1] == (len(CONTENT) - SPAN_BYTES, len(CONTENT)) for spans in asked.values())
+    assert all(end - start == SPAN_BYTES for (start, end), _ in asked.values())
 
 
 def test_other_bytes_at_that_address_are_found(check: Callable[[Hub], None]) -> None:

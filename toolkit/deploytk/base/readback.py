@@ -1,7 +1,8 @@
 """Reads samples of what was sent back: a server's word that it has something is no proof of what it has.
 
-Small content is read whole; of large content the first and last bytes and some in between, elsewhere each time. What
-was once found right at a place is remembered, and not read again.
+Small content is read whole; of large content the first and last bytes and some in between, elsewhere each time; where
+there is much of it, the last bytes and some others. What was once found right at a place is remembered, and not read
+again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from deploytk.base.cache import cache_directory
 
 SPAN_BYTES = 2**16
-WHOLE_BYTES = 4 * SPAN_BYTES  # of content that is read whole
+SPANS = 4  # of one content
+WHOLE_BYTES = SPANS * SPAN_BYTES  # of content that is read whole
 _LONGEST_MEMORY = 100_000  # contents at one place
 
 Fetch = Callable[[int, int], bytes]
@@ -26,18 +28,18 @@ class NoRangesError(Exception):
     """The server hands out a content as a whole only: to be sure of it, all of it must be read."""
 
 
-def spans(size: int) -> tuple[tuple[int, int], ...]:
-    """Which bytes of a content of that size are compared, as (start, end)."""
+def spans(size: int, most: int = SPANS) -> tuple[tuple[int, int], ...]:
+    """Which bytes of a content of that size are compared, as (start, end): the last of a large one always."""
     if size <= WHOLE_BYTES:
         return ((0, size),)
-    middles = sorted(random.randrange(SPAN_BYTES, size - 2 * SPAN_BYTES) for _ in range(2))  # noqa: S311
-    starts = (0, *middles, size - SPAN_BYTES)
+    middles = [random.randrange(SPAN_BYTES, size - 2 * SPAN_BYTES) for _ in range(SPANS - 2)]  # noqa: S311
+    starts = (*sorted(random.sample((0, *middles), most - 1)), size - SPAN_BYTES)
     return tuple((start, start + SPAN_BYTES) for start in starts)
 
 
-def is_same(size: int, sent: Fetch, there: Fetch) -> bool:
-    """Whether samples of what was sent and of what is there are the same bytes."""
-    return all(there(start, end) == sent(start, end) for start, end in spans(size))
+def is_same(size: int, sent: Fetch, there: Fetch, most: int = SPANS) -> bool:
+    """Whether samples of what was sent and of what is there, so many at most, are the same bytes."""
+    return all(there(start, end) == sent(start, end) for start, end in spans(size, most))
 
 
 def file_bytes(path: Path) -> Fetch:

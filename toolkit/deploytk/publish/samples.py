@@ -19,11 +19,11 @@ from deploytk.base.bound import keep_at_home
 from deploytk.base.errors import ReleaseError
 from deploytk.base.net import describe, trusted
 from deploytk.base.origin import Origin, origin_of
-from deploytk.base.readback import WHOLE_BYTES, NoRangesError, Remembered, file_bytes, is_same
+from deploytk.base.readback import SPANS, WHOLE_BYTES, NoRangesError, Remembered, file_bytes, is_same
 from deploytk.base.retry import BUSY, Retry, retry_after_s
 
 _AT_ONCE = 8
-_MOST_SMALL = 256  # files: hubs count requests, and each takes their time
+_MOST_READS = 256  # hubs count requests, and each takes their time
 _MOST_REDIRECTS = 5
 _TIMEOUT_S = 60.0
 _MOST_SKIPPED_BYTES = 8 * 2**20  # that are read to get to a sample, from a server which knows no ranges
@@ -59,14 +59,15 @@ class Samples:
     def check(self, place: str, files: Collection[Sent]) -> None:
         """Raises ReleaseError unless samples of the files are what was sent; read once per place and content.
 
-        Of thousands of small files some are read, others each time.
+        Of thousands of small files some are read, others each time; of large ones fewer samples where they are many.
         """
         remembered = Remembered(place)
         known = remembered.load()
-        doubtful = _chosen([file for file in files if file.sha256 not in known and file.size])
+        doubtful, spans = _chosen([file for file in files if file.sha256 not in known and file.size])
         with self._client() as client, ThreadPoolExecutor(_AT_ONCE) as threads:
-            for file, is_right in zip(doubtful, threads.map(partial(self._is_right, client), doubtful), strict=True):
-                if not is_right:
+            is_right = partial(self._is_right, client, spans)
+            for file, is_it in zip(doubtful, threads.map(is_right, doubtful), strict=True):
+                if not is_it:
                     raise ReleaseError(
                         f"{self._home.netloc} hands out {file.path} with other bytes than were sent",
                         hint="run again; if it stays so, the hub loses or changes data: tell its administrator",
@@ -83,17 +84,17 @@ class Samples:
         ) as client:
             yield client
 
-    def _is_right(self, client: httpx.Client, file: Sent) -> bool:
+    def _is_right(self, client: httpx.Client, spans: int, file: Sent) -> bool:
         try:
-            return self._is_there(client, file)
+            return self._is_there(client, spans, file)
         except _NotHandedOutError:
             if file.anew is None:
                 raise
-            return self._is_there(client, file.anew())
+            return self._is_there(client, spans, file.anew())
 
-    def _is_there(self, client: httpx.Client, file: Sent) -> bool:
+    def _is_there(self, client: httpx.Client, spans: int, file: Sent) -> bool:
         try:
-            return is_same(file.size, file_bytes(file.source), partial(self._fetch, client, file))
+            return is_same(file.size, file_bytes(file.source), partial(self._fetch, client, file), spans)
         except NoRangesError:
             return self._insist(lambda: self._digest(client, file)) == file.sha256
 
@@ -159,9 +160,12 @@ class Samples:
         raise ReleaseError(f"{self._home.netloc} redirects {file.path} in a circle", hint="tell its administrator")
 
 
-def _chosen(files: Sequence[Sent]) -> list[Sent]:
+def _chosen(files: Sequence[Sent]) -> tuple[list[Sent], int]:
+    """The files to look at, and how many samples of each: all large ones, and at least two of each."""
+    large = [file for file in files if file.size > WHOLE_BYTES]
     small = [file for file in files if file.size <= WHOLE_BYTES]
-    return [file for file in files if file.size > WHOLE_BYTES] + random.sample(small, min(len(small), _MOST_SMALL))
+    spans = _MOST_READS // max(1, len(large))
+    return large + random.sample(small, min(len(small), _MOST_READS)), min(SPANS, max(2, spans))
 
 
 def _joined(url: str, location: str) -> str:
