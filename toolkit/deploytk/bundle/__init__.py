@@ -9,7 +9,14 @@ from deploytk.bundle.hub_card import HubCard, shown_on
 from deploytk.bundle.manifest import bundle_digest, to_text_of_app
 from deploytk.bundle.measured import measured_in, read_measured
 from deploytk.bundle.own_card import read_notes
-from deploytk.bundle.read import is_bundle, read_bundle, require_taken_contents, verify_bundle, with_signature
+from deploytk.bundle.read import (
+    described_bundle,
+    is_bundle,
+    read_bundle,
+    require_taken_contents,
+    verify_bundle,
+    with_signature,
+)
 from deploytk.bundle.render import Exported, export_templates, render_bundle
 from deploytk.bundle.value import (
     CARDS,
@@ -52,6 +59,7 @@ __all__ = [
     "bundle_place",
     "carried_manifest",
     "code_of",
+    "described_bundle",
     "edits_there",
     "export_templates",
     "is_bundle",

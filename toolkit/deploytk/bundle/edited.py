@@ -13,7 +13,7 @@ from deploytk.base.progress import Progress
 from deploytk.bundle.hub_card import canonical
 from deploytk.bundle.manifest import to_text
 from deploytk.bundle.own_card import own_words
-from deploytk.bundle.read import LARGEST_CARD_BYTES, edited_cards, is_bundle, manifest_at
+from deploytk.bundle.read import LARGEST_CARD_BYTES, is_bundle, manifest_at
 from deploytk.bundle.value import CARDS, EDITABLE, MANIFEST, SIGNATURE, Bundle, BundleOptions, Manifest
 from deploytk.bundle.words import merge_cards
 
@@ -91,7 +91,7 @@ def settle_edits(bundle: Bundle, progress: Progress, *, is_signed_anew: bool = F
 
     Raises BundleError for one that was signed before it was edited, unless it is signed again.
     """
-    edited = edited_cards(bundle)
+    edited = bundle.edited
     if not edited:
         return bundle
     if (bundle.path / SIGNATURE).is_file() and not is_signed_anew:
@@ -103,4 +103,4 @@ def settle_edits(bundle: Bundle, progress: Progress, *, is_signed_anew: bool = F
         manifest = replace(bundle.manifest, files=files)
         write_text(bundle.path / MANIFEST, to_text(manifest))
     progress.note(f"{' and '.join(edited)} of the bundle: taken as edited")
-    return replace(bundle, files=files, manifest=manifest)
+    return replace(bundle, files=files, manifest=manifest, edited=())

@@ -38,7 +38,7 @@ class HubCard:
 
 @contextmanager
 def shown_on(bundle: Bundle, hub: HubCard | None, *, will_be_signed: bool = False) -> Iterator[Bundle]:
-    """`bundle` with the cards of that hub, in a place that goes: links to the files of the bundle itself.
+    """`bundle` with the cards of that hub, in a place that goes: links to the files and directories of the bundle.
 
     One that is signed is left as it was signed. What will be signed has no symbolic links: they cannot be.
     """
@@ -139,12 +139,14 @@ def _written(
     generated = {name: text for name, (_, text) in cards.items() if text is not None}
     card = replace(bundle.manifest.card, generated=generated)
     manifest = replace(bundle.manifest, files=files, card=card)
-    for file in kept:
-        (place / file.path).parent.mkdir(parents=True, exist_ok=True)
-        if has_own_files:
-            link_or_copy(bundle.path / file.path, place / file.path)
-        else:
-            (place / file.path).symlink_to((bundle.path / file.path).resolve())
+    home = bundle.path.resolve()
+    place.mkdir()
+    if has_own_files:
+        for file in kept:
+            link_or_copy(home / file.path, place / file.path)
+    else:  # of a whole directory one link: thousands of them take seconds
+        for name in {file.path.partition("/")[0] for file in kept}:
+            (place / name).symlink_to(home / name)
     for name, (text, _) in cards.items():
         (place / name).write_text(text, encoding="utf-8")
     (place / MANIFEST).write_text(to_text(manifest), encoding="utf-8")

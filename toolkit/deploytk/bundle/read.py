@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -33,8 +35,9 @@ def read_bundle(path: Path) -> Bundle:
     """
     homes = _homes(path)
     bundle = _with_edits(described_bundle(path), homes)
+    real = functools.cache(_real)
     for file in bundle.files:
-        _check(path, file, homes)
+        _check(path, file, homes, real)
     if bundle.manifest.plan.trusts_remote_code and not names_code(path):
         what = f"{path / MANIFEST} cannot be read: plan.argv is not the command that the plan itself means"
         raise BundleError(what, hint=_AGAIN)
@@ -53,9 +56,9 @@ def _with_edits(bundle: Bundle, homes: tuple[str, ...]) -> Bundle:
     if files == bundle.files:
         return bundle
     size = sum(file.size for file in files)
-    return replace(
-        bundle, files=files, digest=bundle_digest(files), bytes=size, manifest=replace(bundle.manifest, files=files)
-    )
+    edited = tuple(now.path for now, before in zip(files, bundle.files, strict=True) if now != before)
+    manifest = replace(bundle.manifest, files=files)
+    return replace(bundle, files=files, digest=bundle_digest(files), bytes=size, manifest=manifest, edited=edited)
 
 
 def _as_it_is(root: Path, file: BundleFile, homes: tuple[str, ...]) -> BundleFile:
@@ -68,12 +71,6 @@ def _as_it_is(root: Path, file: BundleFile, homes: tuple[str, ...]) -> BundleFil
     return replace(file, size=size, sha256=hash_file(path))
 
 
-def edited_cards(bundle: Bundle) -> tuple[str, ...]:
-    """The cards that were edited since the manifest was written."""
-    written = {file.path: file for file in described_bundle(bundle.path).files}
-    return tuple(file.path for file in bundle.files if file.path in EDITABLE and file != written.get(file.path))
-
-
 def _signature(path: Path, homes: tuple[str, ...]) -> BundleFile | None:
     """What signs the bundle, where that is there; it goes wherever the bundle goes."""
     place = path / SIGNATURE
@@ -83,7 +80,7 @@ def _signature(path: Path, homes: tuple[str, ...]) -> BundleFile | None:
     if size > _LARGEST_MANIFEST_BYTES:
         raise BundleError(f"{place} has {size} bytes, too many for a signature", hint="sign the bundle again")
     file = BundleFile(SIGNATURE, size, hash_file(place), "card")
-    _check(path, file, homes)
+    _check(path, file, homes, _real)
     return file
 
 
@@ -161,13 +158,17 @@ def _homes(root: Path) -> tuple[str, ...]:
     return tuple(f"{home}{os.sep}" for home in homes)
 
 
-def _check(root: Path, file: BundleFile, homes: tuple[str, ...]) -> None:
+def _check(root: Path, file: BundleFile, homes: tuple[str, ...], real: Callable[[Path], str]) -> None:
+    """With `real`, which says where a path really is: of a file that is no link that is where its directory is."""
     path = root / file.path
     try:
-        status = path.stat()
+        status = path.lstat()
+        is_link = stat.S_ISLNK(status.st_mode)
+        if is_link:
+            status = path.stat()
     except OSError as error:
         raise BundleError(f"{path} is missing, {file.size} bytes expected", hint=_AGAIN) from error
-    if not _real(path).startswith(homes):
+    if not (real(path) if is_link else f"{real(path.parent)}{os.sep}").startswith(homes):
         raise BundleError(f"{path} is a link that leads out of the bundle", hint=_AGAIN)
     if not stat.S_ISREG(status.st_mode):
         raise BundleError(f"{path} is no file", hint=_AGAIN)

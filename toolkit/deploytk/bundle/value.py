@@ -172,6 +172,7 @@ class Bundle:
     bytes: int  # sum of the sizes of files
     copied_bytes: int  # what had to be copied because hard links did not work; 0 when read back
     home: Path | None = field(default=None, repr=False)  # of the bundle that this is the form of for one hub
+    edited: tuple[str, ...] = ()  # the cards that the manifest on disk tells otherwise of: see settle_edits
 
     def beside(self, ending: str) -> Path:
         """The place of what is kept about the bundle: beside it, by its name."""

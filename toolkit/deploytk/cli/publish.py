@@ -199,10 +199,10 @@ def _named(place: Target, where: Where, source: Path, packaging: Packaging) -> W
 
 def _usual_name(source: Path, packaging: Packaging) -> str:
     """What the repository is called when nobody says it: as the deployment, its base model or its directory."""
-    from deploytk.bundle import is_bundle, read_bundle
+    from deploytk.bundle import described_bundle, is_bundle
 
     if is_bundle(source):
-        return read_bundle(source).name
+        return described_bundle(source).name
     return packaging.name or (packaging.base_model or source.resolve().name).rpartition("/")[2]
 
 
