@@ -8,7 +8,8 @@ import unicodedata
 
 LONGEST = 96  # characters, as hubs take names
 _MARK_CHARACTERS = 8
-_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+SLUG = re.compile(r"(?!.*(?:--|\.\.|\.git$))[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+"""What hubs take, the strictest of them. Source: huggingface_hub, utils/_validators.py, validate_repo_id."""
 
 LONGEST_LABEL = 63  # of a DNS label, RFC 1035
 _LABEL = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -19,16 +20,20 @@ def slug(text: str) -> str:
 
     Where letters of other scripts are lost, a mark of the whole text follows, so that different names stay different.
     """
-    if _SLUG.fullmatch(text):
+    if SLUG.fullmatch(text):
         return text
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     is_whole = all(character.isascii() or not character.isalnum() for character in plain)
-    kept = re.sub(r"(?:[^A-Za-z0-9._-]|-)+", "-", plain).strip("-._")
+    kept = _stripped(re.sub(r"\.\.+", ".", re.sub(r"(?:[^A-Za-z0-9._-]|-)+", "-", plain)))
     if is_whole and 0 < len(kept) <= LONGEST:
         return kept
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_MARK_CHARACTERS]
-    kept = kept[: LONGEST - _MARK_CHARACTERS - 1].strip("-._")
+    kept = _stripped(kept[: LONGEST - _MARK_CHARACTERS - 1])
     return f"{kept or 'model'}-{mark}"
+
+
+def _stripped(text: str) -> str:
+    return re.sub(r"(?:[._-]|\.git)+$", "", text.lstrip("-._"))
 
 
 def dns_label(text: str, room: int = 0) -> str:

@@ -14,7 +14,7 @@ from typing import cast
 from deploytk import __version__, lmdeploy
 from deploytk.artifact import Artifact
 from deploytk.base.json import plain
-from deploytk.base.names import is_title, slug
+from deploytk.base.names import SLUG, is_title, slug
 from deploytk.base.typed import LARGEST, typed
 from deploytk.bundle.own_card import LANGUAGE, LICENSE, REPOSITORY
 from deploytk.bundle.value import (
@@ -35,7 +35,6 @@ from deploytk.plan import ServingPlan
 PORT = 7860
 """Where hubs expect an app."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 """What a bundle may be called, as hubs take names: nothing that means something to a shell, a path or YAML."""
 
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,64}")
@@ -175,7 +174,7 @@ def _require_sense(manifest: Manifest) -> None:
     known = (None, *lmdeploy.VERSIONS)
     checks = {
         "deploytk": _VERSION.fullmatch(manifest.deploytk),
-        "name": NAME.fullmatch(manifest.name),
+        "name": SLUG.fullmatch(manifest.name),
         "model.lmdeploy": versions.min in known and versions.max in known and versions.pin in known,
         "card.license": card.license is None or LICENSE.fullmatch(card.license),
         "card.base_model": card.base_model is None or REPOSITORY.fullmatch(card.base_model),

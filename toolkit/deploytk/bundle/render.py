@@ -16,13 +16,13 @@ from deploytk.artifact import Artifact, left_out
 from deploytk.base.digests import hash_files
 from deploytk.base.errors import BundleError, UsageError
 from deploytk.base.files import disk_errors, put_back, staged_directory, sync_directory
-from deploytk.base.names import LONGEST, is_title
+from deploytk.base.names import LONGEST, SLUG, is_title
 from deploytk.base.progress import Progress
 from deploytk.base.shipped import shipped
 from deploytk.bundle.app_files import SHIPPED_APP, app_texts
 from deploytk.bundle.edited import keep_words, say_what_is_gone, with_earlier_words
 from deploytk.bundle.links import link_or_copy
-from deploytk.bundle.manifest import NAME, manifest_of, to_text
+from deploytk.bundle.manifest import manifest_of, to_text
 from deploytk.bundle.own_card import LANGUAGE, LICENSE, REPOSITORY, with_own_facts
 from deploytk.bundle.read import described_bundle, is_bundle, read_bundle, strangers_in, verify_bundle
 from deploytk.bundle.value import (
@@ -189,7 +189,7 @@ def _is_there(place: Path, manifest: bytes, progress: Progress) -> bool:
 
 def _check_options(options: BundleOptions) -> None:
     checks: tuple[tuple[str, str | None, re.Pattern[str], str], ...] = (
-        ("--name", options.name, NAME, "letters, digits, dots, dashes and underscores, at most 96, as hubs take them"),
+        ("--name", options.name, SLUG, "letters, digits, dots, dashes and underscores, at most 96, as hubs take them"),
         ("--license", options.license, LICENSE, "a name that hubs know: apache-2.0, mit, llama3.1, other"),
         ("--base-model", options.base_model, REPOSITORY, "OWNER/NAME"),
     )

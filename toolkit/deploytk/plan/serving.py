@@ -17,7 +17,7 @@ from deploytk.plan.measured import nearest, shape_of
 from deploytk.plan.memory import PREFILL, Memory, Vram
 from deploytk.plan.overhead import extrapolated, find_overhead
 from deploytk.plan.speed import decode_bound
-from deploytk.plan.value import PlanRequest, ServingPlan
+from deploytk.plan.value import PlanRequest, ServingPlan, template_name
 
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
 _LEAST_SESSION_LEN = 256  # a shorter one holds no conversation
@@ -254,9 +254,7 @@ def _sessions(artifact: Artifact, request: PlanRequest, memory: Memory) -> tuple
 
 
 def _model_name(artifact: Artifact, request: PlanRequest, version: str) -> str:
-    if not lmdeploy.has_flag(version, "--model-name"):
-        return artifact.chat_template or "llama"  # the server shows its chat template's name
-    return _clean_name(artifact, request)
+    return template_name(artifact, version) or _clean_name(artifact, request)
 
 
 def _clean_name(artifact: Artifact, request: PlanRequest) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
+from deploytk.base.names import SLUG
 from deploytk.base.typed import typed
 from deploytk.hardware.catalogue import Gpu
 from deploytk.plan.api import ServingEngine, api_features, tool_call_parser
@@ -175,6 +176,9 @@ class ServingPlan:
         """
         plan = typed(cls, found, "plan")
         plan._require_sense()
+        own = template_name(artifact, plan.lmdeploy)
+        if plan.model_name != own if own else not SLUG.fullmatch(plan.model_name):
+            raise ValueError("plan.model_name is malformed")
         argv, config_ini = plan.command(
             artifact, trusts_remote_code=plan.trusts_remote_code, reasoning_parser=plan.reasoning_parser
         )
@@ -195,8 +199,6 @@ class ServingPlan:
         parsers = lmdeploy.reasoning_parsers(version) if version else ()
         checks = {
             "lmdeploy": is_cpu if self.lmdeploy is None else not is_cpu and self.lmdeploy in lmdeploy.VERSIONS,
-            # It is a word of the command line, and of file names on hubs.
-            "model_name": self.model_name.isprintable() and self.model_name.strip("-.") == self.model_name != "",
             "session_len": self.session_len >= 1,
             "max_batch_size": self.max_batch_size >= 1,
             "tensor_parallel": self.tensor_parallel >= 1,
@@ -210,3 +212,10 @@ class ServingPlan:
         meant = 0 if self.lmdeploy is None else lmdeploy.quant_policy(self.lmdeploy, self.kv_policy)
         if self.quant_policy != meant:
             raise ValueError("plan.quant_policy is not what its kv_policy means in that version")
+
+
+def template_name(artifact: Artifact, version: str | None) -> str | None:
+    """What a server that takes no name for its model calls it: its chat template's. None for one that takes a name."""
+    if version is None or lmdeploy.has_flag(version, "--model-name"):
+        return None
+    return artifact.chat_template or "llama"
