@@ -34,10 +34,12 @@ class Engine:
         self.traffic = Traffic()
         self.port = 0
         self.asked = 0
+        self._open = set[asyncio.StreamWriter]()
         self.may_answer = asyncio.Event()
         self.answer = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n" + GOOD
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 await reader.readuntil(b"\r\n\r\n")
@@ -48,6 +50,12 @@ class Engine:
                     await writer.drain()
         finally:
             writer.close()
+
+    async def hang_up(self) -> None:
+        """On everybody, those who were only connected for the next request too."""
+        for writer in self._open:
+            writer.transport.abort()
+        await asyncio.sleep(0)  # the sockets are closed in the next turn
 
     def start(self) -> None:
         pass
@@ -109,6 +117,14 @@ class House:
             await asyncio.sleep(0.005)
         raise AssertionError(f"{wanted} is not what {counted} says")
 
+    async def until_asked(self) -> None:
+        """Returns once a request has reached the engine."""
+        for _ in range(2000):
+            if self.engine.asked:
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError("nobody asks the engine")
+
     async def is_free(self) -> None:
         """Nobody is there, who comes is served, and there is one place as before."""
         self.gateway.limits = LIMITS
@@ -137,9 +153,12 @@ async def house(limits: Limits) -> AsyncIterator[House]:
     async with await asyncio.start_server(engine.serve, "127.0.0.1", 0) as server:
         engine.port = server.sockets[0].getsockname()[1]
         await started.wait()
-        yield House(gateway, engine)
-        life.put_nowait({"type": "lifespan.shutdown"})
-        await living
+        try:
+            yield House(gateway, engine)
+        finally:
+            life.put_nowait({"type": "lifespan.shutdown"})
+            await living
+            await engine.hang_up()
 
 
 def in_house(limits: Limits, test: Callable[[House], Awaitable[None]]) -> None:
@@ -157,6 +176,7 @@ def test_one_runs_one_waits_and_the_third_is_sent_away() -> None:
         second = house.ask()
         await house.until(running=1, waiting=1)
         third = await house.ask().end()
+        await house.until_asked()
         asked_meanwhile = house.engine.asked
         house.engine.may_answer.set()
 
