@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploytk.base.errors import EndpointError, UsageError
+from deploytk.base.event_loop import interrupt
 from deploytk.base.progress import Advance, Silent, Unit
 from deploytk.bundle import Golden
 from deploytk.serve import ServeOptions
@@ -56,7 +57,7 @@ class _Interrupts(Silent):
             nonlocal done
             done += amount
             if label == "requests" and done == 5:
-                raise KeyboardInterrupt
+                interrupt()  # as the handlers of signals do
 
         yield advance
 
