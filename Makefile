@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := openai2 openai3 langchain litellm instructor vercel attestations cosign uvloop
 
-.PHONY: demo test test-all busy hostile audit check lint fix clients golden bench bench-short scale-faults mutants reference pictures docs wheel clean
+.PHONY: demo test test-all services docker busy hostile audit check lint fix clients golden bench bench-short scale-faults mutants reference pictures docs wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
@@ -17,7 +17,12 @@ test: $(VENV)/.test ## The tests that need nothing but Python, the hostile ones 
 	$(BIN)/python -m pytest -m engine
 
 test-all: test clients $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
+	$(MAKE) --no-print-directory --jobs=2 --output-sync services docker
+
+services: $(VENV)/.services ## Those with real services, without Docker
 	$(BIN)/python -m pytest -m services -n 2
+
+docker: $(VENV)/.services ## Those with a Docker of their own
 	$(BIN)/python -m pytest -m docker
 
 busy: $(VENV)/.test ## The fast tests again and again on a busy machine, beside stress-ng (a Debian package); BUSY=10 times
