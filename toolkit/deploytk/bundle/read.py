@@ -118,21 +118,28 @@ def _read_manifest(path: Path) -> Manifest:
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
     """The manifest that these bytes are, of the bundle at `where`; BundleError for what deploytk would not write."""
-    damaged = f"{where}/{MANIFEST} cannot be read"
     try:
-        found = parse_json(content, has_unique_keys=True)
-    except ValueError as error:
-        raise BundleError(f"{damaged}: {one_line(str(error))}", hint=_AGAIN) from error
+        return _parsed(content)
+    except _OtherFormatError as error:
+        hint = "use the deploytk that wrote it, or package the model again"
+        raise BundleError(f"{where} has format {error}, {FORMAT} expected", hint=hint) from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where}/{MANIFEST} cannot be read: {one_line(str(error))}", hint=_AGAIN) from error
+
+
+class _OtherFormatError(Exception):
+    """The manifest is of another version of deploytk."""
+
+
+@functools.lru_cache(maxsize=2)  # a command asks for the same one several times
+def _parsed(content: bytes) -> Manifest:
+    found = parse_json(content, has_unique_keys=True)
     number = found.get("format") if isinstance(found, dict) else None
     if type(number) is int and 0 < number != FORMAT:
-        hint = "use the deploytk that wrote it, or package the model again"
-        raise BundleError(f"{where} has format {number}, {FORMAT} expected", hint=hint)
-    try:
-        if number != FORMAT or isinstance(number, bool):
-            raise ValueError("it is not a bundle's manifest")
-        return manifest_in(found)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{damaged}: {one_line(str(error))}", hint=_AGAIN) from error
+        raise _OtherFormatError(number)
+    if number != FORMAT or isinstance(number, bool):
+        raise ValueError("it is not a bundle's manifest")
+    return manifest_in(found)
 
 
 def _content(place: Path) -> bytes:
