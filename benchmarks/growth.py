@@ -175,7 +175,11 @@ def draw(cells: Sequence[Cell], picture: Path) -> None:
                     if (cell.command, cell.case, cell.files) == (command, case, SHARDS)
                 )
                 axis.plot([at / GIB for at, _ in points], [value for _, value in points], f"{mark}-", label=command)
-            axis.set(xscale="log", yscale="log", xlabel=f"GiB {label}, of {SHARDS} files", ylabel=unit)
+            axis.set(xscale="log", xlabel=f"GiB {label}, of {SHARDS} files", ylabel=unit)
+            if quantity == "seconds":
+                axis.set_yscale("log")
+            else:
+                axis.set_ylim(bottom=0)
             axis.set_xticks(SIZES_GIB, [f"{size:g}" for size in SIZES_GIB])
             axis.minorticks_off()
             axis.grid(alpha=0.3)
