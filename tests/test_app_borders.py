@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import h11
 import pytest
+from lying_server import Asked, lying, plain
 
 from deploytk.app import server
 from deploytk.app.chunks import Unchunked
@@ -54,11 +56,12 @@ def test_an_engine_that_ends_again_and_again_is_waited_for_twice_as_long(monkeyp
 
 def test_an_engine_that_has_ended_is_not_ready_while_its_last_words_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child of it may hold its output open."""
-    engine: Any = Engine(EngineSettings("turbomind", ("sh", "-c", "exit 1"), Path(), {}, None))
+    engine: Any = Engine(EngineSettings("turbomind", ("sh", "-c", "sleep 0.2; exit 1"), Path(), {}, None))
     seen: list[str] = []
 
     async def become_ready() -> None:
-        engine.state = "ready"
+        if engine.state == "loading":
+            engine.state = "ready"
 
     async def read_log(process: asyncio.subprocess.Process) -> None:
         await process.wait()
@@ -72,6 +75,26 @@ def test_an_engine_that_has_ended_is_not_ready_while_its_last_words_are_read(mon
     asyncio.run(engine._run_once())
 
     assert seen == ["starting"]
+
+
+def test_the_engine_of_somebody_else_on_that_port_is_not_taken_for_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that was free may be taken before the engine has it: by the engine of another app."""
+    engine: Any = Engine(EngineSettings("turbomind", ("sh", "-c", "sleep 2; exit 1"), Path(), {}, None))
+    asked = []
+
+    def answer(request: Asked, send: Callable[[bytes], None]) -> None:
+        asked.append(request.path)
+        send(plain(b'{"data": [{"id": "other"}], "usage": {"completion_tokens": 1}}'))
+
+    with lying(answer) as url:
+        port = int(url.rpartition(":")[2])
+        monkeypatch.setattr("deploytk.app.engine.WORK", Path())
+        monkeypatch.setattr("deploytk.app.engine._free_port", lambda: port)
+        asyncio.run(engine._run_once())
+
+    assert "/v1/completions" in asked
+    assert engine.ready_after_s is None
+    assert engine.state == "starting"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def first_answer_s(command: Sequence[str], port: int, model: str) -> float:
                 time.sleep(0.02)
             return time.monotonic() - started
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             _wait_for_its_end(server)
 
 
