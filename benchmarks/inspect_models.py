@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks import timing
 
@@ -31,6 +32,7 @@ SHAPES = (
 PEER = """
 import sys
 from pathlib import Path
+from typing import Any
 from safetensors import safe_open
 for path in sorted(Path(sys.argv[1]).glob("*.safetensors")):
     with safe_open(path, "numpy") as shard:
@@ -84,7 +86,7 @@ def write(root: Path, layers: int, experts: int, parts: tuple[str, ...], shards:
     return len(names)
 
 
-def _measured(root: Path, rounds: int) -> dict[str, object]:
+def _measured(root: Path, rounds: int) -> dict[str, Any]:
     inspect = [str(Path(sys.executable).parent / "deploytk"), "inspect", str(root), "--json"]
     peer = [sys.executable, "-c", PEER, str(root)]
     accepts = (0, 1)  # 1: a model with an error is a model inspected, and its answer is one too
@@ -103,16 +105,16 @@ def _measured(root: Path, rounds: int) -> dict[str, object]:
     }
 
 
-def _of_directory(directory: Path, rounds: int) -> dict[str, dict[str, object]]:
+def _of_directory(directory: Path, rounds: int) -> dict[str, dict[str, Any]]:
     models = sorted(path.parent for path in directory.glob("*/config.json"))
     return {model.name: _measured(model, rounds) for model in models}
 
 
-def _of_shapes(rounds: int) -> dict[str, dict[str, object]]:
+def _of_shapes(rounds: int) -> dict[str, dict[str, Any]]:
     found = {}
     for name, *shape in SHAPES[: 2 if timing.IS_SHORT else None]:
         with tempfile.TemporaryDirectory() as directory:
-            tensors = write(Path(directory), *shape)  # type: ignore[arg-type]
+            tensors = write(Path(directory), *shape)  # type: ignore[arg-type]  # a name and numbers in one row
             found[f"{name}: {tensors} tensors"] = _measured(Path(directory), rounds)
     return found
 
@@ -125,8 +127,8 @@ def main() -> None:
         claim="each below 1 s and 100 MiB",
         rounds=rounds,
         models=models,
-        slowest=max(models, key=lambda name: models[name]["largest_s"]),  # type: ignore[arg-type, return-value]
-        largest=max(models, key=lambda name: models[name]["peak_rss_mib"]),  # type: ignore[arg-type, return-value]
+        slowest=max(models, key=lambda name: models[name]["largest_s"]),
+        largest=max(models, key=lambda name: models[name]["peak_rss_mib"]),
     )
 
 

@@ -85,7 +85,7 @@ def write(root: Path, case: str) -> int:
     return sum(sizes.values())
 
 
-def measure(directory: Path, case: str, rounds: int) -> dict[str, object]:
+def measure(directory: Path, case: str, rounds: int) -> dict[str, float]:
     workspace, out = directory / case, directory / "out"
     size = write(workspace, case)
 
@@ -168,7 +168,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=place) as directory:
         for case in timing.words()[2:] or CASES:
             results[case] = measure(Path(directory), case, rounds)
-            line = ", ".join(f"{key} {value:.2f}" for key, value in results[case].items())  # type: ignore[str-format]
+            line = ", ".join(f"{key} {value:.2f}" for key, value in results[case].items())
             print(f"{case}: {line}", file=sys.stderr)
     timing.report(
         claim="0.6 of the speed of cp; peak memory below two layers and the embeddings", rounds=rounds, results=results

@@ -58,7 +58,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if path == "/v2/" else 404, {"Content-Length": "0"})
             return
         size = file.stat().st_size
-        first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-")).groups()  # type: ignore[union-attr]
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-"))
+        assert wanted, "deploytk asks for nothing else"
+        first, last = wanted.groups()
         start, end = int(first), min(int(last or size - 1), size - 1) + 1
         digest = {"Docker-Content-Digest": f"sha256:{file.name}"} if "/manifests/" in path else {}
         kind = {"Content-Type": "application/vnd.oci.image.manifest.v1+json"} if digest else {}

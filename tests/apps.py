@@ -20,6 +20,7 @@ import plain_http
 from bundles import make_bundle
 
 from deploytk.bundle import BundleOptions, Golden
+from deploytk.bundle.value import AppKind
 
 MODELS = Path(__file__).parent / "models"
 STUB = Path(__file__).parent / "engine_stub.py"
@@ -84,11 +85,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def make_app(out: Path, kind: str = "api", model: str = "hf-awq") -> Path:
+def make_app(out: Path, kind: AppKind = "api", model: str = "hf-awq") -> Path:
     """A bundle, and beside it an `lmdeploy` that is the stub."""
     dialogs = json.loads((MODELS / "dialogs.json").read_text(encoding="utf-8"))
     golden = tuple(Golden(dialog["prompt"], dialog["answer"]) for dialog in dialogs)
-    options = BundleOptions(name="tiny", app=kind, golden=golden)  # type: ignore[arg-type]
+    options = BundleOptions(name="tiny", app=kind, golden=golden)
     bundle = make_bundle(MODELS / model, out / "bundle", options)
     program = out / "bin" / "lmdeploy"
     program.parent.mkdir(parents=True)

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from deploytk import lmdeploy
-from deploytk.artifact import Artifact, Attention, ModelFile, Rope
+from deploytk.artifact import Artifact, Attention, ModelFile, Rope, WeightFormat
 from deploytk.artifact.dense import dense_sums
 from deploytk.artifact.shape import Shape
 
@@ -15,7 +15,7 @@ SHAPE = Shape(32, 4096, 11008, 32, 32, 128, 103168, 2048, Attention(32))
 
 def internlm_7b(*, is_w4: bool = False, architecture: str = "InternLMForCausalLM", has_bias: bool = True) -> Artifact:
     """InternLM-Chat-7B as a Hugging Face directory: 7 321 948 160 parameters, bias on all four projections."""
-    weight_format = "awq" if is_w4 else "none"
+    weight_format: WeightFormat = "awq" if is_w4 else "none"
     awq = lmdeploy.QuantizationFacts(method="awq", bits=4, group_size=128, version="gemm")
     facts = lmdeploy.ModelFacts(
         architecture=architecture,
@@ -32,7 +32,7 @@ def internlm_7b(*, is_w4: bool = False, architecture: str = "InternLMForCausalLM
         config_format="json",
         made_by="transformers 4.33.2",
         architecture=architecture,
-        weight_format=weight_format,  # type: ignore[arg-type]
+        weight_format=weight_format,
         weight_dtype="float16",
         weight_bits=4 if is_w4 else 16,
         group_size=128 if is_w4 else None,

@@ -113,7 +113,7 @@ async def stream(
 ) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n")
     writer.write(b"Transfer-Encoding: chunked\r\n\r\n" if fields.get("stub_chunks") else b"\r\n")
-    writer = InChunks(writer) if fields.get("stub_chunks") else writer  # type: ignore[assignment]
+    writer = InChunks(writer) if fields.get("stub_chunks") else writer  # type: ignore[assignment]  # written to alike
     started = time.perf_counter()
     for at, piece in enumerate(pieces):
         if rate:

@@ -33,7 +33,7 @@ class Engine:
         self.settings = SimpleNamespace(name="turbomind", features=())
         self.traffic = Traffic()
         self.port = 0
-        self.asked = 0
+        self.asked, self.is_asked = 0, asyncio.Event()
         self._open = set[asyncio.StreamWriter]()
         self.may_answer = asyncio.Event()
         self.answer = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n" + GOOD
@@ -44,6 +44,7 @@ class Engine:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 await reader.readuntil(b"\r\n\r\n")
                 self.asked += 1
+                self.is_asked.set()
                 await self.may_answer.wait()
                 for piece in self.answer.partition(b"\r\n\r\n"):
                     writer.write(piece)
@@ -117,14 +118,6 @@ class House:
             await asyncio.sleep(0.005)
         raise AssertionError(f"{wanted} is not what {counted} says")
 
-    async def until_asked(self) -> None:
-        """Returns once a request has reached the engine."""
-        for _ in range(2000):
-            if self.engine.asked:
-                return
-            await asyncio.sleep(0.005)
-        raise AssertionError("nobody asks the engine")
-
     async def is_free(self) -> None:
         """Nobody is there, who comes is served, and there is one place as before."""
         self.gateway.limits = LIMITS
@@ -176,7 +169,7 @@ def test_one_runs_one_waits_and_the_third_is_sent_away() -> None:
         second = house.ask()
         await house.until(running=1, waiting=1)
         third = await house.ask().end()
-        await house.until_asked()
+        await house.engine.is_asked.wait()
         asked_meanwhile = house.engine.asked
         house.engine.may_answer.set()
 

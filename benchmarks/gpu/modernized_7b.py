@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import serving
 
@@ -28,7 +29,7 @@ class Steps:
 
     def __init__(self, out: Path, seconds: float) -> None:
         self.out, self.deadline = out, time.monotonic() + seconds
-        self.result: dict[str, object] = {"gpu": serving.gpu(), "steps": {}}
+        self.result: dict[str, Any] = {"gpu": serving.gpu(), "steps": {}}
 
     def run(self, name: str, step: Callable[[float], dict[str, object]]) -> None:
         left = self.deadline - time.monotonic()
@@ -36,9 +37,9 @@ class Steps:
             raise RuntimeError(f"no time left for {name}")
         started = time.monotonic()
         found = step(left)
-        self.result["steps"][name] = {"seconds": round(time.monotonic() - started, 1), **found}  # type: ignore[index]
+        self.result["steps"][name] = {"seconds": round(time.monotonic() - started, 1), **found}
         self.write()
-        print(name, self.result["steps"][name], flush=True)  # type: ignore[index]
+        print(name, self.result["steps"][name], flush=True)
 
     def write(self) -> None:
         (self.out / "result.json").write_text(json.dumps(self.result, indent=2, ensure_ascii=False) + "\n")
