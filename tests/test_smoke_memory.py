@@ -13,7 +13,7 @@ from nvml import MIB, Nvml
 from deploytk.hardware.nvml import GpuMemory, GpuProcess, Track, read_memory
 from deploytk.plan import PlanRequest, plan_serving
 from deploytk.smoke.engine_log import EngineLog, parse_engine_log, read_engine_log
-from deploytk.smoke.memory import VramReport, Watched, check_vram, report_vram, two_point
+from deploytk.smoke.memory import VramReport, Watched, check_vram, report_vram, two_point, used_gpus
 from deploytk.smoke.prediction import PlannedVram, planned_vram
 from deploytk.smoke.record import Record
 
@@ -182,6 +182,15 @@ def test_memory_that_grows_with_requests_is_a_leak(nvml: Nvml, growth_mib: int, 
     report = report_vram(watched, _log(GIB, FREE), PLANNED, records)
 
     assert _statuses(report)["no memory leak"] == status
+
+
+def test_where_ranks_are_not_known_a_server_uses_the_gpus_on_which_use_grew(nvml: Nvml) -> None:
+    grown, other = _watched(nvml, used=8 * GIB), _watched(nvml, used=8 * GIB)
+    other = replace(other, track=replace(other.track, first=replace(other.track.first, used_bytes=8 * GIB - MIB)))
+
+    assert used_gpus((other, grown), None) == (grown,)
+    assert used_gpus((other, other), None) == (other,)
+    assert used_gpus((other, grown), 2) == (other, grown)
 
 
 def test_foreign_processes_are_counted(nvml: Nvml) -> None:

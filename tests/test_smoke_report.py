@@ -14,6 +14,7 @@ from deploytk.base.errors import UsageError
 from deploytk.base.progress import Silent
 from deploytk.hardware.catalogue import MIB
 from deploytk.hardware.nvml import GpuMemory
+from deploytk.plan import DecodeBound
 from deploytk.serve import ServeOptions
 from deploytk.smoke import Budget, Evidence, Workload, gather, judge, read_budget, read_raw, write_raw, write_report
 from deploytk.smoke.correctness import Finding
@@ -122,6 +123,16 @@ def test_events_of_several_tokens_do_not_make_a_model_slower() -> None:
     one = record(0, [20, 30, 40, 50, 60], tokens=9)  # two tokens in each event but the first
 
     assert one.tpot_ms == 5  # 40 ms / (9 - 1)
+
+
+def test_the_share_of_the_bound_is_taken_at_the_length_of_one_conversation() -> None:
+    # 1 GB/s; a token reads 1 MB, and 100 kB for each token before it. In the middle of an answer that are 50 + 5 / 2.
+    bound = DecodeBound(1000, 500, 1_000_000, 100_000, 1)
+
+    report = judge(replace(EVIDENCE, bound=bound), Budget())
+
+    assert report.throughput.decode_tps_p50 == 100
+    assert report.bound_share == pytest.approx(100 / (1e9 / (1e6 + 52.5 * 1e5)))
 
 
 def test_the_steady_rate_leaves_ramp_up_and_down_out() -> None:
