@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Asks the app every feature of the API, with real LMDeploy behind it: is what the plan promises there, the rest refused?
 #   benchmarks/gpu/api.sh OUT ENVIRONMENT [SECONDS] [ENGINE...]
-# ENVIRONMENT is sourced before LMDeploy. ENGINEs are turbomind (first, the most important), pytorch and cpu. OUT gets a
+# ENVIRONMENT is sourced before LMDeploy. ENGINEs are turbomind (first, the more important) and cpu. OUT gets a
 # table as JSON for each (features-ENGINE.json: as_planned of every row), its plan and its log. Every request ends in 30 s.
 # The model is the tiny one with a chat template that has tools, so that the plan names a parser for them.
 set -uo pipefail
 out=$1 environment=$2 deadline=$((SECONDS + ${3:-300}))
 shift $(($# < 3 ? $# : 3))
-engines=${*:-turbomind pytorch cpu}
+engines=${*:-turbomind cpu}
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
