@@ -6,18 +6,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := openai2 openai3 langchain litellm instructor vercel attestations cosign uvloop
 
-.PHONY: demo test test-all services docker busy hostile audit check lint fix clients golden bench bench-short scale-faults mutants reference pictures docs wheel clean
+.PHONY: demo test fast engine test-all services docker busy hostile audit check lint fix clients golden bench bench-short scale-faults mutants reference pictures docs wheel clean
 
 demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 	$(BIN)/deploytk demo
 
-test: $(VENV)/.test ## The tests that need nothing but Python, the hostile ones (counted) among them
-	$(BIN)/python -m pytest -n auto --without-hostile
-	$(BIN)/python tests/hostile.py
-	$(BIN)/python -m pytest -m engine
+test: fast hostile engine ## The tests that need nothing but Python, the hostile ones (counted) among them
 
-test-all: test clients $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
-	$(MAKE) --no-print-directory --jobs=2 --output-sync services docker
+test-all: fast hostile clients $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
+	$(MAKE) --no-print-directory --jobs=3 --output-sync engine services docker
+
+fast: $(VENV)/.test ## All tests but the hostile ones and those that start an engine or a service
+	$(BIN)/python -m pytest -n auto --without-hostile
+
+engine: $(VENV)/.test ## Those that start the CPU engine
+	$(BIN)/python -m pytest -m engine
 
 services: $(VENV)/.services ## Those with real services, without Docker
 	$(BIN)/python -m pytest -m services -n 2
@@ -27,7 +30,7 @@ docker: $(VENV)/.services ## Those with a Docker of their own
 
 busy: $(VENV)/.test ## The fast tests again and again on a busy machine, beside stress-ng (a Debian package); BUSY=10 times
 	stress-ng --cpu 8 --quiet & trap "kill $$!" EXIT; \
-	for round in $$(seq $(BUSY)); do $(BIN)/python -m pytest -n auto --without-hostile || exit 1; done
+	for round in $$(seq $(BUSY)); do $(MAKE) --no-print-directory fast || exit 1; done
 
 clients: $(CLIENTS:%=$(VENV)/clients/%/.ready) ## OpenAI's clients and those of others, sigstore-js, cosign, readers of SBOMs and uvloop, each in an environment of its own
 
