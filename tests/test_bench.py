@@ -33,7 +33,8 @@ from deploytk.bench import (
 from deploytk.bench import run as bench_run
 from deploytk.bench.compare import Change, Comparison, MemoryChange
 from deploytk.bench.matrix import Load, expand
-from deploytk.bench.report import markdown, tables, write_results
+from deploytk.bench.report import markdown, write_results
+from deploytk.bench.sections import tables
 from deploytk.bench.table import to_row
 from deploytk.bundle import measured_in
 from deploytk.display import show_bench, show_comparison

@@ -14,7 +14,7 @@ from commands import NAMES, options_of, run
 from test_layers import ORDER
 
 from deploytk.base.settings import BudgetSettings, Mirrors, load_settings
-from deploytk.cli.defaults import tables
+from deploytk.cli.tables import tables
 from deploytk.publish.options import declared
 from deploytk.publish.target import installed_targets, loadable_targets
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import deploytk
@@ -77,6 +78,25 @@ def test_imports_point_one_way() -> None:
     ]
 
     assert breaches == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Not when something is loaded, nor later, nor for types alone."""
+    modules = {".".join(("deploytk", *path.parts)).removesuffix(".__init__"): tree for path, tree in _modules()}
+    imports = {
+        name: {
+            next((one for one in (f"{node.module}.{alias.name}", str(node.module)) if one in modules), name)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        - {name}
+        for name, tree in modules.items()
+    }
+
+    order = [*TopologicalSorter(imports).static_order()]  # raises CycleError, which names the files
+
+    assert len(order) == len(modules)
 
 
 def test_one_module_owns_each_sdk() -> None:

@@ -14,7 +14,8 @@ from test_smoke_report import EVIDENCE, IDENTITY, VRAM
 from deploytk.artifact import CalibrationData, QuantizationCost, QuantizedBy, read_artifact
 from deploytk.base.progress import Silent
 from deploytk.bench import Result, read_result
-from deploytk.bench.report import costs, markdown, remarks, write_results
+from deploytk.bench.report import markdown, write_results
+from deploytk.bench.sections import costs, remarks
 from deploytk.bundle import BundleOptions, carried_manifest, render_bundle
 from deploytk.hardware.catalogue import MIB
 from deploytk.plan import PlanRequest, plan_serving

@@ -13,7 +13,7 @@ from conftest import MODELS
 from deploytk.base.errors import SettingsError
 from deploytk.base.settings import Settings, file_type, find_settings, load_settings
 from deploytk.base.toml import json_schema, line_of
-from deploytk.cli.defaults import tables
+from deploytk.cli.tables import tables
 from deploytk.publish.options import declared
 from deploytk.publish.target import loadable_targets
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from deploytk.bench.recommend import Row
-from deploytk.bench.report import costs, head, lists, machine, remarks, tables
+from deploytk.bench.sections import costs, head, lists, remarks, tables
 from deploytk.bench.table import Result
 from deploytk.smoke import Report
 from deploytk.smoke.charts import Bar, lines, spread, stacked
 from deploytk.smoke.html import page, table
+from deploytk.smoke.render import machine
 
 
 def html(result: Result, reports: Mapping[str, Sequence[Report]]) -> str:

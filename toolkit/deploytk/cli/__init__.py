@@ -12,6 +12,7 @@ from deploytk.cli.command import Quiet, Verbose, describe_on_one_line, show_lite
 from deploytk.cli.ending import run_to_the_end
 from deploytk.cli.lazily import Lazily
 from deploytk.cli.session import Session
+from deploytk.cli.tables import tables
 
 app = typer.Typer(
     name="deploytk",
@@ -40,7 +41,7 @@ def _start(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    Session.start()
+    Session.start(tables)
     if context.invoked_subcommand == "publish":
         from deploytk.cli.publish import adapt
 

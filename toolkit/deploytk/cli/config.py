@@ -17,7 +17,7 @@ def schema() -> None:
     """Print the JSON schema of deploytk.toml, for editors: `#:schema ./deploytk.schema.json` on its first line."""
     from deploytk.base.settings import file_type
     from deploytk.base.toml import json_schema
-    from deploytk.cli.defaults import tables
+    from deploytk.cli.tables import tables
 
     show(json_schema(file_type(tables())), "show_json")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from deploytk.base.settings import Settings, Tables, find_settings, load_settings
+from deploytk.base.settings import Settings, find_settings, load_settings
 from deploytk.base.terminal import printable
 from deploytk.cli.session import Session
 
@@ -45,12 +45,4 @@ def _say_rights(options: Collection[str]) -> None:
 def settings_for(value: Any) -> Settings:
     """Those for what a command acts on, one or several."""
     sources = [Path(str(one).removeprefix("file://")) for one in (value if isinstance(value, list) else [value]) if one]
-    return load_settings(find_settings(sources), tables)
-
-
-def tables() -> Tables:
-    """The tables of all commands."""
-    from deploytk.cli.lazily import commands
-    from deploytk.cli.tables import tables_of
-
-    return tables_of(commands())
+    return load_settings(find_settings(sources), Session.tables)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import typer
@@ -12,12 +12,13 @@ from deploytk.base.errors import DeployError, UsageError
 from deploytk.base.json import plain, to_json
 from deploytk.base.progress import Progress, Silent, Verbose, terminal_progress
 from deploytk.base.retry import Waits
-from deploytk.base.settings import Settings
+from deploytk.base.settings import Settings, Tables
 
 
 class Session:
     """What holds for the one run of this process: what is set before the command, and by what every command takes."""
 
+    tables: Callable[[], Tables] = dict  # what deploytk.toml may set for the commands
     settings = Settings()
     progress: Progress = Silent()
     as_json = False
@@ -28,8 +29,9 @@ class Session:
     has_shown = False  # its value is on stdout
 
     @classmethod
-    def start(cls) -> None:
+    def start(cls, tables: Callable[[], Tables]) -> None:
         """Before the command is known."""
+        cls.tables = tables
         cls.settings, cls.given, cls.defaults = Settings(), {}, {}
         cls.as_json = cls.has_begun = cls.has_shown = False
         cls.command = ""

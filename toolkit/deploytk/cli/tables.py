@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import typer
 
 from deploytk.cli.command import Command
+from deploytk.cli.lazily import commands
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _OPTION, _ARGUMENT = type(typer.Option()), type(typer.Argument())
 
 
-def tables_of(commands: Iterable[Command]) -> dict[str, type[BaseModel]]:
+def tables() -> dict[str, type[BaseModel]]:
     """For every command the type of its table. Arguments, --json, -q and -v are for the command line alone."""
-    found = {command.name: _table(command) for command in commands}
+    found = {command.name: _table(command) for command in commands()}
     return {name: table for name, table in found.items() if table.model_fields}
 
 

@@ -28,7 +28,7 @@ def show_report(report: Report) -> None:
 
 
 def show_bench(result: Result) -> None:
-    from deploytk.bench.report import costs, head, lists, remarks, tables
+    from deploytk.bench.sections import costs, head, lists, remarks, tables
 
     console().print(Text("Benchmark", style="bold"))
     console().print(Text(head(result)))
