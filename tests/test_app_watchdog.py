@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,7 +17,10 @@ import httpx
 import pytest
 from apps import App, is_alive, make_app, running_app, wait_for
 
+from deploytk.app.gateway import _work_of
+from deploytk.app.limits import Limits
 from deploytk.app.traffic import Traffic, Work
+from deploytk.app.watchdog import Watchdog
 
 SILENT_S = 1
 
@@ -152,6 +156,39 @@ def test_what_an_engine_may_take_is_counted_by_hand() -> None:
     }
 
     assert traffic.allowance_s == 23.0  # 6000 bytes / 2000 per s + 100 tokens / 5 per s
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({}, 2048),  # the whole session
+        ({"max_tokens": 5000}, 2048),
+        ({"max_tokens": 10, "prompt": "three"}, 10),
+        ({"max_tokens": 10, "max_completion_tokens": 7}, 7),
+        ({"max_tokens": 10, "n": None}, 10),
+        ({"max_tokens": 10, "n": 3}, 30),
+        ({"max_tokens": 10, "n": 3, "prompt": ["a", "b"]}, 60),
+        ({"max_tokens": 10, "n": 3, "stream": True}, 0),
+    ],
+)
+def test_an_engine_may_be_silent_for_all_the_answers_that_come_whole(fields: dict[str, Any], tokens: int) -> None:
+    assert _work_of(fields, 100, Limits()) == Work(prompt_bytes=100, silent_tokens=tokens)
+
+
+def test_an_engine_is_looked_at_four_times_in_the_time_of_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    engine: Any = None  # it is not asked yet
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(Watchdog(engine, 8).run())
+
+    assert pauses == [2]
 
 
 @pytest.mark.engine
