@@ -18,7 +18,7 @@ from deploytk.app import server
 from deploytk.app.chunks import Unchunked
 from deploytk.app.connections import GuardedProtocol
 from deploytk.app.engine import Engine
-from deploytk.app.metrics import Metrics
+from deploytk.app.metrics import Histogram, Metrics
 from deploytk.app.settings import EngineSettings
 from deploytk.app.traffic import Traffic
 
@@ -140,6 +140,18 @@ def test_an_app_that_was_asked_nothing_has_counted_nothing() -> None:
     values = {line.partition(" ")[0]: float(line.partition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
     assert len(values) == 6 + 2 * 17  # six numbers, and 15 buckets, a sum and a count of two histograms
     assert set(values.values()) == {0.0}
+
+
+def test_times_are_counted_up_to_the_bounds_that_dashboards_know() -> None:
+    """Prometheus' own default buckets, and longer ones: answers take minutes."""
+    bounds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+    histogram = Histogram("x", "")
+
+    for seconds in (*bounds, 300.1):
+        histogram.add(seconds)
+
+    counted = [f'x_bucket{{le="{bound}"}} {number}' for number, bound in enumerate((*bounds, "+Inf"), 1)]
+    assert [*histogram.lines()][2:17] == counted
 
 
 @pytest.mark.parametrize("answered", [None, True, False])

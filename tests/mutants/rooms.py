@@ -55,7 +55,7 @@ ROOMS: Mapping[str, Room] = {
         ("publish",),
         ("test_local_target.py", "test_publish_*.py", "test_secrets.py", "test_huggingface*.py", "test_modelscope*.py",
          "test_openxlab*.py", "test_lying_*.py", "test_foreign_files.py",
-         "test_edited_cards.py", "test_modelpack.py"),
+         "test_edited_cards.py", "test_hub_pressure.py", "test_modelpack.py"),
         ("test_modelscope.py", "test_openxlab_s*.py", "test_publish_*.py", "test_modelpack.py"),
     ),
     "registry": Room(
