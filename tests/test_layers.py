@@ -180,6 +180,37 @@ def test_lmdeploys_versions_are_compared_in_its_own_room() -> None:
     assert breaches == []
 
 
+SECRETS = {"access", "api_key", "headers", "key", "password", "secret", "token"}
+NO_SECRETS = {"cli/options:Signed.key"}  # the path of a public one
+
+
+def _shows(annotated: ast.AnnAssign) -> bool:
+    """Whether a field of a dataclass is in the text of its values; a `Key` leaves its own token out."""
+    return "Key" not in ast.unparse(annotated.annotation) and "repr=False" not in ast.unparse(annotated)
+
+
+def test_no_value_shows_a_secret_in_its_text() -> None:
+    """A message or a traceback that shows the value would show it too."""
+    breaches = [
+        name
+        for module, tree in _modules()
+        for holder in ast.walk(tree)
+        if isinstance(holder, ast.ClassDef) and any(map(_is_dataclass_with_text, holder.decorator_list))
+        for one in holder.body
+        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
+        if one.target.id in SECRETS and _shows(one)
+        for name in [f"{module}:{holder.name}.{one.target.id}"]
+        if name not in NO_SECRETS
+    ]
+
+    assert breaches == []
+
+
+def _is_dataclass_with_text(decorator: ast.expr) -> bool:
+    text = ast.unparse(decorator)
+    return "dataclass" in text and "repr=False" not in text
+
+
 def test_help_loads_no_sdk() -> None:
     code = "import sys, deploytk.cli; print(*sorted(m for m in sys.modules if '.' not in m))"
 

@@ -138,3 +138,9 @@ def test_other_bytes_at_that_address_are_found(check: Callable[[Hub], None]) -> 
 
     with pytest.raises(ReleaseError, match="other bytes than were sent"):
         check(Hub(elsewhere=other))
+
+
+def test_the_text_of_what_was_sent_shows_no_token() -> None:
+    sent = Sent("a", Path("a"), 1, "0" * 64, "http://hub.example/a", {"Authorization": "Bearer hf_secret"})
+
+    assert "hf_secret" not in repr(sent)

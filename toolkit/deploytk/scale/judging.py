@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from deploytk.base.progress import Progress, Silent
 from deploytk.bench.compare import LEAST_EFFECT, METRICS, Judgement
@@ -54,7 +54,7 @@ class Revisions:
     old: str
     new: str
     golden: tuple[Golden, ...] = ()
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     workload: Workload = WORKLOAD
 
     def measured(self, number: int) -> Round:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -36,7 +36,7 @@ class Action:
 
     origin: Origin
     url: str
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)  # a login for this object may be among them
 
 
 def read_action(git: Git, value: object) -> Action:
