@@ -66,14 +66,13 @@ def fate_of(mutant: Mutant, beds: Iterable[Bed]) -> Fate:
 
 
 def _tests_of(mutant: Mutant, beds: Iterable[Bed]) -> Iterator[tuple[Bed, tuple[str, ...]]]:
-    """All of the first bed when none is known to run the line: it may run in a process that could not be watched."""
+    """All there are when none is known to run the line: it may run in a process that could not be watched."""
     asked = []
     for bed in beds:
         asked.append((bed, bed.tests_of(mutant.path, mutant.line)))
         yield asked[-1]
     if not any(tests for _, tests in asked):
-        first, _ = asked[0]
-        yield first, first.all_tests
+        yield from ((bed, bed.all_tests) for bed, _ in asked)
 
 
 def _run(tests: tuple[str, ...], bed: Bed) -> tuple[Literal["killed", "timeout", "survived"], str]:
