@@ -297,6 +297,7 @@ def test_the_studio_is_private_has_the_app_and_is_waited_for(
     assert "ms-may-read" not in str(studio.files)
     assert json.loads(studio.files["model_source.json"])["url"] == f"{hub.url}/{REPO}.git"
     assert "0.8 GiB of memory" in release.steps_left[0]
+    assert "MODELSCOPE_APP_TOKEN" not in "".join(release.steps_left)  # it has one
 
 
 @pytest.mark.usefixtures("_quick")

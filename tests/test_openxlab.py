@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from bundles import Notes, as_shown_on, given_bundle, make_bundle, whole_bundle
@@ -25,7 +26,9 @@ from deploytk.bundle import Bundle, BundleOptions, read_bundle, verify_bundle
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.record import Release
 from deploytk.publish.release import publish_bundle
-from deploytk.publish.targets.openxlab import OpenXLab
+from deploytk.publish.targets.openxlab import OpenXLab, branch
+from deploytk.publish.targets.openxlab.branch import Remote
+from deploytk.publish.targets.openxlab.git import Finished, Git
 from deploytk.publish.targets.openxlab.tree import git_attributes
 
 REPO = "me/tiny"
@@ -269,6 +272,20 @@ def test_a_lost_answer_to_the_push_is_no_second_commit(git_hub: GitServer, bundl
 
     assert _commits(git_hub) == 1
     assert release.revision in _git("rev-parse", "main", cwd=git_hub.root / f"{REPO}.git")
+
+
+@pytest.mark.parametrize("theirs", ["0" * 40, "f" * 40])
+def test_a_branch_that_others_moved_while_our_push_was_lost_is_not_pushed_to_again(theirs: str) -> None:
+    """It is looked at anew, whichever commit is theirs."""
+    git = Mock(spec=Git)
+    git.run.return_value = Finished(128, b"", "fatal: the remote end hung up unexpectedly")
+    git.wait.side_effect = AssertionError("it is pushed to again")
+    git.must.return_value = f"{theirs}\trefs/heads/main\n".encode()
+
+    is_ours = branch._push(git, "c" * 40, Remote("main", "8" * 40, {}, set()))
+
+    assert not is_ours
+    assert git.run.call_count == 1
 
 
 def test_a_server_that_comes_back_gets_the_rest(git_hub: GitServer, workspace: Bundle, tmp_path: Path) -> None:
