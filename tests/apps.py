@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -98,10 +99,17 @@ def make_app(out: Path, kind: AppKind = "api", model: str = "hf-awq") -> Path:
     return bundle.path
 
 
+_FIRST_PORT, _PORTS, _WORKERS = 20_000, 190, 64  # of one worker: below those that Linux gives to who asks for any
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """One that, until the app has it, no server of another worker takes, and none that takes any port."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    while True:
+        port = _FIRST_PORT + worker * _PORTS + secrets.randbelow(_PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ from pathlib import Path
 import httpx
 import plain_http
 import pytest
-
-from deploytk.base.processes import free_port
+from apps import free_port
 
 
 @dataclass

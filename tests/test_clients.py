@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 import plain_http
 import pytest
+from apps import free_port
 from conftest import MODELS
 
-from deploytk.base.processes import free_port, running, wait_until
+from deploytk.base.processes import running, wait_until
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import plain_http
 import pytest
+from apps import free_port
 from conftest import MODELS
 
-from deploytk.base.processes import free_port, running, wait_until
+from deploytk.base.processes import running, wait_until
 
 if TYPE_CHECKING:
     from openai import OpenAI  # which takes a while

@@ -12,12 +12,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from apps import free_port
 from bundles import make_bundle, whole_bundle
 from commands import run
 from conftest import MODELS
 
 from deploytk.base.errors import EndpointError, TryAgainError, UsageError
-from deploytk.base.processes import free_port
 from deploytk.base.progress import Silent
 from deploytk.plan import PlanRequest
 from deploytk.preflight import Preflight, PreflightOptions, await_app, preflight
