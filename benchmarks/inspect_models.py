@@ -32,7 +32,6 @@ SHAPES = (
 PEER = """
 import sys
 from pathlib import Path
-from typing import Any
 from safetensors import safe_open
 for path in sorted(Path(sys.argv[1]).glob("*.safetensors")):
     with safe_open(path, "numpy") as shard:

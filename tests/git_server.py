@@ -168,12 +168,12 @@ class _Handler(LFSRequestHandler):
         elif (status := self._refusal(kind)) or not self.server.has(self._repo):
             self._refuse(status or 404)
         elif "/info/lfs/" in path:
-            connection, self.rfile = self.rfile, io.BytesIO(body)  # type: ignore[assignment]
+            connection, self.rfile = self.rfile, io.BytesIO(body)  # type: ignore[assignment]  # read alike
             self.path = path.partition("/info/lfs")[2]
             if method == "GET" and self.server.shows:
                 self._send_lfs(200, self.server.shows(self._stored()))
             elif method == "PUT" and fault == "lose":
-                answer, self.wfile = self.wfile, io.BytesIO()  # type: ignore[assignment]
+                answer, self.wfile = self.wfile, io.BytesIO()  # type: ignore[assignment]  # written to alike
                 self._lfs(method, len(body))
                 self.wfile, self.close_connection = answer, True
             else:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dulwich.repo import Repo
 from git_server import WRITER as GIT_WRITER
 from hf_hub import WRITER as HF_WRITER
 from hf_hub import Hub
@@ -219,8 +220,6 @@ class OpenXLabRemote(_Served):
                     yield str(path.relative_to(place)), path.read_text().strip()
 
     def _history(self, number: int) -> Iterator[State]:
-        from dulwich.repo import Repo
-
         with contextlib.closing(Repo(str(self._place(number)))) as repository:
             refs = repository.get_refs()
             if refs.keys() - {b"HEAD", b"refs/heads/main"}:
@@ -229,11 +228,11 @@ class OpenXLabRemote(_Served):
             for entry in [*repository.get_walker([head])][::-1] if head else ():
                 yield self._state(repository, entry.commit.id)
 
-    def _state(self, repository: object, commit: bytes) -> State:
+    def _state(self, repository: Repo, commit: bytes) -> State:
         """What a clone of that commit has, with its LFS objects."""
         found = {}
-        for entry in repository.object_store.iter_tree_contents(repository[commit].tree):  # type: ignore[attr-defined]
-            content = repository[entry.sha].data  # type: ignore[index]
+        for entry in repository.object_store.iter_tree_contents(repository[commit].tree):  # type: ignore[attr-defined]  # it is a commit
+            content = repository[entry.sha].data  # type: ignore[attr-defined]  # it is a blob
             oid = content.split(b"oid sha256:")[1][:64].decode() if content.startswith(b"version https://git-l") else ""
             path = self.root / self.objects / oid[:2] / oid[2:4] / oid
             found[entry.path.decode()] = self._digest(path) if oid else hashlib.sha256(content).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MODELS
@@ -44,10 +45,10 @@ Path(job["result"]).write_text(json.dumps({"windows": windows, "tokens": windows
 """
 
 
-def tool(python: Path | None = None, **changed: object) -> Tool:
+def tool(python: Path | None = None, **changed: Any) -> Tool:
     """LMDeploy's quantizer, as it would be found here."""
     known = frozenset({"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3MoeForCausalLM"})
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "method": "awq",
         "package": "lmdeploy",
         "version": lmdeploy.NEWEST,
@@ -57,7 +58,7 @@ def tool(python: Path | None = None, **changed: object) -> Tool:
         "smoothed": known - {"Qwen3MoeForCausalLM"},
         "takes_no_texts": True,
     }
-    return Tool(**{**values, **changed})  # type: ignore[arg-type]
+    return Tool(**{**values, **changed})
 
 
 class Stub:

@@ -134,7 +134,7 @@ class House:
 @contextlib.asynccontextmanager
 async def house(limits: Limits) -> AsyncIterator[House]:
     engine = Engine()
-    gateway = Gateway(engine, limits, None)  # type: ignore[arg-type]
+    gateway = Gateway(engine, limits, None)  # type: ignore[arg-type]  # a stand-in of the engine
     life: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     life.put_nowait({"type": "lifespan.startup"})
     started = asyncio.Event()

@@ -177,7 +177,7 @@ class Asker:
 
     def __init__(self, limits: Limits = Limits(), keys: tuple[str, ...] = (KEY,)) -> None:  # noqa: B008 (it is frozen)
         self.behind = Behind()
-        self.door = Door(self.behind, Keys(keys), Hosts("127.0.0.1", frozenset()), limits)  # type: ignore[arg-type]
+        self.door = Door(self.behind, Keys(keys), Hosts("127.0.0.1", frozenset()), limits)  # type: ignore[arg-type]  # a stand-in
 
     def ask(self, method: str, path: str, body: bytes = b"", piece: int = 2**20, **headers: str) -> int:
         """The status; names of headers have _ for -."""
@@ -340,7 +340,7 @@ def test_a_websocket_is_closed_at_the_door() -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    door = Door(None, Keys([]), Hosts("127.0.0.1", frozenset()), Limits())  # type: ignore[arg-type]
+    door = Door(None, Keys([]), Hosts("127.0.0.1", frozenset()), Limits())  # type: ignore[arg-type]  # nothing behind it is asked
     asyncio.run(door({"type": "websocket", "path": "/", "headers": []}, receive, send))
 
     assert sent == [{"type": "websocket.close", "code": 1008}]

@@ -173,8 +173,10 @@ def plan_of(version: str, **more: Any) -> Any:
         ("0.18.0", "pytorch", "logit_bias choices response_format", "logprobs streamed_prompts"),
     ],
 )
-def test_each_lmdeploy_has_what_its_sources_have(version: str, engine: str, has: str, has_not: str) -> None:
-    found = set(lmdeploy.api_features(version, engine))  # type: ignore[arg-type]
+def test_each_lmdeploy_has_what_its_sources_have(
+    version: str, engine: lmdeploy.LmdeployEngine, has: str, has_not: str
+) -> None:
+    found = set(lmdeploy.api_features(version, engine))
 
     assert found <= {*NAMES, *RENAMED}
     assert found >= set(has.split())
