@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import random
 import signal
@@ -92,6 +93,30 @@ def test_who_ends_all_the_same_or_otherwise_is_interrupted_too(is_timed: bool) -
     for work in (returns(), fails()):
         with pytest.raises(KeyboardInterrupt):
             run(work, is_timed=is_timed)
+
+
+def test_one_that_comes_when_the_loop_is_closed_is_not_lost_and_the_next_one_is_not_either() -> None:
+    lines, first = inspect.getsourcelines(run)
+    [last] = [first + number for number, line in enumerate(lines) if line.strip() == "_running = None"]
+    came = []
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        if event == "line" and frame.f_code is run.__code__ and frame.f_lineno == last and not came:
+            came.append(True)
+            interrupt()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(asyncio.sleep(0))
+    finally:
+        sys.settrace(before)
+
+    assert came
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
 
 
 def test_errors_and_cancellation_of_its_own_are_handed_on(is_timed: bool) -> None:
@@ -224,14 +249,15 @@ def test_no_other_place_runs_a_loop_in_the_main_thread() -> None:
 
 
 @pytest.mark.services
-def test_all_of_that_holds_on_uvloop_which_the_tests_have_apart() -> None:
+def test_all_of_that_holds_on_uvloop_which_the_tests_have_apart(tmp_path: Path) -> None:
     """Beside the others uvicorn would find it, and run the apps on what bundles have not."""
     installed = Path(__file__).parents[1] / ".venv" / "clients" / "uvloop"
     if not (installed / ".ready").is_file():
         assert not os.environ.get("DEPLOYTK_REQUIRE_SERVICES"), "run `make clients`"
         pytest.skip("needs `make clients`")
     [packages] = installed.glob("lib/python*/site-packages")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    own = ["-p", "no:cacheprovider", "--basetemp", str(tmp_path / "own")]  # else it ends by removing older runs' files
+    command = [sys.executable, "-m", "pytest", "-q", *own, __file__]
 
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(packages)}, capture_output=True, text=True, timeout=100

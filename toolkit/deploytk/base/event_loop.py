@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class _Running:
     def interrupt(self) -> None:
         self.is_interrupted = True
         if self._loop:
-            self._loop.call_soon_threadsafe(self._cancel)
+            with suppress(RuntimeError):  # it is closed: there is nothing left to cancel, and `run` is about to see
+                self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
         """Until it ends: a library may take a cancellation for something else."""
