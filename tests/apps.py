@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -99,14 +100,20 @@ def make_app(out: Path, kind: AppKind = "api", model: str = "hf-awq") -> Path:
     return bundle.path
 
 
-_FIRST_PORT, _PORTS, _WORKERS = 20_000, 190, 64  # of one worker: below those that Linux gives to who asks for any
+_FIRST_PORT, _PORTS = 20_000, 190  # below those that Linux gives to who asks for any; so many for each worker
+_WORKERS = 64  # and one more place: for tests that run without workers, beside those that do
+_handed_out = itertools.count(secrets.randbelow(_PORTS))
 
 
 def free_port() -> int:
-    """One that, until the app has it, no server of another worker takes, and none that takes any port."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    """One that, until the app has it, no server of another worker takes, and none that takes any port.
+
+    One after the other, so that two servers which are made at once are not given the same.
+    """
+    named = os.environ.get("PYTEST_XDIST_WORKER")
+    worker = int(named.removeprefix("gw")) % _WORKERS if named else _WORKERS
     while True:
-        port = _FIRST_PORT + worker * _PORTS + secrets.randbelow(_PORTS)
+        port = _FIRST_PORT + worker * _PORTS + next(_handed_out) % _PORTS
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))
             return port

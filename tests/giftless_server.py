@@ -31,11 +31,15 @@ SERVE = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from giftless.app import init_app
+from giftless.auth import authentication
 app = init_app(additional_config={
     "LEGACY_ENDPOINTS": False,
     "AUTH_PROVIDERS": ["giftless.auth.allow_anon:read_write"],
     "TRANSFER_ADAPTERS": {"basic": {"options": {"storage_options": {"path": sys.argv[2]}}}},
 })
+# Two first requests at once make them both, and one of them gives an address that nobody may write to.
+with app.app_context():
+    authentication.init_authenticators()
 app.run("127.0.0.1", int(sys.argv[1]), threaded=True)
 """
 

@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,12 +29,12 @@ from dulwich.lfs_server import LFSRequestHandler
 from dulwich.repo import Repo
 from dulwich.server import DictBackend
 from dulwich.web import HTTPGitApplication
+from quiet_server import QuietServer
 
 WRITER, READER = ("me", "w0rd-that-may-write"), ("me", "w0rd-that-may-read")
 
 
-class GitServer(ThreadingHTTPServer):
-    daemon_threads = True
+class GitServer(QuietServer):
     log_requests = False
 
     def __init__(self, root: Path, port: int = 0) -> None:
@@ -89,9 +88,6 @@ class GitServer(ThreadingHTTPServer):
 
     def _open(self, place: Path) -> None:
         self.repositories[f"/{place.relative_to(self.root)}"] = Repo(str(place))
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is nothing to talk about."""
 
 
 class _Handler(LFSRequestHandler):

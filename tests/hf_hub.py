@@ -29,12 +29,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from quiet_server import QuietServer
 
 WRITER, READER, NARROW = "w0rd-that-may-write", "w0rd-that-may-read", "w0rd-that-may-write-one"
 _TOKENS: dict[str, dict[str, Any]] = {
@@ -578,18 +579,10 @@ _ROUTES: list[tuple[str, str, str, Callable[..., None]]] = [
 ]
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # a client that was killed is no news
-            super().handle_error(request, client_address)
-
-
 @contextlib.contextmanager
 def hf_hub(root: Path, port: int = 0) -> Iterator[Hub]:
     hub = Hub(root)
-    server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": hub}))
+    server = QuietServer(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": hub}))
     hub.port = server.server_address[1]
     (root / "objects").mkdir(parents=True, exist_ok=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

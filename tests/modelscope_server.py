@@ -15,9 +15,11 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from quiet_server import QuietServer
 
 WRITER, READER = "ms-writer", "ms-reader"
 
@@ -36,9 +38,7 @@ class Studio(Repository):
     deployed: int = 0
 
 
-class ModelScopeServer(ThreadingHTTPServer):
-    daemon_threads = True
-
+class ModelScopeServer(QuietServer):
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.is_gone = False

@@ -13,13 +13,14 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from bases import write_base
 from bundles import given_bundle
 from conftest import MODELS
+from quiet_server import QuietServer
 
 from deploytk.base.progress import Silent
 from deploytk.image.config import plan_image
@@ -27,7 +28,7 @@ from deploytk.image.oci import read_layout
 from deploytk.image.value import BuildOptions, ImagePlan
 
 
-class Odd(ThreadingHTTPServer):
+class Odd(QuietServer):
     """A registry in memory whose answers a test can spoil."""
 
     def __init__(self) -> None:

@@ -17,10 +17,11 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from quiet_server import QuietServer
 
 os.environ["S3_UPLOAD_PART_MIN_SIZE"] = str(100 * 1024)  # OSS's; moto reads it when it is imported
 
@@ -145,8 +146,8 @@ class Api:
         return application
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
+class _Server(QuietServer, WSGIServer):
+    pass
 
 
 class _Quiet(WSGIRequestHandler):

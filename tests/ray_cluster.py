@@ -6,8 +6,10 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from quiet_server import QuietServer
 
 
 class FakeCluster:
@@ -97,7 +99,7 @@ def dashboard(cluster: FakeCluster, token: str | None = None, busy: int = 0) -> 
                 cluster.deploy(json.loads(body))
                 self._answer(200)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = QuietServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

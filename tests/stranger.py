@@ -18,9 +18,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from quiet_server import QuietServer
 
 Answer = tuple[int, dict[str, str], bytes]
 CHALLENGE: Answer = (401, {"WWW-Authenticate": 'Basic realm="other"'}, b"")
@@ -35,9 +37,7 @@ class Request:
     body: bytes
 
 
-class Stranger(ThreadingHTTPServer):
-    daemon_threads = True
-
+class Stranger(QuietServer):
     def __init__(self, certificate: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.scheme = "http"
@@ -66,9 +66,6 @@ class Stranger(ThreadingHTTPServer):
         """Whether a secret came in any part of any request."""
         texts = (f"{one.path} {one.headers} {one.body!r}" for one in self.requests)
         return any(secret in text for text in texts)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that does not like this server is nothing to talk about."""
 
 
 class _Handler(BaseHTTPRequestHandler):

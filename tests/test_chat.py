@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import run
+from quiet_server import QuietServer
 
 from deploytk.base.errors import DeployError, EndpointError, TryAgainError, UsageError
 from deploytk.base.terminal import Stripped
@@ -28,7 +29,7 @@ from deploytk.chat.reading import read_message
 from deploytk.serve import attach
 
 
-class Model(ThreadingHTTPServer):
+class Model(QuietServer):
     """Answers what is asked by the last message: its own words, or what they name."""
 
     def __init__(self) -> None:
@@ -39,9 +40,6 @@ class Model(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, *_: object) -> None:
-        pass
 
 
 class Handler(BaseHTTPRequestHandler):

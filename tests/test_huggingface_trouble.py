@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bundles import Notes, make_bundle
 from conftest import MODELS
 from hf_hub import WRITER, Fault, Hub, hf_hub, is_large
 from huggingface_hub import constants, get_session, lfs
+from quiet_server import QuietServer
 
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ReleaseError, TryAgainError
@@ -276,7 +277,7 @@ def test_a_page_in_the_place_of_the_hub_is_told_from_one(
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    server = QuietServer(("127.0.0.1", 0), Page)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setenv("HF_TOKEN", WRITER)

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
 
@@ -16,6 +16,7 @@ from apps import free_port
 from bundles import make_bundle, whole_bundle
 from commands import run
 from conftest import MODELS
+from quiet_server import QuietServer
 
 from deploytk.base.errors import EndpointError, TryAgainError, UsageError
 from deploytk.base.progress import Silent
@@ -233,7 +234,7 @@ def test_the_exit_code_tells_what_failed_from_what_was_not_tried(tmp_path: Path,
 
 
 def test_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("0.0.0.0", 7860), BaseHTTPRequestHandler), pytest.raises(TryAgainError, match="7860"):
+    with QuietServer(("0.0.0.0", 7860), BaseHTTPRequestHandler), pytest.raises(TryAgainError, match="7860"):
         _check(_app(tmp_path / "app", "pass"))
 
 
@@ -311,7 +312,7 @@ def _hosted(states: list[dict[str, object] | None]) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with QuietServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()

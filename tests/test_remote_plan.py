@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pytest
 from commands import run
 from conftest import MODELS
+from quiet_server import QuietServer
 
 from deploytk.artifact import read_artifact
 from deploytk.artifact.remote import RemoteModel, outline_of
@@ -22,7 +23,7 @@ from deploytk.plan import PlanRequest, plan_serving
 MODEL = MODELS / "hf-awq"
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(QuietServer):
     """Both hubs with one model, owner/tiny; `answers` are other answers for some paths."""
 
     def __init__(self) -> None:

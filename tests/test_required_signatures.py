@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -17,6 +17,7 @@ from bundles import whole_bundle
 from commands import run
 from conftest import MODELS
 from hf_hub import WRITER, hf_hub
+from quiet_server import QuietServer
 from test_signing import official, write_key
 
 pytestmark = pytest.mark.skipif(not all(map(find_spec, ("model_signing", "OpenSSL"))), reason="needs deploytk[sign]")
@@ -98,7 +99,7 @@ def test_a_model_that_its_author_signed_is_built(model_copy: Callable[[str], Pat
     assert code == 0, stderr
 
 
-class _Hub(ThreadingHTTPServer):
+class _Hub(QuietServer):
     """A repository as Hugging Face and ModelScope list and hand it out."""
 
     def __init__(self, root: Path) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,11 +18,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
+from quiet_server import QuietServer
 
 _LEEWAY_S = 60  # for which docker-registry accepts a token that has run out
 
 
-class TokenServer(ThreadingHTTPServer):
+class TokenServer(QuietServer):
     def __init__(self, certificate: Path, user: str, password: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.user, self.password = user, password
