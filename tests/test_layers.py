@@ -211,6 +211,16 @@ def _is_dataclass_with_text(decorator: ast.expr) -> bool:
     return "dataclass" in text and "repr=False" not in text
 
 
+def test_httpx_brings_no_command_line_of_its_own_into_a_command() -> None:
+    """Half of its import: rich, pygments and click are loaded for it where they are installed, as they are here."""
+    code = "import sys, deploytk.__main__, httpx; print(*sorted(sys.modules)); httpx.Client().close()"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert "httpx._client" in loaded
+    assert not {"pygments", "rich.console"} & set(loaded)
+
+
 def test_help_loads_no_sdk() -> None:
     code = "import sys, deploytk.cli; print(*sorted(m for m in sys.modules if '.' not in m))"
 

@@ -197,7 +197,7 @@ def test_a_password_is_seen_nowhere(bundle: Bundle, tmp_path: Path, monkeypatch:
             output = building.stdout.read()
 
         assert building.returncode == 0, output
-        assert any("upload_process.py" in line for line in seen)
+        assert any("upload_child.py" in line for line in seen)
         kept = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file())
         log = (tmp_path / "registry" / "log").read_text()
         for secret in (PASSWORD, entry["auth"]):

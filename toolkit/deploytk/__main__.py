@@ -1,9 +1,10 @@
 """The command `deploytk`, also as `python -m deploytk`."""
 
 # First of all: what this module imports next must not come from a directory that happens to be the working one.
-from deploytk.base.import_path import leave_working_directory
+from deploytk.base.import_path import leave_out_command_lines, leave_working_directory
 
 leave_working_directory()
+leave_out_command_lines()
 
 import contextlib  # noqa: E402
 import gc  # noqa: E402

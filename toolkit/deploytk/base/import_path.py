@@ -1,4 +1,7 @@
-"""Keeps the working directory, which may be a model's, off the path of imports: ours, and that of a Python we start."""
+"""What a command imports, and from where.
+
+Keeps the working directory, which may be a model's, off the path of imports: ours, and that of a Python we start.
+"""
 
 import os  # with `sys` the only module that is there before any other; see deploytk.__main__
 import sys
@@ -9,6 +12,14 @@ _SOURCES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 def leave_working_directory() -> None:
     """Import nothing from the working directory: `python -m`, or a careless PYTHONPATH, has it on the path."""
     sys.path[:] = [entry for entry in sys.path if not _is_foreign(entry)]
+
+
+def leave_out_command_lines() -> None:
+    """Let httpx not load what its own command line is made of (rich, pygments, click): that is half of its import.
+
+    It does without where these are not installed. A release of httpx that has no such module is not concerned.
+    """
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None: an import of it fails
 
 
 def python_environment(**more: str) -> dict[str, str]:
