@@ -54,6 +54,10 @@ else
 fi
 """
 
+# What talks to the server may take minutes, and ends with us. All else ends by itself at once, and is spared what that
+# costs: all of this process is copied for it.
+_REMOTE = {"fetch", "ls-remote", "push"}
+
 # Everything else of the environment, such as GIT_TRACE, stays out.
 _KEPT = ("PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "HTTPS_PROXY", "https_proxy", "ALL_PROXY",
          "all_proxy", "NO_PROXY", "no_proxy")  # fmt: skip
@@ -179,7 +183,7 @@ class Git:
                 ["git", *arguments],
                 cwd=self.repository if self.repository.is_dir() else self.work,
                 env=environment, stdin=readable, stdout=output, stderr=errors,
-                start_new_session=True, preexec_fn=die_with_parent,
+                start_new_session=True, preexec_fn=die_with_parent if _REMOTE.intersection(arguments) else None,
             )  # fmt: skip
         late = ""
         try:
