@@ -2,6 +2,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BUSY ?= 10
+WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := openai2 openai3 langchain litellm instructor vercel attestations cosign uvloop
@@ -17,7 +18,7 @@ test-all: test clients $(VENV)/.services ## ... and those with real services: Ch
 	$(MAKE) --no-print-directory --jobs=2 --output-sync services docker
 
 fast: $(VENV)/.test ## All tests but the hostile ones and those that start an engine or a service
-	$(BIN)/python -m pytest -n auto --without-hostile
+	$(BIN)/python -m pytest -n $(WORKERS) --without-hostile
 
 engine: $(VENV)/.test ## Those that start the CPU engine
 	$(BIN)/python -m pytest -m engine
@@ -28,9 +29,10 @@ services: $(VENV)/.services ## Those with real services, without Docker
 docker: $(VENV)/.services ## Those with a Docker of their own
 	$(BIN)/python -m pytest -m docker
 
+busy: WORKERS = 8 # as many as there are others, which share the cores with them
 busy: $(VENV)/.test ## The fast tests again and again on a busy machine, beside stress-ng (a Debian package); BUSY=10 times
 	stress-ng --cpu 8 --quiet & trap "kill $$!" EXIT; \
-	for round in $$(seq $(BUSY)); do $(MAKE) --no-print-directory fast || exit 1; done
+	for round in $$(seq $(BUSY)); do $(MAKE) --no-print-directory fast WORKERS=$(WORKERS) || exit 1; done
 
 clients: $(CLIENTS:%=$(VENV)/clients/%/.ready) ## OpenAI's clients and those of others, sigstore-js, cosign, readers of SBOMs and uvloop, each in an environment of its own
 

@@ -108,6 +108,11 @@ class Hub:
         with (self.root / "stored").open("a") as file:
             file.write(f"{oid}\n")
 
+    def answered(self, oid: str) -> None:
+        """Whoever sent it knows that it is here."""
+        with (self.root / "answered").open("a") as file:
+            file.write(f"{oid}\n")
+
     def state(self, kind: str, repo: str) -> Path:
         return self.root / kind / repo / "state.json"
 
@@ -418,7 +423,9 @@ class _Handler(BaseHTTPRequestHandler):
         partial.replace(place)
         if not part:
             self.hub.keep(oid)
-        return self._json(200, {}, {"ETag": f'"{digest.hexdigest()}"'})
+        self._json(200, {}, {"ETag": f'"{digest.hexdigest()}"'})
+        if not part:
+            self.hub.answered(oid)
 
     def complete(self, oid: str) -> None:
         self._read()
