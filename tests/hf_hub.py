@@ -419,7 +419,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.received_bytes += len(block)
         if not part and digest.hexdigest() != oid:
             partial.unlink()
-            return self._json(400, {"error": "the content is not what its digest says"})
+            self._json(400, {"error": "the content is not what its digest says"})
+            return
         partial.replace(place)
         if not part:
             self.hub.keep(oid)
