@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from deploytk.base.errors import DeployError, ImageError, TryAgainError
+from deploytk.base.errors import ImageError, TryAgainError
 from deploytk.base.import_path import python_environment
 from deploytk.base.progress import Advance
 from deploytk.image.registry.connection import Note
