@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ground_truth import MODEL, Behaviour, serving
@@ -15,12 +18,14 @@ from hypothesis import strategies as st
 
 from deploytk.base.errors import EndpointError, UsageError
 from deploytk.base.event_loop import interrupt
+from deploytk.base.net import Key
 from deploytk.base.progress import Advance, Silent, Unit
 from deploytk.bundle import Golden
 from deploytk.serve import ServeOptions
 from deploytk.smoke import Budget, Report, Workload, make_budget, markdown, read_budget, smoke, write_report
+from deploytk.smoke.client import Connection
 from deploytk.smoke.correctness import degenerate
-from deploytk.smoke.received import Chunks, Events
+from deploytk.smoke.received import Chunks, Events, Exchange
 from deploytk.smoke.statistics import percentile, summarize
 
 FEW = Workload(
@@ -49,14 +54,15 @@ def test_a_healthy_server_passes() -> None:
 class _Interrupts(Silent):
     """As a person who presses Ctrl-C after the fifth of the timed requests."""
 
+    done = 0
+
     @contextmanager
     def task(self, label: str, total: int, unit: Unit = "bytes") -> Iterator[Advance]:
-        done = 0
+        self.done = 0
 
         def advance(amount: int) -> None:
-            nonlocal done
-            done += amount
-            if label == "requests" and done == 5:
+            self.done += amount
+            if label == "requests" and self.done == 5:
                 interrupt()  # as the handlers of signals do
 
         yield advance
@@ -73,6 +79,49 @@ def test_ctrl_c_keeps_what_was_measured_and_says_so(rate: float | None) -> None:
     assert report.latency.ttft_ms.n == report.counts.issued
     assert (report.verdict.status, report.verdict.exit_code) == ("inconclusive", 4)
     assert f"ended by a signal after {report.counts.issued} of 12 requests" in report.verdict.reasons
+
+
+def test_requests_that_end_in_the_moment_of_a_signal_leave_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their answers are there when the measurement is cancelled, and they run once more after it has cleaned up."""
+    made: list[Connection] = []
+    are_held: list[asyncio.Event] = []
+
+    class Held(Connection):
+        def __init__(self, url: str, key: Key | None = None) -> None:
+            super().__init__(url, key)
+            made.append(self)
+
+        async def post(self, path: str, body: dict[str, Any], within_s: float, largest_bytes: int = 2**20) -> Exchange:
+            exchange = await super().post(path, body, within_s, largest_bytes)
+            if progress.is_timed and len(are_held) < 3:
+                are_held.append(asyncio.Event())
+                await are_held[-1].wait()
+            return exchange
+
+    class Progress(_Interrupts):
+        is_timed = False
+
+        @contextmanager
+        def task(self, label: str, total: int, unit: Unit = "bytes") -> Iterator[Advance]:
+            def advance(amount: int) -> None:
+                on(amount)
+                if self.done == 5:
+                    for event in are_held:
+                        asyncio.get_running_loop().call_soon(event.set)
+
+            self.is_timed = label == "requests"
+            with super().task(label, total, unit) as on:
+                yield advance
+
+    progress = Progress()
+    measuring = importlib.import_module("deploytk.smoke.measure")  # the package has a function of that name
+    monkeypatch.setattr(measuring, "Connection", Held)
+    with serving(Behaviour()) as server:
+        smoke(server.url, ServeOptions(), dataclasses.replace(FEW, rate=20.0), Budget(), progress)
+
+    assert len(are_held) == 3
+    assert made
+    assert all(connection._wire is None or connection._wire.is_closed for connection in made)
 
 
 def test_times_are_what_really_happened() -> None:

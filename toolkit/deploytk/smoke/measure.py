@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from deploytk.base.event_loop import run
@@ -77,7 +77,8 @@ class _Asking:
         self._endpoint = endpoint
         self._workload = workload
         self._progress = progress
-        self._idle: list[Connection] = []
+        self._connections: list[Connection] = []  # all that were ever made
+        self._idle: list[Connection] = []  # those of them that no request uses
         self._deadline = time.monotonic() + workload.total_within_s
         self._characters = 0  # of a prompt of `input_tokens`
         self._lags_ms: list[float] = []
@@ -103,7 +104,7 @@ class _Asking:
             records = tuple(to_record(outcome) for outcome in outcomes)
             counted = await self._counted(before, records)
         finally:
-            for connection in self._idle:
+            for connection in self._connections:  # a request may yet end, and give its own back, after a signal
                 connection.close()
         good = [record for record in records if record.is_success]
         answers += [Answer(record.prompt, record.text) for record in good]
@@ -231,7 +232,7 @@ class _Asking:
         return await self._exchange(request, lambda wire: wire.post(path, body, within_s, largest_bytes))
 
     async def _exchange(self, request: Request, ask: Callable[[Connection], Awaitable[Exchange]]) -> Outcome:
-        connection = self._idle.pop() if self._idle else Connection(self._endpoint.url, self._endpoint.key)
+        connection = self._idle.pop() if self._idle else self._connection()
         before = connection.connect_ms
         exchange, error = None, ""
         asked_ns = time.perf_counter_ns()
@@ -245,10 +246,13 @@ class _Asking:
         return Outcome(request, sent_ns, exchange, error, time.perf_counter_ns(), connect_ms)
 
     async def _open_connections(self, count: int) -> None:
-        while len(self._idle) < count:
-            self._idle.append(Connection(self._endpoint.url, self._endpoint.key))
-        with suppress(OSError):  # the request that needs it says so
-            await asyncio.gather(*(connection.open() for connection in self._idle))
+        self._idle += [self._connection() for _ in range(count - len(self._idle))]
+        # What goes wrong is said by the request that needs the connection; no other one is left half open then.
+        await asyncio.gather(*(connection.open() for connection in self._idle), return_exceptions=True)
+
+    def _connection(self) -> Connection:
+        self._connections.append(Connection(self._endpoint.url, self._endpoint.key))
+        return self._connections[-1]
 
     async def _counters(self) -> Counters | None:
         url = f"{self._endpoint.url}/metrics"

@@ -6,7 +6,7 @@ import asyncio
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -43,6 +43,14 @@ def check_client(streams: int) -> ClientCheck:
 
 async def _check(stub: _Stub, streams: int) -> ClientCheck:
     connections = [Connection(stub.url) for _ in range(streams)]
+    try:
+        return await _checked(stub, connections)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+async def _checked(stub: _Stub, connections: Sequence[Connection]) -> ClientCheck:
     for connection in connections:
         await connection.open()
     records = await asyncio.gather(*(_ask(one, f"paced {number}") for number, one in enumerate(connections)))
@@ -55,8 +63,6 @@ async def _check(stub: _Stub, streams: int) -> ClientCheck:
     started = time.thread_time()
     fast = await _ask(connections[0], "fast")
     capacity = len(fast.event_ns) / max(time.thread_time() - started, 1e-6)
-    for connection in connections:
-        connection.close()
     return ClientCheck(capacity, statistics.median(late_ms), percentile(sorted(errors_ms), 99))
 
 
