@@ -188,8 +188,7 @@ def test_a_hub_that_is_killed_and_comes_back_has_the_same_tree_in_the_end(
     assert _published(process.root) == _expected(large_bundle)
     assert [commit["summary"] for commit in hub.commits(REPO)] == ["initial commit", "Publish tiny"]
     assert release.revision == hub.commits(REPO)[-1]["oid"]
-    stored, answered = ((process.root / name).read_text().split() for name in ("stored", "answered"))
-    assert len(set(stored)) == _large(large_bundle)
+    answered = (process.root / "answered").read_text().split()
     assert len(answered) == len(set(answered))  # sent again is only what the hub had no time to answer
 
 
