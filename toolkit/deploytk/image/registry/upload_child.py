@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from deploytk.base.import_path import leave_out_command_lines
 
-leave_out_command_lines()
+leave_out_command_lines()  # before what follows imports httpx
 
 from deploytk.base.errors import DeployError, TryAgainError  # noqa: E402
 from deploytk.image.registry.push_job import PushJob, send_blobs  # noqa: E402
