@@ -379,7 +379,7 @@ def test_a_fault_of_the_app_is_an_answer_too() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    door = Door(Broken(), Keys(()), Hosts("", ()), Limits())  # type: ignore[arg-type]
+    door = Door(Broken(), Keys(()), Hosts("", ()), Limits())  # type: ignore[arg-type]  # a stand-in that fails
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
     with pytest.raises(RuntimeError):
         asyncio.run(door(scope, receive, send))

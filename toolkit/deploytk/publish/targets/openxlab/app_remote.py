@@ -12,13 +12,13 @@ from pathlib import Path
 from types import TracebackType
 
 from deploytk.base.errors import ReleaseError
-from deploytk.base.processes import die_with_parent
 from deploytk.bundle import MANIFEST
 from deploytk.publish.plan import Change, is_done, paths_with
 from deploytk.publish.superseded import named_in
 from deploytk.publish.targets.common.app_repository import app_changes
 from deploytk.publish.targets.openxlab.commits import FIRST_S, REF, Commit
 from deploytk.publish.targets.openxlab.foreign import read_blobs
+from deploytk.publish.targets.openxlab.git import first_of_all
 
 _LIMIT_S = 300.0
 _BRANCH = "refs/heads/main"
@@ -88,7 +88,7 @@ class AppRemote:
         try:
             done = subprocess.run(
                 ["git", *arguments], cwd=Path(place), env=environment, input=stdin, capture_output=True,
-                timeout=_LIMIT_S, preexec_fn=die_with_parent, check=False,
+                timeout=_LIMIT_S, preexec_fn=first_of_all(arguments), check=False,
             )  # fmt: skip
         except FileNotFoundError as error:
             raise ReleaseError("git is not installed here", hint="install it: apt-get install git") from error

@@ -54,8 +54,6 @@ else
 fi
 """
 
-# What talks to the server may take minutes, and ends with us. All else ends by itself at once, and is spared what that
-# costs: all of this process is copied for it.
 _REMOTE = {"fetch", "ls-remote", "push"}
 
 # Everything else of the environment, such as GIT_TRACE, stays out.
@@ -98,6 +96,15 @@ class Finished:
     def is_slow(self) -> bool:
         """Whether the server has the request and has said nothing for long: it may still be at it."""
         return re.search(r"too slow|timed out after", self.stderr) is not None
+
+
+def first_of_all(arguments: Collection[str]) -> Callable[[], None] | None:
+    """What the process of such a git does before it becomes git.
+
+    One that talks to a server may take minutes, and ends with us. All others end by themselves at once, and are spared
+    what that costs: all of this process is copied for it.
+    """
+    return die_with_parent if _REMOTE.intersection(arguments) else None
 
 
 class Git:
@@ -183,7 +190,7 @@ class Git:
                 ["git", *arguments],
                 cwd=self.repository if self.repository.is_dir() else self.work,
                 env=environment, stdin=readable, stdout=output, stderr=errors,
-                start_new_session=True, preexec_fn=die_with_parent if _REMOTE.intersection(arguments) else None,
+                start_new_session=True, preexec_fn=first_of_all(arguments),
             )  # fmt: skip
         late = ""
         try:
