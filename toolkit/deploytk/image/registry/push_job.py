@@ -16,7 +16,7 @@ from deploytk.image.registry.sessions import MountSources
 from deploytk.image.registry.upload import Sent, mount_blob, push_blob
 from deploytk.image.value import Layer
 
-AT_ONCE = 3
+AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -19,7 +19,7 @@ leave_out_command_lines()  # before what follows imports httpx
 from deploytk.base.errors import DeployError, TryAgainError  # noqa: E402
 from deploytk.image.registry.push_job import PushJob, send_blobs  # noqa: E402
 
-_END_WITHIN_S = 60.0  # how long an orphan may take for the rest of its chunk
+_END_WITHIN_S = 80.0  # how long an orphan may take for the rest of its chunks
 _REPORT_EVERY_BYTES = 2**22
 
 
