@@ -21,7 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from apps import STUB, App, free_port, make_app, running_app, wait_for
+from apps import STUB, App, make_app, running_app, wait_for
+from ports import free_port
 
 from benchmarks.floors import HAS_UVLOOP, relay
 from benchmarks.timing import IS_SHORT, report

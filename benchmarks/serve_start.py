@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import httpx
-from apps import free_port
+from ports import free_port
 
 from benchmarks.timing import IS_SHORT, Run, interleaved, median_s, report, run_process
 

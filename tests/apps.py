@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import re
-import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +17,7 @@ from typing import Any
 import httpx
 import plain_http
 from bundles import make_bundle
+from ports import free_port
 
 from deploytk.bundle import BundleOptions, Golden
 from deploytk.bundle.value import AppKind
@@ -98,25 +96,6 @@ def make_app(out: Path, kind: AppKind = "api", model: str = "hf-awq") -> Path:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{STUB}" "$@"\n')
     program.chmod(0o755)
     return bundle.path
-
-
-_FIRST_PORT, _PORTS = 20_000, 190  # below those that Linux gives to who asks for any; so many for each worker
-_WORKERS = 64  # and one more place: for tests that run without workers, beside those that do
-_handed_out = itertools.count(secrets.randbelow(_PORTS))
-
-
-def free_port() -> int:
-    """One that, until the app has it, no server of another worker takes, and none that takes any port.
-
-    One after the other, so that two servers which are made at once are not given the same.
-    """
-    named = os.environ.get("PYTEST_XDIST_WORKER")
-    worker = int(named.removeprefix("gw")) % _WORKERS if named else _WORKERS
-    while True:
-        port = _FIRST_PORT + worker * _PORTS + next(_handed_out) % _PORTS
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
 
 
 @contextlib.contextmanager

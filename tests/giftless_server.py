@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import plain_http
 import platformdirs
-from apps import free_port
+from ports import free_port
 
 USER, TOKEN = "me", "w0rd-that-may-write"
 BACKEND = Path("/usr/lib/git-core/git-http-backend")

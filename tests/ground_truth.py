@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ports import free_port
+
 MODEL = "truth"
 
 
@@ -129,7 +131,7 @@ def serving(behaviour: Behaviour) -> Iterator[Server]:
     server, loop, ready = Server(behaviour), asyncio.new_event_loop(), threading.Event()
 
     async def run(stop: asyncio.Event) -> None:
-        listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+        listener = await asyncio.start_server(server.handle, "127.0.0.1", free_port())
         server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         ready.set()
         await stop.wait()

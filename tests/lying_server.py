@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from ports import free_port
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -29,7 +31,7 @@ def plain(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
 @contextmanager
 def lying(script: Script) -> Iterator[str]:
     """The URL at which `script` answers; one request per connection."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    listener = socket.create_server(("127.0.0.1", free_port()), backlog=64)
     is_over = threading.Event()
 
     def send_to(connection: socket.socket) -> Callable[[bytes], None]:

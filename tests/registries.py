@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import plain_http
 import pytest
-from apps import free_port
+from ports import free_port
 
 
 @dataclass

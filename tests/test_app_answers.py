@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from deploytk.app import relay
 from deploytk.app.gateway import IS_KNOWN, Gateway
@@ -143,7 +144,7 @@ async def house(limits: Limits) -> AsyncIterator[House]:
         started.set()
 
     living = asyncio.ensure_future(gateway({"type": "lifespan"}, life.get, hear))
-    async with await asyncio.start_server(engine.serve, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(engine.serve, "127.0.0.1", free_port()) as server:
         engine.port = server.sockets[0].getsockname()[1]
         await started.wait()
         try:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
+from ports import free_port
 
 from deploytk.app.deadline import Deadline
 from deploytk.app.traffic import Traffic, Work
@@ -41,7 +42,7 @@ async def asked(traffic: Traffic, port: int) -> bytes:
 def with_engine(test: Callable[[Engine, Traffic, int], Awaitable[None]]) -> None:
     async def run() -> None:
         engine, traffic = Engine(), Traffic()
-        async with await asyncio.start_server(engine.serve, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(engine.serve, "127.0.0.1", free_port()) as server:
             await test(engine, traffic, server.sockets[0].getsockname()[1])
             traffic.end_spare()
             await asyncio.sleep(0.01)  # for the engine to see it
@@ -103,7 +104,7 @@ def test_a_connection_that_the_engine_has_ended_or_spoken_on_is_not_used(spoils:
 
 def test_a_connection_to_the_engine_before_is_not_used() -> None:
     async def test(engine: Engine, traffic: Traffic, port: int) -> None:
-        async with await asyncio.start_server(engine.serve, "127.0.0.1", 0) as other:
+        async with await asyncio.start_server(engine.serve, "127.0.0.1", free_port()) as other:
             traffic.prepare(other.sockets[0].getsockname()[1])
             await until_accepted(engine, 1)
 
@@ -126,7 +127,7 @@ def test_an_engine_that_is_given_up_keeps_no_connection() -> None:
 
 def test_without_an_engine_nothing_is_prepared_and_who_asks_is_told() -> None:
     async def test(engine: Engine, traffic: Traffic, port: int) -> None:
-        async with await asyncio.start_server(engine.serve, "127.0.0.1", 0) as gone:
+        async with await asyncio.start_server(engine.serve, "127.0.0.1", free_port()) as gone:
             port = gone.sockets[0].getsockname()[1]
         traffic.prepare(port)
         await asyncio.sleep(0.05)

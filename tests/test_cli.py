@@ -317,7 +317,7 @@ def test_smoke_judges_the_awq_model_on_the_cpu(tmp_path: Path) -> None:
 def test_serve_answers_and_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     from urllib.request import urlopen
 
-    from apps import free_port
+    from ports import free_port
 
     port = free_port()
     command = [sys.executable, "-m", "deploytk", "serve", str(MODELS / "hf-awq"), "--engine", "cpu", "--app", "api"]

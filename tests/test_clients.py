@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import plain_http
 import pytest
-from apps import free_port
 from conftest import MODELS
+from ports import free_port
 
 from deploytk.base.processes import running, wait_until
 

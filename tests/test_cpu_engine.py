@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import plain_http
 import pytest
-from apps import free_port
 from conftest import MODELS
+from ports import free_port
 
 from deploytk.base.processes import running, wait_until
 

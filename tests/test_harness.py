@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from apps import free_port
+from lying_server import lying
+from ports import FIRST, LAST, free_port
+from quiet_server import QuietServer
 
 HERE = Path(__file__).parent
 
@@ -13,6 +18,17 @@ def test_a_port_is_not_handed_out_again_while_the_one_who_has_it_is_being_made()
     ports = [free_port() for _ in range(50)]
 
     assert len(set(ports)) == 50
+
+
+def test_no_server_is_where_another_workers_server_was() -> None:
+    """Its clients may still be knocking. What asks Linux for any port can be given one that another test gave back."""
+    with QuietServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server, lying(lambda *_: None) as url:
+        ports = (server.server_address[1], urlsplit(url).port or 0)
+    asking = re.compile(r"(start_server|create_server|\.bind)\(.*\D0\)")
+    found = {path.name for path in HERE.glob("*.py") if asking.search(path.read_text(encoding="utf-8"))}
+
+    assert all(FIRST <= port <= LAST for port in ports)
+    assert not found
 
 
 def test_no_server_in_the_tests_process_prints_what_became_of_its_clients() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from apps import free_port
 from bundles import make_bundle, whole_bundle
 from commands import run
 from conftest import MODELS
+from ports import free_port
 from quiet_server import QuietServer
 
 from deploytk.base.errors import EndpointError, TryAgainError, UsageError

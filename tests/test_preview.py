@@ -13,7 +13,8 @@ from pathlib import Path
 
 import plain_http
 import pytest
-from apps import MODELS, STUB, free_port, is_alive, make_app, running_app, wait_for
+from apps import MODELS, STUB, is_alive, make_app, running_app, wait_for
+from ports import free_port
 
 from deploytk.base.errors import DeployError, EndpointError, UsageError
 from deploytk.base.progress import Silent
@@ -157,7 +158,7 @@ def test_an_address_without_an_api_is_refused_in_one_line(url: str) -> None:
 
 def test_a_taken_port_is_refused_before_anything_is_started(lmdeploy: Path) -> None:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", free_port()))
         listener.listen()
         port = listener.getsockname()[1]
         options = ServeOptions(engine="turbomind", port=port)
