@@ -164,12 +164,17 @@ class _Reader:
             return "".join(self._part(part) for part in node.values)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             return self.text(node.left) + self.text(node.right)
-        return "{" + ast.unparse(node) + "}"
+        return "{" + _source(node) + "}"
 
     def _part(self, part: ast.expr) -> str:
         self._taken.add(id(part))
         if isinstance(part, ast.Constant):
             return str(part.value)
         assert isinstance(part, ast.FormattedValue)
-        inner = ast.unparse(part.value)
+        inner = _source(part.value)
         return "{" + inner + ("!r" if part.conversion == ord("r") else "") + "}"
+
+
+def _source(node: ast.expr) -> str:
+    """As Python 3.11 and later write it: before, what a loop unpacks into is in brackets."""
+    return re.sub(r" for \((\w+(?:, \w+)+)\) in ", r" for \1 in ", ast.unparse(node))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
-from meta_models import cached_numbers, random_sizes, saved, write_model
+from meta_models import cached_numbers, config_class, random_sizes, saved, write_model
 
 from deploytk.artifact import read_artifact
 from deploytk.artifact.configuration import read_configuration
@@ -39,12 +39,6 @@ _VLMS = {
     "mllama": "mllama_text_model",
     "llama4": "llama4_text",
 }
-
-
-def config_class(model_type: str) -> Any:
-    from transformers import CONFIG_MAPPING  # which takes a while
-
-    return CONFIG_MAPPING[model_type]
 
 
 def _bytes(model: Any) -> int:
