@@ -13,7 +13,7 @@ from commands import run
 from conftest import MODELS
 from test_smoke_report import EVIDENCE, GPU, IDENTITY, VRAM
 
-from deploytk.base.errors import UsageError
+from deploytk.base.errors import PlanError, UsageError
 from deploytk.base.json import plain
 from deploytk.base.progress import Silent
 from deploytk.bench import (
@@ -117,6 +117,15 @@ def test_what_is_not_possible_is_named_with_its_reason() -> None:
     assert "no GPU is here" in reasons["hf-awq.turbomind.kv-none"]
     assert "dequantized" in reasons["hf-awq.huggingface.kv-none"]
     assert "does not quantize" in reasons["hf-awq.cpu.kv-int8"]
+
+
+def test_a_bench_that_can_measure_nothing_has_failed_and_says_why(tmp_path: Path) -> None:
+    asked = BenchOptions(Matrix(engines=("huggingface", "cpu"), kv=("int8",)))
+
+    with pytest.raises(PlanError, match=r"nothing can be measured: .*needs quanto.*; .*does not quantize"):
+        run_bench([MODELS / "hf-fp16"], asked, tmp_path / "out", Silent())
+
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_whole_matrix_can_be_shared_among_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +324,7 @@ def test_a_directory_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
 
     with pytest.raises(UsageError, match="not empty"):
-        run_bench([MODELS / "hf-fp16"], BenchOptions(Matrix(engines=("turbomind",))), tmp_path, Silent())
+        run_bench([MODELS / "hf-fp16"], BenchOptions(Matrix(engines=("cpu",))), tmp_path, Silent())
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from deploytk import __version__
-from deploytk.base.errors import DeployError, EndpointError, UsageError
+from deploytk.base.errors import DeployError, EndpointError, PlanError, UsageError
 from deploytk.base.files import disk_errors, locked, write_text
 from deploytk.base.json import to_json
 from deploytk.base.progress import Progress
 from deploytk.bench.cells import cell_path
 from deploytk.bench.engines import running_engine
-from deploytk.bench.matrix import Deployment, Load, Matrix, expand
+from deploytk.bench.matrix import Deployment, Load, Matrix, Skipped, expand
 from deploytk.bench.report import write_results
 from deploytk.bench.table import Failed, Result, read_result
 from deploytk.hardware.catalogue import find_gpu
@@ -60,8 +60,9 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
     """Measure what `out` does not hold yet, and write results.json, results.csv, report.md and plots there.
 
     Repetitions are the outermost loop, so that what changes over time changes for every cell alike. A deployment that
-    does not start is in the result with its reason; the others go on. Raises UsageError when `out` holds results of
-    another machine or of other models, TryAgainError while another bench writes there.
+    does not start is in the result with its reason; the others go on. Raises PlanError when none is possible here,
+    UsageError when `out` holds results of another machine or of other models, TryAgainError while another bench writes
+    there.
     """
     target = find_gpu(options.gpu) if options.gpu else None
     here = read_memory()
@@ -72,6 +73,8 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
         trusts_code=options.trusts_code,
         allows_pickles=options.allows_pickles,
     )
+    if not deployments:
+        raise _nothing_to_measure(skipped)
     failed: dict[str, str] = {}
     with disk_errors(out, DeployError):
         out.mkdir(parents=True, exist_ok=True)
@@ -104,6 +107,14 @@ def run_bench(models: Sequence[Path], options: BenchOptions, out: Path, progress
             result = dataclasses.replace(result, skipped=tuple(skipped), failed=reasons)
             write_results(result, out, progress)
     return result
+
+
+def _nothing_to_measure(skipped: Sequence[Skipped]) -> PlanError:
+    reasons = "; ".join(dict.fromkeys(" ".join(one.reason.split()) for one in skipped))
+    return PlanError(
+        f"nothing can be measured: {reasons}",
+        hint="name others, --engines cpu for one, or run it where that is possible",
+    )
 
 
 def _cells_left(out: Path, deployments: Sequence[Deployment], options: BenchOptions) -> int:
