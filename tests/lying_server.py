@@ -55,11 +55,15 @@ def lying(script: Script) -> Iterator[str]:
                 connection, _ = listener.accept()
                 threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
-    threading.Thread(target=accept, daemon=True).start()
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         is_over.set()
+        # Closed while somebody waits in it, accept() goes on with whatever has the descriptor's number next.
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
         listener.close()
 
 

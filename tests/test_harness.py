@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from lying_server import lying
 from ports import FIRST, LAST, free_port
 from quiet_server import QuietServer
@@ -29,6 +32,17 @@ def test_no_server_is_where_another_workers_server_was() -> None:
 
     assert all(FIRST <= port <= LAST for port in ports)
     assert not found
+
+
+def test_a_server_that_is_over_takes_no_connection_of_another() -> None:
+    before = threading.enumerate()
+
+    with lying(lambda *_: None) as url:
+        port = urlsplit(url).port or 0
+
+    assert threading.enumerate() == before
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
 
 
 def test_no_server_in_the_tests_process_prints_what_became_of_its_clients() -> None:
