@@ -97,6 +97,9 @@ def _shortfall(plan: ServingPlan, memory: Memory, gpu: Gpu) -> Iterator[str]:
         yield f"{lack} MiB are missing on {gpu.name} for {sessions}; {_what_fits(plan)}"
     elif needed > plan.vram.kv_pool_bytes:
         yield f"the KV pool holds fewer than {sessions}: raise cache_max_entry_count"
+    elif plan.vram.total_bytes > gpu.usable_bytes:
+        lack = -(-(plan.vram.total_bytes - gpu.usable_bytes) // MIB)
+        yield f"the KV pool leaves {lack} MiB too little for what is taken after it: lower cache_max_entry_count"
 
 
 def _what_fits(plan: ServingPlan) -> str:

@@ -138,11 +138,18 @@ class Memory:
         if self.gpu is None or self.free_bytes is None:
             return None
         ready = self.overhead.terms(self.step_tokens).total_bytes
-        after_pool = ready - self.overhead.before_pool.total_bytes
         left = self.gpu.usable_bytes - self.weights_bytes
         if left < max(ready, self.overhead.loading_bytes):
             return left - max(ready, self.overhead.loading_bytes)
-        return min(int(self.free_bytes * _LARGEST_SHARE * _SAFETY), self.free_bytes - after_pool)
+        return int(self.free_bytes * self.largest_share * _SAFETY)
+
+    @property
+    def largest_share(self) -> float:
+        """Of what is free: more would leave too little for what is taken after the pool."""
+        if not self.free_bytes:
+            return _LARGEST_SHARE
+        after_pool = self.overhead.terms(self.step_tokens).total_bytes - self.overhead.before_pool.total_bytes
+        return min(_LARGEST_SHARE, (self.free_bytes - after_pool) / self.free_bytes)
 
     @property
     def unit(self) -> PoolUnit:
@@ -171,8 +178,11 @@ class Memory:
             return float(batch)
         if self.gpu is None or not self.room_bytes:
             return lmdeploy.default_pool(self.version)
-        whole = self.gpu.total_bytes if meaning == "of_total" else int((self.free_bytes or 0) * _SAFETY)
-        return min(_rounded_up(self.needed_bytes(session_len, batch) / whole), _LARGEST_SHARE)
+        needed = self.needed_bytes(session_len, batch)
+        if meaning == "of_total":
+            return min(_rounded_up(needed / self.gpu.total_bytes), _LARGEST_SHARE)
+        share = _rounded_up(needed / int((self.free_bytes or 0) * _SAFETY))
+        return min(share, _rounded_down(self.largest_share))
 
     def pool_bytes(self, share: float, session_len: int, batch: int) -> int:
         """What that share takes; without a GPU, what the sessions need."""
@@ -189,10 +199,11 @@ class Memory:
         return Vram(self.weights_bytes, pool_bytes, terms.total_bytes, total, peak, terms, source)
 
     def fits(self, share: float, session_len: int, batch: int, pool_bytes: int) -> bool | None:
-        if self.room_bytes is None:
+        if self.gpu is None or self.room_bytes is None:
             return None
         needed = self.needed_bytes(session_len, batch)
-        return needed <= self.room_bytes and needed <= pool_bytes and share > 0
+        is_room_left = self.predict(pool_bytes).loading_peak_bytes <= self.gpu.usable_bytes
+        return needed <= self.room_bytes and needed <= pool_bytes and share > 0 and is_room_left
 
     def largest_session_len(self, limit: int, batch: int) -> int | None:
         """The longest session, in whole blocks, of which `batch` fit; at most `limit`, 0 when none fits."""
@@ -216,6 +227,15 @@ class Memory:
 
 
 def _rounded_up(share: float) -> float:
-    """Two significant digits at least, and four decimals where that is more."""
-    digits = max(4, 1 - math.floor(math.log10(share)))
-    return float(math.ceil(share * 10**digits) / 10**digits)
+    steps = _steps(share)
+    return math.ceil(share * steps) / steps
+
+
+def _rounded_down(share: float) -> float:
+    steps = _steps(share)
+    return math.floor(share * steps) / steps
+
+
+def _steps(share: float) -> int:
+    """In how many steps 1 is divided: two significant digits at least, and four decimals where that is more."""
+    return int(10 ** max(4, 1 - math.floor(math.log10(share))))
