@@ -33,7 +33,7 @@ def _blocks(card: str, language: str = "") -> list[str]:
 
 def _run(command: list[str], place: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "NO_PROXY": "*"}
+    environment = {**os.environ, "PATH": path, "NO_PROXY": "*", "HF_HUB_OFFLINE": "0"}
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

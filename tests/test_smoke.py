@@ -81,6 +81,26 @@ def test_ctrl_c_keeps_what_was_measured_and_says_so(rate: float | None) -> None:
     assert f"ended by a signal after {report.counts.issued} of 12 requests" in report.verdict.reasons
 
 
+def test_requests_under_way_at_a_signal_have_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their connections are closed by us, of which an event loop may tell them before it cancels them."""
+    close = Connection.close
+
+    def close_and_tell(connection: Connection) -> None:
+        wire = connection._wire
+        close(connection)
+        if wire is not None:
+            wire.connection_lost(None)
+
+    monkeypatch.setattr(Connection, "close", close_and_tell)
+    with serving(Behaviour(first_after_s=0.2)) as server:
+        workload = dataclasses.replace(FEW, rate=20.0)
+        report = smoke(server.url, ServeOptions(), workload, Budget(), _Interrupts())
+
+    assert report.counts.issued >= 5
+    assert report.counts.failed == 0
+    assert report.verdict.status == "inconclusive"
+
+
 def test_requests_that_end_in_the_moment_of_a_signal_leave_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their answers are there when the measurement is cancelled, and they run once more after it has cleaned up."""
     made: list[Connection] = []

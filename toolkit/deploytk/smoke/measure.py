@@ -195,14 +195,17 @@ class _Asking:
         await self._open_connections(min(_MOST_WARM_CONNECTIONS, self._workload.requests))
         start = time.perf_counter_ns() + int(_LEAD_S * 1e9)
         tasks: list[asyncio.Task[Outcome]] = []
-        for number, at_s in enumerate(schedule):
-            due_ns = start + int(at_s * 1e9)
-            await asyncio.sleep((due_ns - time.perf_counter_ns()) / 1e9)
-            if time.monotonic() > self._deadline:
-                break
-            task = asyncio.ensure_future(self._ask_due(number, due_ns, advance))
-            tasks.append(task)
-        return list(await asyncio.gather(*tasks))
+        try:
+            for number, at_s in enumerate(schedule):
+                due_ns = start + int(at_s * 1e9)
+                await asyncio.sleep((due_ns - time.perf_counter_ns()) / 1e9)
+                if time.monotonic() > self._deadline:
+                    break
+                tasks.append(asyncio.ensure_future(self._ask_due(number, due_ns, advance)))
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:  # before their connections are closed, which no server did
+                task.cancel()
 
     async def _ask_due(self, number: int, due_ns: int, advance: Callable[[int], None]) -> Outcome:
         outcome = self.outcomes[number] = await self._ask(self._request(number, "request", due_ns))
