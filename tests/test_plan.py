@@ -392,6 +392,26 @@ def test_what_fits_really_holds_the_sessions(gpu: str, session_len: int, batch: 
         assert plan.largest_batch >= batch
 
 
+@given(
+    st.integers(7000, 24000),
+    st.one_of(st.sampled_from([1, 64, 300]), st.integers(1, 8192)),
+    st.sampled_from([1, 4, 8, 16, 64]),
+    st.sampled_from(["none", "int8", "int4"]),
+    st.booleans(),
+)
+def test_what_is_said_to_fit_at_most_does(mib: int, session_len: int, batch: int, kv: KvPolicy, is_w4: bool) -> None:
+    """A longer session, or more of them, makes a larger step, which takes of the room as well."""
+    wish = PlanRequest(gpu=f"{mib}M", session_len=session_len, max_batch_size=batch, kv_policy=kv)
+    plan = plan_serving(_llama_7b(is_w4=is_w4), wish)
+
+    if plan.largest_session_len:
+        longest = dataclasses.replace(wish, session_len=plan.largest_session_len)
+        assert plan_serving(_llama_7b(is_w4=is_w4), longest).fits
+    if plan.largest_batch:
+        most = dataclasses.replace(wish, max_batch_size=plan.largest_batch)
+        assert plan_serving(_llama_7b(is_w4=is_w4), most).fits
+
+
 @pytest.mark.parametrize("kv", ["none", "int8"])
 @pytest.mark.parametrize(("gpu", "is_w4", "batch"), [("A10", False, 4), ("T4", True, 8)])
 def test_a_pool_leaves_room_for_what_is_taken_after_it(gpu: str, is_w4: bool, batch: int, kv: KvPolicy) -> None:
@@ -589,9 +609,9 @@ def test_one_useful_session_is_better_than_eight_short_ones() -> None:
 
     plan = plan_serving(artifact, PlanRequest(gpu="9000M"))
 
-    # 9000 - 4894 - 1971 that are there before the pool = 2135 MiB free, and 701 come after it (123, and 74 kB for each
-    # of 8192 tokens): 1434 MiB, of which 97 % are counted on: 42 blocks of 32 MiB beside 32 for alignment, one to spare
-    assert (plan.max_batch_size, plan.session_len, plan.fits) == (1, 41 * 64, True)
+    # 9000 - 4894 - 1971 that are there before the pool = 2135 MiB free, and 353 come after it (123, and 74 kB for each
+    # of 3265 tokens): 1782 MiB, of which 97 % are counted on: 52 blocks of 32 MiB beside 32 for alignment, one to spare
+    assert (plan.max_batch_size, plan.session_len, plan.fits) == (1, 51 * 64, True)
 
 
 def test_a_session_that_holds_no_conversation_is_no_plan() -> None:

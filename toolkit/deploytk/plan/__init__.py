@@ -1,6 +1,7 @@
 """Stage 2: Artifact + wishes -> ServingPlan."""
 
 from deploytk.plan.measured import MeasuredOverhead, shape_of
+from deploytk.plan.memory import step_tokens
 from deploytk.plan.remote_code import (
     code_that_runs,
     refuse_code,
@@ -8,7 +9,7 @@ from deploytk.plan.remote_code import (
     require_trust_here,
     require_trusted_plan,
 )
-from deploytk.plan.serving import extrapolation, plan_serving, step_tokens
+from deploytk.plan.serving import extrapolation, plan_serving
 from deploytk.plan.speed import DecodeBound
 from deploytk.plan.value import MODEL_AT, PORT, Alternative, PlanRequest, ServingPlan
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy
@@ -20,6 +22,11 @@ _SLAB_FILLED = 0.95
 
 PREFILL = 8192
 """LMDeploy's default of max_prefill_token_num."""
+
+
+def step_tokens(session_len: int, batch: int) -> int:
+    """Tokens of the largest step of a server: a prompt, or as much of it as is read at once, beside other sessions."""
+    return min(PREFILL, session_len) + batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,21 +216,28 @@ class Memory:
         """The longest session, in whole blocks, of which `batch` fit; at most `limit`, 0 when none fits."""
         if self.room_bytes is None:
             return None
-        blocks = self.unit.blocks_in(self.room_bytes - batch * self.sequence_bytes) // batch
-        spare = session_blocks(1, self.version) - 1
-        tokens = (blocks - spare) * self.block_tokens
-        return limit if self.kept_tokens is not None and tokens >= self.kept_tokens else max(0, min(tokens, limit))
+        if self._holds(limit, batch):
+            return limit
+        blocks = _most(limit // self.block_tokens, lambda blocks: self._holds(blocks * self.block_tokens, batch))
+        return blocks * self.block_tokens
 
     def largest_batch(self, session_len: int) -> int | None:
         if self.room_bytes is None:
             return None
-        batch = self.unit.blocks_in(self.room_bytes) // self.session_blocks(session_len)
-        if self.sequence_bytes:
-            batch = min(batch, self.room_bytes // self.sequence_bytes)
-            while batch and self.needed_bytes(session_len, batch) > self.room_bytes:
-                excess = self.needed_bytes(session_len, batch) - self.room_bytes
-                batch -= max(1, excess // self.needed_bytes(session_len, 1))
-        return batch
+        blocks = self.unit.blocks_in(self._room_beside(session_len, 1))
+        return _most(blocks // self.session_blocks(session_len), lambda batch: self._holds(session_len, batch))
+
+    def _holds(self, session_len: int, batch: int) -> bool:
+        return self.needed_bytes(session_len, batch) <= self._room_beside(session_len, batch)
+
+    def _room_beside(self, session_len: int, batch: int) -> int:
+        """What the pool may take beside the largest step of those sessions."""
+        return replace(self, step_tokens=step_tokens(session_len, batch)).room_bytes or 0
+
+
+def _most(limit: int, holds: Callable[[int], bool]) -> int:
+    """The largest number up to `limit` that holds, where every smaller one does as well; 0 when none does."""
+    return bisect_left(range(1, limit + 1), True, key=lambda number: not holds(number))
 
 
 def _rounded_up(share: float) -> float:

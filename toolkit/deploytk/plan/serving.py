@@ -14,7 +14,7 @@ from deploytk.plan.api import api_features
 from deploytk.plan.caveats import about_memory, about_model
 from deploytk.plan.kv import kv_bytes_per_token
 from deploytk.plan.measured import nearest, shape_of
-from deploytk.plan.memory import PREFILL, Memory, Vram
+from deploytk.plan.memory import Memory, Vram, step_tokens
 from deploytk.plan.overhead import extrapolated, find_overhead
 from deploytk.plan.speed import decode_bound
 from deploytk.plan.value import PlanRequest, ServingPlan, template_name
@@ -40,11 +40,6 @@ def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     if plan.fits is not False:
         return plan
     return dataclasses.replace(plan, alternatives=tuple(find_alternatives(artifact, request, plan, _plan)))
-
-
-def step_tokens(session_len: int, batch: int) -> int:
-    """Tokens of the largest step of a server: a prompt, or as much of it as is read at once, beside other sessions."""
-    return min(PREFILL, session_len) + batch
 
 
 def extrapolation(artifact: Artifact, plan: ServingPlan, version: str | None) -> str:
