@@ -19,6 +19,7 @@ from deploytk.base.errors import ArtifactError, PlanError, UsageError
 from deploytk.hardware.catalogue import MIB, find_gpu
 from deploytk.plan import MODEL_AT, PlanRequest, ServingPlan, memory, plan_serving
 from deploytk.plan.kv import kv_bytes_per_token
+from deploytk.plan.overhead import find_overhead
 from deploytk.plan.weights_size import weights_bytes
 
 SEED = PlanRequest(gpu="A100-40G", session_len=512, max_batch_size=1)
@@ -432,9 +433,11 @@ def test_a_pool_that_was_asked_for_and_leaves_too_little_does_not_fit() -> None:
     plan = plan_serving(_llama_7b(is_w4=False), wish)
 
     assert plan.fits is False
-    [note] = [note for note in plan.notes if "leaves" in note]
-    assert note.startswith("the KV pool leaves ")
-    assert note.endswith("MiB too little for what is taken after it: lower cache_max_entry_count")
+    assert plan.gpu is not None
+    lack = -(-(plan.vram.total_bytes - plan.gpu.total_bytes) // 2**20)
+    said = f"the KV pool leaves {lack} MiB too little for what is taken after it: lower cache_max_entry_count"
+    assert lack > 0
+    assert said in plan.notes
 
 
 @pytest.mark.parametrize(
@@ -450,6 +453,26 @@ def test_a_pool_that_was_asked_for_and_leaves_too_little_does_not_fit() -> None:
 def test_wishes_without_sense_are_refused(wish: PlanRequest, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_serving(_llama_7b(is_w4=True), wish)
+
+
+def test_turbomind_is_refused_where_it_cannot() -> None:
+    llama = _llama_7b(is_w4=False)
+    other = dataclasses.replace(llama, lmdeploy=dataclasses.replace(llama.lmdeploy, engine="pytorch"))
+
+    with pytest.raises(PlanError, match="TurboMind does not serve"):
+        plan_serving(other, PlanRequest(serving_engine="turbomind"))
+    assert plan_serving(llama, PlanRequest(serving_engine="turbomind")).engine == "turbomind"
+
+
+def test_a_server_that_takes_more_before_the_pool_than_others_takes_more_while_it_loads() -> None:
+    others = find_overhead("0.18.0", _llama_7b(is_w4=False), 1)
+    before = others.before_pool.total_bytes
+
+    more, less = (others.scaled_to(before + extra, before + extra, 512, "own") for extra in (2**27, -(2**27)))
+
+    assert more.before_pool.total_bytes > before + 2**27 - 16  # each term is rounded down
+    assert more.loading_bytes - others.loading_bytes == more.before_pool.total_bytes - before
+    assert less.loading_bytes == others.loading_bytes
 
 
 def test_the_pytorch_engine_is_refused_where_it_cannot() -> None:
@@ -485,7 +508,7 @@ def test_what_is_missing_counts_the_weights_too() -> None:
 
     # 8192 - 13964.5 (weights) - 968 (context) - 3 x 806 (copies of the vocabulary while loading) - 64 = -9222.5, and
     # 9 blocks of 32 MiB + 32 = 320
-    assert any("9543 MiB are missing on 8G" in note for note in plan.notes)
+    assert any(note.startswith("9543 MiB are missing on 8G") for note in plan.notes)
 
 
 def test_what_would_fit_is_said() -> None:
