@@ -19,7 +19,7 @@ from deploytk.base.errors import ArtifactError, PlanError, UsageError
 from deploytk.hardware.catalogue import MIB, find_gpu
 from deploytk.plan import MODEL_AT, PlanRequest, ServingPlan, memory, plan_serving
 from deploytk.plan.kv import kv_bytes_per_token
-from deploytk.plan.overhead import find_overhead
+from deploytk.plan.overhead import _inner_columns, find_overhead
 from deploytk.plan.weights_size import weights_bytes
 
 SEED = PlanRequest(gpu="A100-40G", session_len=512, max_batch_size=1)
@@ -473,6 +473,14 @@ def test_a_server_that_takes_more_before_the_pool_than_others_takes_more_while_i
     assert more.before_pool.total_bytes > before + 2**27 - 16  # each term is rounded down
     assert more.loading_bytes - others.loading_bytes == more.before_pool.total_bytes - before
     assert less.loading_bytes == others.loading_bytes
+
+
+def test_a_mixture_of_experts_is_as_wide_as_what_its_layers_hold() -> None:
+    llama = _llama_7b(is_w4=False)
+    weights = dataclasses.replace(llama.tensors, linear_bytes=llama.layers * 2 * 4 * 4096 * 9000)
+    experts = dataclasses.replace(llama, intermediate_size=1024, tensors=weights)
+
+    assert (_inner_columns(experts), _inner_columns(llama)) == (9000, 11008)
 
 
 def test_the_pytorch_engine_is_refused_where_it_cannot() -> None:
