@@ -10,7 +10,6 @@ import itertools
 import os
 import secrets
 import socket
-from collections.abc import Iterator
 
 FIRST = 20_000
 _EACH = 190  # so many for each worker
@@ -19,18 +18,15 @@ LAST = FIRST + (_WORKERS + 1) * _EACH - 1
 _handed_out = itertools.count(secrets.randbelow(_EACH))
 
 
-def candidates() -> Iterator[int]:
-    """One after the other, so that two servers which are made at once are not given the same."""
+def free_port() -> int:
+    """One that no other server of the tests takes until it is used.
+
+    One after the other, so that two servers which are made at once are not given the same.
+    """
     named = os.environ.get("PYTEST_XDIST_WORKER")
     worker = int(named.removeprefix("gw")) % _WORKERS if named else _WORKERS
-    for number in _handed_out:
-        yield FIRST + worker * _EACH + number % _EACH
-
-
-def free_port() -> int:
-    """One that no other server of the tests takes until it is used."""
-    for port in candidates():
+    while True:
+        port = FIRST + worker * _EACH + next(_handed_out) % _EACH
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))
             return port
-    raise AssertionError  # the candidates have no end
