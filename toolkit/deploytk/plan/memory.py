@@ -218,8 +218,8 @@ class Memory:
             return None
         if self._holds(limit, batch):
             return limit
-        blocks = _most(limit // self.block_tokens, lambda blocks: self._holds(blocks * self.block_tokens, batch))
-        return blocks * self.block_tokens
+        most = min(limit // self.block_tokens, self.unit.blocks_in(self._room_beside(1, batch)) // batch)
+        return _most(most, lambda blocks: self._holds(blocks * self.block_tokens, batch)) * self.block_tokens
 
     def largest_batch(self, session_len: int) -> int | None:
         if self.room_bytes is None:
