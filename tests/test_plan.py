@@ -359,6 +359,12 @@ def test_gpus_are_found_by_name_or_size(text: str, mib: int) -> None:
     assert find_gpu(text).total_bytes == mib * MIB
 
 
+@pytest.mark.parametrize("size", ["9" * 10 + "G", "9" * 20 + "G", "9" * 400 + "M"])
+def test_a_size_that_no_gpu_has_is_none(size: str) -> None:
+    with pytest.raises(UsageError, match="is known"):
+        plan_serving(_llama_7b(is_w4=True), PlanRequest(gpu=size))
+
+
 def test_an_unknown_gpu_names_near_ones() -> None:
     with pytest.raises(UsageError) as caught:
         find_gpu("A1000")

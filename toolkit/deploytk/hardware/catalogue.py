@@ -41,7 +41,7 @@ def find_gpu(text: str) -> Gpu:
 
     GB is read as GiB: vendors print 24 GB on a card whose driver reports 24 GiB. Raises UsageError for others.
     """
-    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)", text.strip().lower())
+    size = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)", text.strip().lower())
     if size:
         return Gpu(text.strip(), int(float(size[1]) * _UNITS[size[2]]), 0, None)
     known = _known()
