@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from deploytk import lmdeploy
 from deploytk.artifact import Artifact, KvPolicy, read_artifact
+from deploytk.artifact.tensor_sums import FeedForward
 from deploytk.base.errors import ArtifactError, PlanError, UsageError
+from deploytk.base.json import plain
 from deploytk.hardware.catalogue import MIB, find_gpu
 from deploytk.plan import MODEL_AT, PlanRequest, ServingPlan, memory, plan_serving
 from deploytk.plan.kv import kv_bytes_per_token
 from deploytk.plan.overhead import _inner_columns, find_overhead
-from deploytk.plan.weights_size import weights_bytes
+from deploytk.plan.weights_size import _padding_bytes, weights_bytes
 
 SEED = PlanRequest(gpu="A100-40G", session_len=512, max_batch_size=1)
 PINNED = dataclasses.replace(SEED, gpu="H200")
@@ -487,6 +489,26 @@ def test_a_mixture_of_experts_is_as_wide_as_what_its_layers_hold() -> None:
     experts = dataclasses.replace(llama, intermediate_size=1024, tensors=weights)
 
     assert (_inner_columns(experts), _inner_columns(llama)) == (9000, 11008)
+
+
+def test_feed_forward_layers_in_mxfp4_are_padded_in_their_size() -> None:
+    llama = _llama_7b(is_w4=False)
+    tensors = dataclasses.replace(llama.tensors, feed_forward=(FeedForward(11008, 32 * 11008 * 4096),))
+    experts = dataclasses.replace(llama, weight_format="mxfp4", group_size=32, tensors=tensors)
+    halves = dataclasses.replace(experts, weight_format="none")
+
+    added = [_padding_bytes(artifact, "0.18.0", 3) for artifact in (experts, halves)]
+
+    assert added[0] / added[1] == pytest.approx((0.5 + 1 / 32) / 2)
+
+
+def test_a_plan_with_a_reasoning_parser_is_read_back() -> None:
+    llama = _llama_7b(is_w4=False)
+    parser = lmdeploy.reasoning_parsers("0.18.0")[0]
+    plan = plan_serving(llama, PlanRequest(reasoning_parser=parser))
+
+    assert plan.lmdeploy == "0.18.0"
+    assert ServingPlan.from_manifest(plain(plan), llama) == plan
 
 
 def test_the_pytorch_engine_is_refused_where_it_cannot() -> None:
