@@ -45,7 +45,7 @@ from deploytk.bundle import read_bundle
 from deploytk.image.config import plan_image
 from deploytk.image.docker.load import load_image
 from deploytk.image.oci import read_layout
-from deploytk.image.registry import push_image
+from deploytk.image.registry.push import push_image
 from deploytk.image.value import BuildOptions
 from deploytk.base.progress import Silent
 bundle, base, output, tag = sys.argv[1:]

@@ -35,7 +35,7 @@ from deploytk.image.build import build_image
 from deploytk.image.config import plan_image
 from deploytk.image.docker import Build, connected
 from deploytk.image.docker.load import PARTIAL, load_image
-from deploytk.image.registry import read_registry
+from deploytk.image.registry.pull import read_registry
 from deploytk.image.registry.upload_process import is_picklable
 from deploytk.image.runtime import runtime_base
 from deploytk.image.value import BuildOptions, Image

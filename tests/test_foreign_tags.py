@@ -18,7 +18,7 @@ from deploytk.base.errors import ImageError
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle
 from deploytk.image.build import build_image
-from deploytk.image.registry import require_own_tag
+from deploytk.image.registry.push import require_own_tag
 from deploytk.image.value import BuildOptions
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.targets.oci import Oci, OciOptions

@@ -17,11 +17,11 @@ from deploytk.base.errors import ImageError
 from deploytk.base.progress import Silent
 from deploytk.bundle import Bundle
 from deploytk.image.build import build_image
-from deploytk.image.entry import check_entry, entry_of
+from deploytk.image.entry import ENTRY, check_entry, entry_of
 from deploytk.image.oci import read_layout
 from deploytk.image.program import read_program
 from deploytk.image.tree import read_tree
-from deploytk.image.value import ENTRY, USER, BuildOptions
+from deploytk.image.value import USER, BuildOptions
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.targets.oci import Oci
 

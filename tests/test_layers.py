@@ -227,3 +227,13 @@ def test_help_loads_no_sdk() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
     assert not {"docker", "huggingface_hub", "torch", "transformers", "numpy", "jinja2", "gradio"} & set(loaded)
+
+
+def test_what_sends_layers_loads_no_model_and_no_bundle() -> None:
+    """It is started for every push of large layers, which wait until it is there."""
+    code = "import sys, deploytk.image.tar_digests, deploytk.image.registry.push_job; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("deploytk.")}
+    assert rooms == {"app", "base", "image"}

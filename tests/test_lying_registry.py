@@ -17,7 +17,8 @@ from deploytk.base.progress import Silent
 from deploytk.base.readback import SPAN_BYTES, Remembered, is_same, spans
 from deploytk.base.retry import RetryPolicy
 from deploytk.image.oci import read_layout, write_layout
-from deploytk.image.registry import push_image, read_registry
+from deploytk.image.registry.pull import read_registry
+from deploytk.image.registry.push import push_image
 from deploytk.image.value import ImagePlan
 
 KIB = 2**10

@@ -14,7 +14,7 @@ from registries import Registry, running_registry
 
 from deploytk.base.progress import Silent
 from deploytk.image.build import build_image
-from deploytk.image.registry import read_registry
+from deploytk.image.registry.pull import read_registry
 from deploytk.image.value import BuildOptions, Image
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.targets.oci import Oci

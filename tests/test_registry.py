@@ -27,7 +27,8 @@ from deploytk.bundle import Bundle
 from deploytk.image.build import build_image
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
-from deploytk.image.registry import push_image, read_registry
+from deploytk.image.registry.pull import read_registry
+from deploytk.image.registry.push import push_image
 from deploytk.image.value import BuildOptions, ImagePlan
 from deploytk.publish.options import PublishOptions
 from deploytk.publish.release import publish_bundle
@@ -98,7 +99,7 @@ from pathlib import Path
 from deploytk.bundle import read_bundle
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
-from deploytk.image.registry import push_image
+from deploytk.image.registry.push import push_image
 from deploytk.image.value import BuildOptions
 from deploytk.base.progress import Silent
 bundle, base, tag = sys.argv[1:]

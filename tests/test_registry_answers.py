@@ -17,8 +17,9 @@ from deploytk.base.errors import ImageError, TryAgainError
 from deploytk.base.progress import Progress, Silent
 from deploytk.base.retry import RetryPolicy
 from deploytk.image.reference import parse_reference
-from deploytk.image.registry import push_image, read_registry
 from deploytk.image.registry.connection import Connection
+from deploytk.image.registry.pull import read_registry
+from deploytk.image.registry.push import push_image
 from deploytk.image.registry.upload import push_blob, takes_chunks
 from deploytk.image.registry.verify import verify_image
 from deploytk.image.value import ImagePlan

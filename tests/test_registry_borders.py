@@ -13,8 +13,8 @@ from deploytk.base.progress import Silent
 from deploytk.base.readback import NoRangesError
 from deploytk.base.retry import RetryPolicy
 from deploytk.image.reference import parse_reference
-from deploytk.image.registry import push_image
 from deploytk.image.registry.connection import Connection
+from deploytk.image.registry.push import push_image
 from deploytk.image.registry.push_job import PushJob
 from deploytk.image.registry.sessions import MountSources
 from deploytk.image.registry.upload import push_blob

@@ -15,8 +15,9 @@ from deploytk.base.errors import DeployError, ImageError
 from deploytk.base.progress import Silent
 from deploytk.base.retry import RetryPolicy
 from deploytk.image.reference import parse_reference
-from deploytk.image.registry import push_image, read_registry
 from deploytk.image.registry.connection import Connection
+from deploytk.image.registry.pull import read_registry
+from deploytk.image.registry.push import push_image
 from deploytk.image.registry.refusals import refusal
 from deploytk.image.registry.sessions import MountSources
 from deploytk.image.registry.upload import push_blob

@@ -29,8 +29,9 @@ from deploytk.bundle import Bundle
 from deploytk.image.config import plan_image
 from deploytk.image.oci import read_layout
 from deploytk.image.reference import parse_reference
-from deploytk.image.registry import push_image, read_registry
 from deploytk.image.registry.connection import Connection
+from deploytk.image.registry.pull import read_registry
+from deploytk.image.registry.push import push_image
 from deploytk.image.registry.upload import push_blob
 from deploytk.image.value import BuildOptions, ImagePlan
 

@@ -25,7 +25,7 @@ from deploytk.base.progress import Silent
 from deploytk.base.yaml import dump_yaml
 from deploytk.bundle import Bundle, BundleOptions
 from deploytk.image.config import plan_image
-from deploytk.image.registry import push_image
+from deploytk.image.registry.push import push_image
 from deploytk.image.value import Base, BuildOptions
 from deploytk.plan import PlanRequest
 from deploytk.scale import PLATFORMS, Replicas

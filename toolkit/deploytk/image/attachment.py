@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from deploytk.image.config import MANIFEST_TYPE, content_digest
+from deploytk.image.config import content_digest
+from deploytk.image.media_types import MANIFEST_TYPE
 
 EMPTY, EMPTY_TYPE = b"{}", "application/vnd.oci.empty.v1+json"
 """The config of a manifest that has none."""

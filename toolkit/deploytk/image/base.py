@@ -10,11 +10,11 @@ from deploytk.base.errors import ImageError, UsageError
 from deploytk.base.files import disk_errors, write_text
 from deploytk.base.progress import Progress
 from deploytk.image.docker import connected
-from deploytk.image.entry import LEAST_PYTHON, check_entry, check_platform, entry_of
+from deploytk.image.entry import ENTRY, LEAST_PYTHON, check_entry, check_platform, entry_of
 from deploytk.image.exported import daemon_base
 from deploytk.image.oci import read_layout
 from deploytk.image.reference import parse_reference
-from deploytk.image.value import ENTRY, USER, Base
+from deploytk.image.value import USER, Base
 
 _TOO_OLD = 3
 _ASKED = f"import sys; sys.exit({_TOO_OLD} if sys.version_info < {LEAST_PYTHON} else 0)"
@@ -97,6 +97,6 @@ def find_base(name: str, progress: Progress, *, keep: bool) -> Base:
         except UsageError:
             raise error from None
         progress.note(f"{name} is asked of its registry: {error}")
-    from deploytk.image.registry import read_registry
+    from deploytk.image.registry.pull import read_registry
 
     return read_registry(name)

@@ -33,7 +33,7 @@ def build_image(bundle: Bundle, options: BuildOptions, progress: Progress) -> Im
     started = time.monotonic()
     verify_bundle(bundle, progress)
     if options.output == "registry" and not options.takes_over:
-        from deploytk.image.registry import require_own_tag
+        from deploytk.image.registry.push import require_own_tag
 
         require_own_tag(options.tag, bundle.name)  # before a runtime is built for nothing
     base = runtime_base(bundle, options, progress)
@@ -63,7 +63,7 @@ def _send(plan: ImagePlan, options: BuildOptions, progress: Progress) -> tuple[t
 
         return load_image(plan, options.tag, progress)
     if options.output == "registry":
-        from deploytk.image.registry import push_image
+        from deploytk.image.registry.push import push_image
 
         return push_image(plan, options.tag, progress, takes_over=options.takes_over)
     from deploytk.image.oci import write_layout

@@ -14,16 +14,14 @@ from deploytk.base.digests import hash_file
 from deploytk.base.errors import ImageError
 from deploytk.base.progress import Progress
 from deploytk.bundle import MANIFEST, Bundle
-from deploytk.image.entry import check_platform
+from deploytk.image.entry import ENTRY, check_platform
 from deploytk.image.fetching import fetching_files
 from deploytk.image.layers import ROOT, make_layers
 from deploytk.image.lock import lock_of
+from deploytk.image.media_types import CONFIG_TYPE, MANIFEST_TYPE
 from deploytk.image.sbom import sbom_of
 from deploytk.image.tar import Content, Link
-from deploytk.image.value import ENTRY, USER, WEIGHTS_PLACE, Base, BuildOptions, ImagePlan, Layer, WeightsMode
-
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+from deploytk.image.value import USER, WEIGHTS_PLACE, Base, BuildOptions, ImagePlan, Layer, WeightsMode
 
 SBOM = f"{ROOT}/.deploytk/sbom.cdx.json"
 LOCK = f"{ROOT}/.deploytk/deploytk.lock"

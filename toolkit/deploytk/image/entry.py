@@ -14,9 +14,13 @@ from deploytk.base.cache import cache_directory
 from deploytk.base.errors import ImageError
 from deploytk.base.files import write_text
 from deploytk.base.progress import Progress
+from deploytk.bundle import START
 from deploytk.image.program import read_program
 from deploytk.image.tree import Found, Tree, read_tree
 from deploytk.image.value import Base
+
+ENTRY = ("python", "-I", "-u", "-B", START)
+"""What a container runs; isolated, because /bundle is the working directory and holds the model's files."""
 
 LEAST_PYTHON = (3, 8)
 """The oldest Python that the generated app runs on."""

@@ -23,7 +23,7 @@ from deploytk.base.progress import Progress
 from deploytk.base.terminal import quoted
 from deploytk.image.base_config import read_config
 from deploytk.image.docker import Daemon, connected
-from deploytk.image.layers import TAR
+from deploytk.image.media_types import TAR
 from deploytk.image.stream import Stream, unpacked
 from deploytk.image.value import Base, Layer, Read
 

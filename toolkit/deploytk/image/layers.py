@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,16 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from deploytk.base.cache import cache_directory
 from deploytk.base.digests import hash_file
 from deploytk.base.errors import ImageError
-from deploytk.base.files import write_text
 from deploytk.base.progress import Advance, Progress
 from deploytk.bundle import MANIFEST, Bundle, BundleFile
-from deploytk.image.tar import AGAIN, Content, File, Tar
-from deploytk.image.value import Layer, LayerKind, Read, WeightsMode
-
-TAR = "application/vnd.oci.image.layer.v1.tar"
+from deploytk.image.media_types import TAR
+from deploytk.image.tar import Content, File, Tar
+from deploytk.image.tar_digests import read_hashed, recall, remember
+from deploytk.image.value import Layer, LayerKind, WeightsMode
 
 SHARD_BYTES = 64 * 2**20
 """From this size on, a file is a layer of its own."""
@@ -123,14 +120,14 @@ def place_of(root: Path, name: str) -> Path:
 def _digests(drafts: Sequence[_Draft], progress: Progress) -> dict[str, str]:
     """SHA-256 of each tar by its recipe."""
     tars = {draft.tar.recipe: draft.tar for draft in drafts}
-    known = {recipe: digest for recipe in tars if (digest := _recall(recipe))}
+    known = {recipe: digest for recipe in tars if (digest := recall(recipe))}
     unknown = sorted((tar for recipe, tar in tars.items() if recipe not in known), key=lambda tar: -tar.size)
     if unknown:
         total = sum(tar.size for tar in unknown)
         with progress.task("hashing layers", total) as advance, ThreadPoolExecutor(_THREADS) as threads:
             for tar, digest in zip(unknown, threads.map(partial(_hash, advance=advance), unknown), strict=True):
                 known[tar.recipe] = digest
-                _remember(tar.recipe, digest)
+                remember(tar.recipe, digest)
     return known
 
 
@@ -142,55 +139,7 @@ def _hash(tar: Tar, advance: Advance) -> str:
     return whole.hexdigest()
 
 
-def _memory(recipe: str) -> Path:
-    return cache_directory() / "layers" / recipe
-
-
-def _recall(recipe: str) -> str | None:
-    with contextlib.suppress(OSError, ValueError):
-        digest = _memory(recipe).read_text(encoding="ascii").strip()
-        if len(bytes.fromhex(digest)) == 32:
-            return digest
-    return None
-
-
-def _remember(recipe: str, digest: str) -> None:
-    """Only saves time: where it cannot be written, the layer is read again the next time."""
-    with contextlib.suppress(OSError):
-        _memory(recipe).parent.mkdir(parents=True, exist_ok=True)
-        write_text(_memory(recipe), digest + "\n")
-
-
 def _layer(draft: _Draft, sha256: str) -> Layer:
     digest = f"sha256:{sha256}"
-    read = partial(_read_planned, draft.tar, digest)
+    read = partial(read_hashed, draft.tar, digest)
     return Layer(digest, digest, draft.tar.size, draft.kind, TAR, draft.created_by, read)
-
-
-def _read_planned(tar: Tar, digest: str, offset: int) -> Iterator[bytes]:
-    try:
-        yield from read_checked(tar.read, digest, offset)
-    except ImageError:
-        with contextlib.suppress(OSError):
-            _memory(tar.recipe).unlink(missing_ok=True)  # the file may have changed while this was learnt
-            tar.check()
-        raise
-
-
-def read_checked(read: Read, digest: str, offset: int) -> Iterator[bytes]:
-    """The bytes of a blob from `offset` on; one that does not have its digest is never handed out whole.
-
-    Whoever gets a part must check the whole: every registry does.
-    """
-    if offset:
-        yield from read(offset)
-        return
-    whole, held = hashlib.sha256(), b""
-    for chunk in read(0):
-        whole.update(chunk)
-        if held:
-            yield held
-        held = chunk
-    if f"sha256:{whole.hexdigest()}" != digest:
-        raise ImageError("a file changed while it was sent: its layer's digest differs", hint=AGAIN)
-    yield held

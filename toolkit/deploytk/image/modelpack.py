@@ -13,8 +13,10 @@ from pathlib import Path, PurePosixPath
 from deploytk.artifact import Artifact
 from deploytk.base.digests import hash_file
 from deploytk.bundle import MANIFEST, Bundle, BundleFile
-from deploytk.image.config import LABELS, MANIFEST_TYPE, content_digest
-from deploytk.image.layers import place_of, read_checked
+from deploytk.image.config import LABELS, content_digest
+from deploytk.image.layers import place_of
+from deploytk.image.media_types import MANIFEST_TYPE
+from deploytk.image.reading import read_checked
 from deploytk.image.tar import File
 from deploytk.image.value import ImagePlan, Layer, LayerKind
 

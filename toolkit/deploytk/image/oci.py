@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from deploytk.base.errors import ImageError
 from deploytk.base.files import disk_errors, locked, sync_directory, write_text
 from deploytk.base.progress import Advance, Progress
 from deploytk.image.base_config import read_config
-from deploytk.image.config import MANIFEST_TYPE
-from deploytk.image.layers import TAR, read_checked
+from deploytk.image.media_types import INDEX_TYPES, MANIFEST_TYPE, TAR
+from deploytk.image.reading import read_checked, read_file
 from deploytk.image.value import Base, ImagePlan, Layer, Read, SentLayer
 
 LAYOUT, LAYOUT_CONTENT = "oci-layout", b'{"imageLayoutVersion":"1.0.0"}'
@@ -25,9 +25,6 @@ LAYOUT, LAYOUT_CONTENT = "oci-layout", b'{"imageLayoutVersion":"1.0.0"}'
 _REF_NAME = "org.opencontainers.image.ref.name"
 _MADE_BY = "ai.deploytk.digest"
 _LARGEST_JSON_BYTES = 16 * 2**20
-_CHUNK_BYTES = 2**20
-INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-MANIFEST_TYPES = (MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 # What dockerd pushes, under the names that an OCI manifest gives the same bytes.
@@ -204,17 +201,6 @@ def _layer_reader(directory: Path, descriptor: dict[str, Any]) -> Read:
     if not place.is_file() or place.stat().st_size != descriptor["size"]:
         raise ImageError(f"{directory} is damaged: {place.name[:12]} is missing or cut off", hint="write it anew")
     return partial(read_checked, partial(read_file, place), digest)
-
-
-def read_file(path: Path, offset: int) -> Iterator[bytes]:
-    """The bytes of a file from `offset` on."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}", hint="check the file and its rights") from error
 
 
 def _check_place(directory: Path, tag: str) -> None:

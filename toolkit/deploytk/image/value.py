@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from deploytk.bundle import START
+from deploytk.image.media_types import CONFIG_TYPE
 
 LayerKind = Literal["base", "weights", "model", "app", "card"]
 WeightsMode = Literal["layers", "mount", "download"]
 
 RUNTIME = "deploytk-runtime"
 """The name of the images that `build` makes to put bundles on."""
-
-ENTRY = ("python", "-I", "-u", "-B", START)
-"""What a container runs; isolated, because /bundle is the working directory and holds the model's files."""
 
 USER = 10001
 """Who a container runs as."""
@@ -63,7 +60,7 @@ class ImagePlan:
     manifest: bytes  # JSON, an OCI image manifest
     image_id: str  # sha256:... of config
     digest: str  # sha256:... of manifest
-    config_type: str = "application/vnd.oci.image.config.v1+json"
+    config_type: str = CONFIG_TYPE
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from deploytk.image.base import find_base
 from deploytk.image.config import LABELS
 from deploytk.image.layers import ROOT
 from deploytk.image.reference import digest_or_tag
-from deploytk.image.registry import read_registry
+from deploytk.image.registry.pull import read_registry
 from deploytk.image.registry.referrers import digest_in_registry
 from deploytk.image.stream import Stream, unpacked
 from deploytk.image.value import Base, WeightsMode

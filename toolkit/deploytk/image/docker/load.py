@@ -13,9 +13,10 @@ from itertools import pairwise
 
 from deploytk.base.errors import ImageError
 from deploytk.base.progress import Advance, Progress
-from deploytk.image.config import LABELS, MANIFEST_TYPE, content_digest
+from deploytk.image.config import LABELS, content_digest
 from deploytk.image.docker import Daemon, connected
-from deploytk.image.oci import INDEX_TYPES, LAYOUT, LAYOUT_CONTENT
+from deploytk.image.media_types import INDEX_TYPES, MANIFEST_TYPE
+from deploytk.image.oci import LAYOUT, LAYOUT_CONTENT
 from deploytk.image.reference import parse_tag
 from deploytk.image.value import ImagePlan, Layer, SentLayer
 

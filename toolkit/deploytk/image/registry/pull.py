@@ -20,7 +20,9 @@ from deploytk.base.files import disk_errors, locked
 from deploytk.base.json import parse_json
 from deploytk.base.net import describe
 from deploytk.base.retry import BUSY
-from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES, base_of, choose_platform, digest_in, entries_of, read_file
+from deploytk.image.media_types import INDEX_TYPES, MANIFEST_TYPES
+from deploytk.image.oci import base_of, choose_platform, digest_in, entries_of
+from deploytk.image.reading import read_file
 from deploytk.image.reference import Reference, digest_or_tag
 from deploytk.image.registry.connection import Connection, asked_s
 from deploytk.image.registry.logins import find_login

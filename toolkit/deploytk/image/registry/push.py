@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from deploytk.base.progress import Advance, Progress
 from deploytk.base.retry import RetryPolicy
-from deploytk.image.config import MANIFEST_TYPE
+from deploytk.image.media_types import MANIFEST_TYPE
 from deploytk.image.reference import parse_reference
 from deploytk.image.registry.connection import Connection, Note
 from deploytk.image.registry.logins import find_login

@@ -23,8 +23,8 @@ from deploytk.image.attachment import (
     manifest_of,
     parsed,
 )
-from deploytk.image.config import MANIFEST_TYPE, content_digest
-from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES
+from deploytk.image.config import content_digest
+from deploytk.image.media_types import INDEX_TYPES, MANIFEST_TYPE, MANIFEST_TYPES
 from deploytk.image.reference import digest_or_tag
 from deploytk.image.registry.connection import Connection
 from deploytk.image.registry.logins import find_login

@@ -9,7 +9,7 @@ from typing import Any
 from deploytk.base.errors import ImageError
 from deploytk.base.terminal import one_line
 from deploytk.image.config import LABELS
-from deploytk.image.oci import INDEX_TYPES, MANIFEST_TYPES
+from deploytk.image.media_types import INDEX_TYPES, MANIFEST_TYPES
 from deploytk.image.registry.connection import Connection
 from deploytk.image.registry.pull import config_of
 

@@ -14,7 +14,7 @@ from deploytk.base.errors import ImageError
 from deploytk.base.net import describe
 from deploytk.base.readback import Fetch, NoRangesError, Remembered, is_same
 from deploytk.base.retry import BUSY
-from deploytk.image.config import MANIFEST_TYPE
+from deploytk.image.media_types import MANIFEST_TYPE
 from deploytk.image.registry.connection import Connection, asked_s
 from deploytk.image.value import ImagePlan, Layer
 

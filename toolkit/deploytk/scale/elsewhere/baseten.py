@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 
 from deploytk.base.yaml import dump_yaml
-from deploytk.image.value import ENTRY
+from deploytk.image.entry import ENTRY
 from deploytk.scale.contract import GIB, Replica
 from deploytk.scale.wishes import Wishes
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from deploytk.base.errors import UsageError
-from deploytk.image.value import ENTRY
+from deploytk.image.entry import ENTRY
 from deploytk.scale.contract import Replica
 from deploytk.scale.elsewhere.baseten import NOT_RUN
 from deploytk.scale.wishes import Wishes

@@ -10,7 +10,8 @@ from deploytk.image.build import build_image
 from deploytk.image.config import finished, plan_image
 from deploytk.image.modelpack import plan_artifact
 from deploytk.image.reference import parse_reference
-from deploytk.image.registry import TAKE_OVER, missing_layers, push_image
+from deploytk.image.registry.push import missing_layers, push_image
+from deploytk.image.registry.tag import TAKE_OVER
 from deploytk.image.runtime import runtime_base
 from deploytk.image.value import BuildOptions, ImagePlan, SentLayer
 from deploytk.publish.obstacles import Obstacle
