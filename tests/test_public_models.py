@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meta_models import write_tensors
+from public_models import DEEPSEEK, LLAMA, Tensor, layers, matrix, model_of
 
 from deploytk.artifact import read_artifact
 from deploytk.base.errors import ArtifactError, PlanError, TrustError
@@ -20,89 +20,6 @@ from deploytk.plan import PlanRequest, plan_serving, require_trusted_plan
 from deploytk.plan.kv import kv_bytes_per_token, state_bytes, window_tokens
 from deploytk.plan.memory import Memory
 from deploytk.plan.weights_size import weights_bytes
-
-Tensor = tuple[str, str, tuple[int, ...]]
-
-LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "torch_dtype": "bfloat16",
-    "tie_word_embeddings": False,
-}
-DEEPSEEK = {
-    "architectures": ["DeepseekV3ForCausalLM"],
-    "model_type": "kimi_k2",
-    "hidden_size": 7168,
-    "intermediate_size": 18432,
-    "num_hidden_layers": 61,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 64,
-    "vocab_size": 163840,
-    "max_position_embeddings": 131072,
-    "kv_lora_rank": 512,
-    "q_lora_rank": 1536,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 128,
-}
-
-
-def _model(root: Path, config: dict[str, Any], tensors: list[Tensor]) -> Path:
-    (root / "config.json").write_text(json.dumps(config))
-    (root / "tokenizer.json").write_text("{}")
-    (root / "tokenizer_config.json").write_text('{"chat_template": "x"}')
-    write_tensors(root / "model.safetensors", tensors)
-    return root
-
-
-def _linear(name: str, rows: int, columns: int, form: str = "") -> list[Tensor]:
-    """A matrix of `columns` inputs, plain or packed in groups of 128."""
-    if form == "awq":
-        return [
-            (f"{name}.qweight", "I32", (columns, rows // 8)),
-            (f"{name}.qzeros", "I32", (columns // 128, rows // 8)),
-            (f"{name}.scales", "F16", (columns // 128, rows)),
-        ]
-    if form == "gptq":
-        return [
-            (f"{name}.qweight", "I32", (columns // 8, rows)),
-            (f"{name}.qzeros", "I32", (columns // 128, rows // 8)),
-            (f"{name}.scales", "F16", (columns // 128, rows)),
-            (f"{name}.g_idx", "I32", (columns,)),
-        ]
-    if form == "packed":
-        return [
-            (f"{name}.weight_packed", "I32", (rows, columns // 8)),
-            (f"{name}.weight_scale", "BF16", (rows, columns // 32)),
-            (f"{name}.weight_shape", "I64", (2,)),
-        ]
-    return [(f"{name}.weight", form or "BF16", (rows, columns))]
-
-
-def _layers(config: dict[str, Any], form: str = "", prefix: str = "model.") -> list[Tensor]:
-    hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    keys = config["num_key_value_heads"] * (hidden // config["num_attention_heads"])
-    tensors: list[Tensor] = [
-        (f"{prefix}embed_tokens.weight", "BF16", (vocabulary, hidden)),
-        ("lm_head.weight", "BF16", (vocabulary, hidden)),
-        (f"{prefix}norm.weight", "BF16", (hidden,)),
-    ]
-    for layer in range(config["num_hidden_layers"]):
-        stem = f"{prefix}layers.{layer}"
-        tensors.append((f"{stem}.input_layernorm.weight", "BF16", (hidden,)))
-        for name, rows in (("q", hidden), ("k", keys), ("v", keys), ("o", hidden)):
-            tensors += _linear(f"{stem}.self_attn.{name}_proj", rows, hidden, form)
-        for name, rows, columns in (("gate", inner, hidden), ("up", inner, hidden), ("down", hidden, inner)):
-            tensors += _linear(f"{stem}.mlp.{name}_proj", rows, columns, form)
-    return tensors
-
 
 # What no LMDeploy serves: another kind of model, whose sizes have other names or are not there at all.
 
@@ -120,7 +37,7 @@ def _layers(config: dict[str, Any], form: str = "", prefix: str = "model.") -> l
 def test_a_model_of_another_kind_is_told_as_such_and_not_by_the_size_that_it_lacks(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:
-    _model(tmp_path, config, [("embeddings.weight", "F32", (8, 8))])
+    model_of(tmp_path, config, [("embeddings.weight", "F32", (8, 8))])
 
     with pytest.raises(ArtifactError, match=f"no LMDeploy serves {config['architectures'][0]}: .* is missing"):
         read_artifact(tmp_path)
@@ -142,7 +59,9 @@ def test_a_model_of_another_kind_is_told_as_such_and_not_by_the_size_that_it_lac
 def test_what_lmdeploy_does_not_know_is_inspected_and_refused_with_the_reason(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:
-    artifact = read_artifact(_model(tmp_path, LLAMA | config, [("model.embed_tokens.weight", "BF16", (128256, 4096))]))
+    artifact = read_artifact(
+        model_of(tmp_path, LLAMA | config, [("model.embed_tokens.weight", "BF16", (128256, 4096))])
+    )
 
     with pytest.raises(PlanError, match=f"does not know {artifact.architecture}"):
         plan_serving(artifact, PlanRequest())
@@ -171,7 +90,7 @@ def test_a_directory_without_a_configuration_is_told_by_what_it_holds(tmp_path: 
 def test_packed_numbers_that_nobody_names_are_no_plain_weights(tmp_path: Path) -> None:
     """NVIDIA's quantizer says it in hf_quant_config.json alone, which LMDeploy does not read."""
     config = LLAMA | {"num_hidden_layers": 1}
-    _model(tmp_path, config, _layers(config, "F8_E4M3"))
+    model_of(tmp_path, config, layers(config, "F8_E4M3"))
     (tmp_path / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "FP8"}}')
 
     artifact = read_artifact(tmp_path)
@@ -182,7 +101,7 @@ def test_packed_numbers_that_nobody_names_are_no_plain_weights(tmp_path: Path) -
 @pytest.mark.parametrize("beside", [{}, {"quantization_config": {"group_size": 64, "bits": 4}}], ids=["older", "newer"])
 def test_weights_for_mlx_are_named(tmp_path: Path, beside: dict[str, Any]) -> None:
     config = LLAMA | {"quantization": {"group_size": 64, "bits": 4}} | beside
-    _model(tmp_path, config, [("model.embed_tokens.weight", "U32", (128256, 512))])
+    model_of(tmp_path, config, [("model.embed_tokens.weight", "U32", (128256, 512))])
 
     with pytest.raises(ArtifactError, match="quantized with MLX"):
         read_artifact(tmp_path)
@@ -193,7 +112,7 @@ def test_the_first_gptq_models_say_how_they_are_quantized_in_a_file_of_their_own
     tmp_path: Path, act_order: bool, is_served: bool
 ) -> None:
     config = LLAMA | {"num_hidden_layers": 1}
-    _model(tmp_path, config, _layers(config, "gptq"))
+    model_of(tmp_path, config, layers(config, "gptq"))
     stated = {"bits": 4, "group_size": 128, "desc_act": act_order, "sym": True}
     (tmp_path / "quantize_config.json").write_text(json.dumps(stated))
 
@@ -209,7 +128,7 @@ def test_the_version_of_awq_is_compared_as_it_is_written(tmp_path: Path) -> None
     stated = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "GEMM", "zero_point": True}
     config = LLAMA | {"num_hidden_layers": 1, "quantization_config": stated}
 
-    artifact = read_artifact(_model(tmp_path, config, _layers(config, "awq")))
+    artifact = read_artifact(model_of(tmp_path, config, layers(config, "awq")))
 
     assert artifact.lmdeploy.pin is None
     assert 'says version GEMM, "gemm" is asked for' in artifact.lmdeploy.reason
@@ -219,7 +138,7 @@ def test_a_configuration_of_awq_beside_plain_weights_is_doubted(tmp_path: Path) 
     stated = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}
     config = LLAMA | {"num_hidden_layers": 1, "quantization_config": stated}
 
-    artifact = read_artifact(_model(tmp_path, config, _layers(config)))
+    artifact = read_artifact(model_of(tmp_path, config, layers(config)))
 
     assert any("no tensor is packed so" in problem.message for problem in artifact.problems)
 
@@ -228,7 +147,7 @@ def test_a_model_for_embeddings_is_none_that_generates(tmp_path: Path) -> None:
     """Qwen3-Embedding has the class and the configuration of Qwen3, and no "model." before the names."""
     config = LLAMA | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_hidden_layers": 1}
 
-    artifact = read_artifact(_model(tmp_path, config | {"head_dim": 128}, _layers(config, prefix="")))
+    artifact = read_artifact(model_of(tmp_path, config | {"head_dim": 128}, layers(config, prefix="")))
 
     assert "a model for embeddings" in artifact.errors[0].message
 
@@ -249,11 +168,11 @@ def test_packed_experts_alone_are_served_by_the_pytorch_engine(
     config = DEEPSEEK | {"quantization_config": stated, "num_hidden_layers": 1}
     tensors = [
         ("model.embed_tokens.weight", "BF16", (163840, 7168)),
-        *_linear("model.layers.0.self_attn.o_proj", 7168, 8192, attention),
-        *_linear("model.layers.0.mlp.experts.0.down_proj", 7168, 2048, "packed"),
+        *matrix("model.layers.0.self_attn.o_proj", 7168, 8192, attention),
+        *matrix("model.layers.0.mlp.experts.0.down_proj", 7168, 2048, "packed"),
     ]
 
-    artifact = read_artifact(_model(tmp_path, config, tensors))
+    artifact = read_artifact(model_of(tmp_path, config, tensors))
 
     assert artifact.lmdeploy.engine == engine
     assert artifact.lmdeploy.pin == ("0.18.0" if engine else None)
@@ -275,7 +194,7 @@ def _deepseek_v4(root: Path, **changes: object) -> Path:
         "sliding_window": 128,
         "index_head_dim": 128,
     }
-    return _model(root, config | changes, [("embed.weight", "BF16", (129280, 4096))])
+    return model_of(root, config | changes, [("embed.weight", "BF16", (129280, 4096))])
 
 
 @pytest.mark.parametrize(
@@ -329,7 +248,7 @@ def test_sparse_attention_is_kept_in_16_bits_from_0_17_0_on(tmp_path: Path, vers
         "model_type": "deepseek_v32",
         "index_head_dim": 128,
     }
-    artifact = read_artifact(_model(tmp_path, config, [("model.embed_tokens.weight", "BF16", (163840, 7168))]))
+    artifact = read_artifact(model_of(tmp_path, config, [("model.embed_tokens.weight", "BF16", (163840, 7168))]))
 
     # (512 + 64) x 2 bytes; or 512 + 4 x 4 + 64 x 2; the index 128 + 4
     assert kv_bytes_per_token(artifact, "none", version, 1, "pytorch") == 61 * expected
@@ -338,7 +257,7 @@ def test_sparse_attention_is_kept_in_16_bits_from_0_17_0_on(tmp_path: Path, vers
 def _mistral(root: Path, **changes: object) -> Path:
     config = LLAMA | {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_hidden_layers": 1}
     config |= {"vocab_size": 32000, "max_position_embeddings": 131072, "sliding_window": 4096}
-    return _model(root, config | changes, _layers(config))
+    return model_of(root, config | changes, layers(config))
 
 
 def test_the_pytorch_engine_keeps_no_more_of_a_session_than_its_window_and_a_step(tmp_path: Path) -> None:
@@ -396,7 +315,7 @@ def test_feed_forward_layers_are_padded_to_whole_groups_on_every_gpu(
     config = LLAMA | {"num_hidden_layers": 2, "intermediate_size": 11008, "num_key_value_heads": 32}
     if form:
         config["quantization_config"] = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}
-    artifact = read_artifact(_model(tmp_path, config, _layers(config, form)))
+    artifact = read_artifact(model_of(tmp_path, config, layers(config, form)))
 
     padded = weights_bytes(artifact, version, ranks) * ranks
     plain = weights_bytes(dataclasses.replace(artifact, layout="workspace"), version, ranks) * ranks
@@ -422,13 +341,13 @@ def test_experts_of_few_groups_grow_by_a_third_when_they_are_split_by_four(tmp_p
     for expert in range(128):
         stem = f"model.layers.0.mlp.experts.{expert}"
         for name, rows, columns in (("gate", 768, 2048), ("up", 768, 2048), ("down", 2048, 768)):
-            tensors += _linear(f"{stem}.{name}_proj", rows, columns, "awq")
-    artifact = read_artifact(_model(tmp_path, config, tensors))
+            tensors += matrix(f"{stem}.{name}_proj", rows, columns, "awq")
+    artifact = read_artifact(model_of(tmp_path, config, tensors))
 
     assert [(part.inner, part.parameters) for part in artifact.tensors.feed_forward] == [(768, 128 * 768 * 2048)]
-    linear = 128 * 3 * 768 * 2048 * (0.5 + 4 / 128)
+    packed = 128 * 3 * 768 * 2048 * (0.5 + 4 / 128)
     vocabulary = 2 * 128256 * 2048 * 2
-    assert weights_bytes(artifact, "0.18.0", 4) == pytest.approx((linear * 8 / 6 + vocabulary) / 4, rel=1e-6)
+    assert weights_bytes(artifact, "0.18.0", 4) == pytest.approx((packed * 8 / 6 + vocabulary) / 4, rel=1e-6)
 
 
 # What stops whoever loads a model, and not whoever plans.
@@ -436,7 +355,7 @@ def test_experts_of_few_groups_grow_by_a_third_when_they_are_split_by_four(tmp_p
 
 def test_a_plan_loads_nothing_and_is_made_of_a_model_whose_files_are_refused(tmp_path: Path) -> None:
     config = LLAMA | {"num_hidden_layers": 2, "hidden_size": 512, "intermediate_size": 1024, "vocab_size": 1000}
-    _model(tmp_path, config, [])
+    model_of(tmp_path, config, [])
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04" + bytes(5_000_000))
     artifact = read_artifact(tmp_path)
@@ -451,7 +370,7 @@ def test_a_plan_loads_nothing_and_is_made_of_a_model_whose_files_are_refused(tmp
 
 def test_a_plan_for_an_lmdeploy_that_asks_nobody_says_so_and_is_no_leave_to_start_it(tmp_path: Path) -> None:
     named = {"auto_map": {"AutoConfig": "configuration_dbrx.DbrxConfig"}, "architectures": ["DbrxForCausalLM"]}
-    artifact = read_artifact(_model(tmp_path, LLAMA | named, [("model.embed_tokens.weight", "BF16", (128256, 4096))]))
+    artifact = read_artifact(model_of(tmp_path, LLAMA | named, [("model.embed_tokens.weight", "BF16", (128256, 4096))]))
 
     plan = plan_serving(artifact, PlanRequest())
 
