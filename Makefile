@@ -54,7 +54,7 @@ fix: $(VENV)/.check ## Repair what can be repaired
 	$(BIN)/ruff format .
 
 golden: $(VENV)/.test ## Rewrite the golden files; review the diff like code
-	$(BIN)/python -m pytest tests/test_bundle.py tests/test_golden_pages.py tests/test_messages.py tests/test_scale.py --rewrite-golden
+	$(BIN)/python -m pytest tests/test_bundle.py tests/test_golden_pages.py tests/test_plan_golden.py tests/test_smoke_golden.py tests/test_messages.py tests/test_scale.py --rewrite-golden
 
 bench: $(VENV)/.bench ## Every benchmark that this machine can run, at full size: half an hour
 	$(BIN)/python -m benchmarks

@@ -76,23 +76,37 @@ def _is_plain(node: NodeOrLeaf) -> bool:
     return node.type in _PLAIN_TYPES or (node.type == "operator" and node.get_code(False) in _PUNCTUATION)
 
 
-def _types(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+_Span = tuple[tuple[int, int], tuple[int, int]]
+_ALIASES = ("Literal[", "Annotated[", "Callable[", "Mapping[", "tuple[", "dict[", "list[")
+
+
+def _types(source: str) -> Iterator[_Span]:
     """Where annotations, type aliases and what is for type checkers alone begin and end: `frozen` is, they hold it."""
     for node in ast.walk(ast.parse(source)):
         parts: list[ast.AST | None] = []
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             parts = [node.returns]
+            yield from _keyword_marks(node)
         elif isinstance(node, (ast.arg, ast.AnnAssign)):
             parts = [node.annotation]
         elif isinstance(node, ast.ClassDef):
             parts = [*node.decorator_list]
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             parts = [node]
-        elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(("Literal[", "Annotated[")):
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(_ALIASES):
             parts = [node.value]
         for part in parts:
             if isinstance(part, (ast.expr, ast.stmt)):
                 yield (part.lineno, part.col_offset), (part.end_lineno or part.lineno, part.end_col_offset or 0)
+
+
+def _keyword_marks(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[_Span]:
+    """Where the `*` is behind which arguments are named: another sign there refuses other calls, which types do too."""
+    if node.args.kwonlyargs and not node.args.vararg:
+        first = node.args.kwonlyargs[0]
+        before = [*node.args.posonlyargs, *node.args.args, *node.args.defaults]
+        ends = [(part.end_lineno or 0, part.end_col_offset or 0) for part in before]
+        yield max([(node.lineno, node.col_offset), *ends]), (first.lineno, first.col_offset)
 
 
 def choose(root: Path, mutants: list[Mutant], count: int, seed: int) -> list[Mutant]:
