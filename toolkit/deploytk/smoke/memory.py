@@ -208,13 +208,27 @@ def check_vram(vram: VramReport, planned: PlannedVram | None) -> tuple[Finding, 
 def check_planned(vram: VramReport, tolerance_pct: float | None) -> tuple[Finding, ...]:
     """Whether what was used is what the plan said, on every GPU; nothing where no plan said anything."""
     predicted = vram.predicted
-    errors = [use.predicted_error_pct for use in vram.gpus] or [predicted.error_pct if predicted else None]
-    known = [error for error in errors if error is not None]
-    if predicted is None or predicted.before_pool_bytes is None or not known:
+    if predicted is None or predicted.before_pool_bytes is None:
+        return ()
+    furthest = _furthest(vram, predicted)
+    if furthest is None:
         return ()
     if vram.foreign_processes:
         return (Finding(CHECK, "not run", "others computed on the GPU as well"),)
-    return (check_prediction(predicted, vram.parts, max(known, key=abs), tolerance_pct),)
+    return (check_prediction(predicted, *furthest, tolerance_pct),)
+
+
+def _furthest(vram: VramReport, predicted: Predicted) -> tuple[Parts, float] | None:
+    """Of all GPUs the one that is furthest from its plan, and by how many per cent; None where that is not known."""
+    alone = vram.parts
+    errors = [(alone, predicted.error_pct)]
+    if len(vram.gpus) > 1:
+        errors = [
+            (replace(alone, used_bytes=use.ready_of_ours, where=f" on GPU {number}"), use.predicted_error_pct)
+            for number, use in enumerate(vram.gpus)
+        ]
+    known = [(parts, error) for parts, error in errors if error is not None]
+    return max(known, key=lambda one: abs(one[1]), default=None)
 
 
 def _leak(vram: VramReport) -> Finding:

@@ -78,12 +78,13 @@ class Parts:
     used_bytes: int
     kv_pool_bytes: int | None
     before_pool_bytes: int | None
+    where: str = ""  # " on GPU 1", of several
 
 
 def check_prediction(predicted: Predicted, parts: Parts, error_pct: float, tolerance_pct: float | None) -> Finding:
     """A failure beyond the tolerance; by default only a warning where nothing of the kind was measured before."""
     limit = TOLERANCE_PCT if tolerance_pct is None else tolerance_pct
-    said = f"{predicted.total_bytes / MIB:,.0f} MiB planned, {parts.used_bytes / MIB:,.0f} used"
+    said = f"{predicted.total_bytes / MIB:,.0f} MiB planned, {parts.used_bytes / MIB:,.0f} used{parts.where}"
     detail = f"{said} ({error_pct:+.1f} %, {limit:g} % allowed)"
     if abs(error_pct) <= limit:
         return Finding(CHECK, "pass", detail)

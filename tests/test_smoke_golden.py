@@ -1,0 +1,245 @@
+"""Every figure of reports of many kinds, as it was reviewed: make golden.
+
+Why each is right is held by the tests of smoke; that none changes unseen, by these.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_quantize_report import BY
+from test_smoke_report import EVIDENCE, GPU, IDENTITY, MS, RECORDS, record
+
+from deploytk.base.json import plain
+from deploytk.hardware.catalogue import MIB
+from deploytk.hardware.nvml import GpuProcess, Track
+from deploytk.plan import DecodeBound
+from deploytk.smoke import Budget, Evidence, Workload, charts, judge, write_report
+from deploytk.smoke.correctness import Answer, check_answers, check_counts, check_repeats
+from deploytk.smoke.counters import Counters
+from deploytk.smoke.engine_log import EngineLog, read_engine_log
+from deploytk.smoke.memory import Watched, check_vram, report_gpus
+from deploytk.smoke.prediction import PlannedVram
+from deploytk.smoke.record import Record
+from deploytk.smoke.selfcheck import ClientCheck
+from deploytk.smoke.statistics import mean_interval, median_ratio, summarize
+
+GOLDEN = Path(__file__).parent / "golden" / "smoke"
+LOGS = Path(__file__).parent / "data" / "logs"
+GIB = 2**30
+
+PLANNED = PlannedVram(
+    weights_bytes=4 * GIB, kv_pool_bytes=GIB, overhead_bytes=1500 * MIB, kv_bytes_per_token=512 * 1024,
+    session_len=700, max_batch_size=3, is_quantized=True, fp16_weights_bytes=13 * GIB, before_pool_bytes=4700 * MIB,
+    terms="context 400, unpacking 204, warm up 896", source="a test", extrapolated="another GPU was measured",
+)  # fmt: skip
+LOG = EngineLog("object_cache", "turbomind", False, 1100 * MIB, 138_634 * MIB, 2 * MIB, 700, (), ())
+
+
+def _watched(*used_mib: int, after_mib: int | None, others: int = 0, is_ours: bool = True) -> Watched:
+    """A GPU that was looked at every 97 ms."""
+    processes = tuple(GpuProcess(number, GIB) for number in range(others))
+    first = replace(GPU, used_bytes=used_mib[0] * MIB, processes=processes, reserved_bytes=600 * MIB)
+    times = [97 * MS * number for number in range(len(used_mib))]
+    track = Track(first, times, [mib * MIB for mib in used_mib], 20.0)
+    after = None if after_mib is None else after_mib * MIB
+    return Watched(replace(first, used_bytes=used_mib[-1] * MIB), track, is_ours, after)
+
+
+ONE = _watched(500, 2100, 7200, 6900, 6901, 6950, 6980, 7012, 7031, 7040, 7050, 7060, 7070, after_mib=530)
+OTHER = _watched(300, 1900, 7000, 6800, 6800, 6800, 6800, 6800, 6801, 6801, 6802, 6803, 6804, after_mib=300)
+LEAKING = _watched(500, *range(6000, 9000, 250), after_mib=700, others=2)
+LONG = _watched(500, *(6000 + (number * 7919) % 613 for number in range(1000)), after_mib=None, is_ours=False)
+
+
+def _many(count: int, seed: int, concurrency: int = 1) -> tuple[Record, ...]:
+    """Answers of a server whose times vary, of several streams side by side."""
+    draw, found = random.Random(seed), []
+    free = [0.0] * concurrency
+    for number in range(count):
+        stream = number % concurrency
+        due, sent = free[stream], free[stream] + draw.expovariate(1)
+        times = [sent + draw.uniform(15, 40)]
+        for _ in range(draw.randint(1, 30)):
+            times.append(times[-1] + draw.uniform(4, 14))
+        one = record(int(sent), [int(at) + 1 for at in times], len(times) + draw.randint(0, 1))
+        free[stream] = times[-1] + 2
+        one = replace(
+            one, scheduled_ns=int(due) * MS, connect_ms=draw.uniform(0.1, 0.9), cached_tokens=draw.randint(0, 9)
+        )
+        found.append(replace(one, output_ns=one.event_ns[min(1, len(one.event_ns) - 1)], first_tokens=1 + number % 2))
+    return tuple(found)
+
+
+def _broken(records: Iterable[Record]) -> tuple[Record, ...]:
+    """Every seventh one failed."""
+    return tuple(
+        replace(one, error="HTTP status 503", status=503, text="", event_ns=(), output_ns=None, output_tokens=None)
+        if number % 7 == 3 else one
+        for number, one in enumerate(records)
+    )  # fmt: skip
+
+
+def _seen(
+    watched: Iterable[Watched],
+    records: tuple[Record, ...],
+    planned: PlannedVram | None = PLANNED,
+    log: EngineLog = LOG,
+) -> Evidence:
+    vram = report_gpus(tuple(watched), log, planned, records)
+    findings = (*check_vram(vram, planned), *check_counts(records, Counters(600, 1 + 5 * len(records))))
+    identity = replace(IDENTITY, gpu=replace(GPU, slowed_by=("power cap",)))
+    return replace(EVIDENCE, vram=vram, records=records, findings=findings, identity=identity)
+
+
+BUDGET = Budget(max_vram_mib=6500, max_ttft_ms=30, max_tpot_ms=9, min_tokens_per_s=40)
+KINDS: dict[str, Callable[[], tuple[Evidence, Budget]]] = {
+    "two-gpus": lambda: (_seen((ONE, OTHER), RECORDS), Budget(vram_tolerance_pct=1)),
+    "leaking": lambda: (_seen((LEAKING,), RECORDS, log=replace(LOG, session_len=650, pool_bytes=900 * MIB)), BUDGET),
+    "not-ours": lambda: (_seen((LONG,), RECORDS, None), BUDGET),
+    "open-loop": lambda: (
+        replace(_seen((ONE,), _many(200, 1)), workload=Workload(requests=200, rate=2.5), lag_p99_ms=4.0,
+                client=ClientCheck(700.0, 6.0, 4.5), client_cpu_share=0.93, has_ended_early=True),
+        BUDGET,
+    ),
+    "closed-loop": lambda: (
+        replace(EVIDENCE, records=_many(700, 2, 8), workload=Workload(requests=700, concurrency=8)),
+        replace(BUDGET, baseline_key="sha256:0"),
+    ),
+    "broken": lambda: (replace(EVIDENCE, records=_broken(_many(90, 3, 4)), workload=Workload(concurrency=4)), BUDGET),
+    "bound": lambda: (
+        replace(EVIDENCE, records=_many(40, 4), bound=DecodeBound(400.0, 300.0, 5 * GIB, 40_000, 4800)),
+        Budget(max_tpot_ms=12, max_vram_mib=1000),
+    ),
+    "quantized": lambda: (replace(EVIDENCE, identity=replace(IDENTITY, quantized_by=BY)), Budget()),
+    "few": lambda: (replace(EVIDENCE, records=RECORDS[:5]), BUDGET),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("ending", ["json", "md", "html"])
+def test_a_report_is_as_reviewed(tmp_path: Path, kind: str, ending: str, request: pytest.FixtureRequest) -> None:
+    evidence, budget = KINDS[kind]()
+    report = replace(judge(evidence, budget), created="2026-11-27T00:00:00+00:00")
+    if ending == "json":
+        made = json.dumps({**_rounded(plain(report)), "bound_share": _rounded(report.bound_share)}, indent=1)
+    else:
+        before = replace(report, throughput=replace(report.throughput, output_tps=40.0)) if ending == "html" else None
+        write_report(report, tmp_path / f"report.{ending}", before)
+        made = (tmp_path / f"report.{ending}").read_text(encoding="utf-8")
+
+    _compare(made + "\n", f"{kind}.{ending}", request)
+
+
+def test_logs_of_engines_say_what_was_reviewed(request: pytest.FixtureRequest) -> None:
+    found = {path.name: asdict(read_engine_log(path)) for path in sorted(LOGS.glob("*.txt"))}
+
+    _compare(json.dumps(found, indent=1) + "\n", "engine-logs.json", request)
+
+
+def test_statistics_are_as_reviewed(request: pytest.FixtureRequest) -> None:
+    draw = random.Random(5)
+    found: dict[str, Any] = {}
+    for count in (0, 1, 2, 5, 6, 7, 10, 11, 12, 63, 64, 129, 130, 460, 661, 662, 1000):
+        values = [draw.lognormvariate(3, 0.4) for _ in range(count)]
+        found[str(count)] = {**asdict(summarize(values)), "mean_interval": mean_interval(values[:8])}
+    rounds = [([draw.gauss(100, 9) for _ in range(30)], [draw.gauss(104, 9) for _ in range(30)]) for _ in range(4)]
+    found["ratio"] = asdict(median_ratio(rounds))
+
+    _compare(json.dumps(_rounded(found), indent=1) + "\n", "statistics.json", request)
+
+
+ANSWERS = (
+    ("right", "Paris is the capital of France, and it is known for the tower that stands by the river."),
+    ("empty", " \n"),
+    ("short", "yes"),
+    ("repeated", "ab" * 40),
+    ("half repeated", "This begins as an answer and then it goes wrong: " + "na " * 60),
+    ("one word", "well " * 30),
+    ("words again", " ".join(["word", "word", "word", "word", "other"] * 8)),
+    ("broken", "an answer \ufffd\ufffd\ufffd\ufffd with broken letters"),
+    ("slightly broken", "an answer \ufffd with one broken letter, which may be in any text that was cut somewhere"),
+    ("mixed", "the кот ist ein зверь и the 狗 är αβγδ und δεζη the кот ist δ"),
+    ("two scripts", "абв abc " * 12),
+    ("Japanese", "これは日本語の文です。カタカナとひらがなと漢字がある。東京は日本の首都です。"),
+    ("Chinese", "我是一个语言模型，可以回答问题，也可以写文章。" * 3),
+    ("no common word", " ".join(f"zq{chr(97 + n % 26)}x{chr(97 + n // 26)}v" for n in range(120))),
+)
+
+
+def test_answers_are_judged_as_reviewed(request: pytest.FixtureRequest) -> None:
+    found = {
+        name: [f"{one.check}: {one.status}: {one.detail}" for one in check_answers([Answer("question", text)])]
+        for name, text in ANSWERS
+    }
+    counts = {
+        "right": RECORDS,
+        "too few": tuple(replace(one, output_tokens=4) for one in RECORDS),
+        "more than asked": tuple(replace(one, output_tokens=8) for one in RECORDS),
+        "two more than asked": tuple(replace(one, output_tokens=7) for one in RECORDS),
+        "less than exact": tuple(replace(one, asked_tokens=6, is_exact=True) for one in RECORDS),
+        "all in the first": tuple(replace(one, first_tokens=2) for one in RECORDS),
+        "none": tuple(replace(one, output_tokens=None) for one in RECORDS),
+    }
+    counters = (None, Counters(0, 60), Counters(0, 35), Counters(0, 36), Counters(0, 84), Counters(0, 85))
+    for name, records in counts.items():
+        judged = [check_counts(records, counted)[0] for counted in counters]
+        found[f"counts, {name}"] = [f"{one.check}: {one.status}: {one.detail}" for one in judged]
+    found["repeats"] = [str(check_repeats(texts)) for texts in (["a"], ["a", "a"], ["a", "b"], ["a", "a", "b"])]
+
+    _compare(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "answers.json", request)
+
+
+PICTURES = {
+    "stacked": lambda: charts.stacked(
+        "VRAM", [charts.Bar("measured", (("weights", 3000), ("KV pool", 1000), ("a part with a long name", 7))),
+                 charts.Bar("planned", tuple((f"part {n}", 100 * n) for n in range(10)))], "MiB",
+    ),
+    "spread-crowded": lambda: charts.spread("TTFT", "ms", {"min": 24.5, "median": 25.5, "p90": 26.0, "p99": 1250.0}),
+    "intervals-three": lambda: charts.intervals(
+        "ratios", [charts.Interval("a", 0.9, 0.98, 1.02), charts.Interval("b", 1.1, 1.25, 1.4),
+                   charts.Interval("c", 0.3, 0.4, 0.41)], 1.1,
+    ),
+    "lines-one": lambda: charts.lines("tokens/s", "streams", {"fp16": [(3, 196)]}),
+    "lines-crowded": lambda: charts.lines(
+        "tokens/s", "streams", {f"setting {n}": [(1, 100 + n), (16, 900 + 3 * n)] for n in range(10)}
+    ),
+}  # fmt: skip
+
+
+def test_more_pictures_are_as_reviewed(request: pytest.FixtureRequest) -> None:
+    _compare(
+        "".join(f"{name}: {draw()}\n".replace("><", ">\n<") for name, draw in PICTURES.items()), "pictures.txt", request
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """The last digits of a sum are not the same in every Python."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _compare(made: str, name: str, request: pytest.FixtureRequest) -> None:
+    place = GOLDEN / name
+    if request.config.getoption("--rewrite-golden"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(made, encoding="utf-8")
+    assert made == place.read_text(encoding="utf-8")
+
+
+def test_what_is_said_to_be_off_is_said_of_the_gpu_that_is() -> None:
+    """The second is used less, and further from its plan: 6504 MiB of 6620, where the first uses 6570."""
+    evidence, budget = KINDS["two-gpus"]()
+
+    found = next(one for one in judge(evidence, budget).correctness if one.check == "VRAM as planned")
+
+    assert found.detail.startswith("6,620 MiB planned, 6,504 used on GPU 1 (+1.8 %, 1 % allowed)")
