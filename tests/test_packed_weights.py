@@ -16,7 +16,7 @@ from deploytk.artifact.safetensors_header import read_header
 from deploytk.base.errors import WeightsError
 from deploytk.weights import open_weights
 from deploytk.weights.huggingface import _mapped
-from deploytk.weights.packed import _groups
+from deploytk.weights.packed import _floats, _groups, _require_in_order
 from deploytk.weights.value import Tensor
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
@@ -253,3 +253,29 @@ def test_a_tensor_can_be_read_from_any_row(tmp_path: Path) -> None:
             out = np.empty((last - first, 6), np.float16)
             tensor.fill(out, first)
             assert np.array_equal(out, rows[first:last])
+
+
+def test_scales_in_bfloat16_are_the_upper_half_of_what_they_mean() -> None:
+    def fill(out: np.ndarray, _first: int) -> None:
+        out[:] = [0x3FC0, 0xC100, 0x0001]
+
+    found = _floats(Tensor("s", "BF16", (3,), fill))
+
+    assert found.tolist() == [1.5, -8.0, 2.0**-133]  # the smallest one: the lowest bit of seven, 2 ** -126 / 128
+
+
+@pytest.mark.parametrize(
+    ("order", "is_right"),
+    [([], True), ([0, 0, 1, 1], True), ([0, 1, 0, 1], False), ([0, 0, 1, 1, 2, 2], False), ([0, 0, 1], False)],
+)
+def test_an_order_of_inputs_is_none_or_that_of_their_groups(order: list[int], is_right: bool) -> None:
+    def fill(out: np.ndarray, _first: int) -> None:
+        out[:] = order
+
+    index = Tensor("g_idx", "I32", (len(order),), fill)
+
+    if is_right:
+        _require_in_order("m", index, 4, 2)
+        return
+    with pytest.raises(WeightsError, match=r"m\.g_idx puts inputs into another order"):
+        _require_in_order("m", index, 4, 2)

@@ -17,6 +17,8 @@ from legacy_workspace import Model, awq_unpack, convert, random_model
 from deploytk.artifact import read_artifact
 from deploytk.base.errors import WeightsError
 from deploytk.weights import STORED_AS, Tensor, matrices, nibbles, open_weights, tokenizer_files
+from deploytk.weights.internlm2 import from_llama, to_llama
+from deploytk.weights.mapped import MappedFiles
 
 PAIRS = [
     ("workspace-0.4.2-awq", "hf-awq"),
@@ -375,3 +377,44 @@ def test_pickles_are_never_opened(tmp_path):
     (root / "pytorch_model.bin").write_bytes(pickle.dumps({}))
 
     assert "is a pickle" in refused(root)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kv_heads=st.integers(1, 4),
+    share=st.integers(1, 5),
+    width=st.integers(1, 6),
+    steps=st.tuples(*[st.sampled_from([1, 2, 3, 4, 6])] * 3),
+    is_packed=st.booleans(),
+)
+def test_internlm2_and_llama_are_one_model_whatever_the_heads(kv_heads, share, width, steps, is_packed):
+    """Merged in any parts that go together, and parted again."""
+    names = [f"model.layers.0.self_attn.{name}_proj.{'qweight' if is_packed else 'weight'}" for name in "qkv"]
+    tensors = []
+    for number, (name, step) in enumerate(zip(names, steps, strict=True)):
+        outputs = (share if number == 0 else 1) * kv_heads * width
+        values = (1000 * number + np.arange(outputs * 12).reshape(outputs, 12)).astype(np.int32)
+        values = np.ascontiguousarray(values.T) if is_packed else values
+
+        def fill(out, first, values=values):
+            out[:] = values[first : first + len(out)]
+
+        tensors.append(Tensor(name, "I32", values.shape, fill, step=step))
+
+    (merged,) = from_llama(tensors, share * kv_heads, kv_heads)
+    assert b"".join(in_parts(merged)) == merged.read().tobytes()
+    parted = list(to_llama([merged], share * kv_heads, kv_heads))
+
+    assert [(one.name, one.read().tolist()) for one in parted] == [(one.name, one.read().tolist()) for one in tensors]
+
+
+def test_a_file_that_grew_is_mapped_anew(tmp_path):
+    path = tmp_path / "weight"
+    path.write_bytes(b"ab")
+    files = MappedFiles(2)
+    assert bytes(files.get(path, 2)) == b"ab"
+    path.write_bytes(b"abcd")
+
+    assert bytes(files.get(path, 4)) == b"abcd"
+    path.write_bytes(b"a")
+    assert bytes(files.get(path, 1)) == b"a"
