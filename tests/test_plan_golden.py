@@ -138,6 +138,12 @@ def _with_code(root: Path) -> Path:
     return model_of(root, LLAMA | named, layers(LLAMA))
 
 
+def _with_code_beside(root: Path) -> Path:
+    """A newer LMDeploy runs it when it is told to."""
+    (root / "modeling_own.py").write_text("")
+    return model_of(root, LLAMA | {"auto_map": {"AutoConfig": "modeling_own.Config"}}, layers(LLAMA))
+
+
 def _that_sees(root: Path) -> Path:
     config = LLAMA | {"architectures": ["InternVLChatModel"], "model_type": "internvl_chat", "num_hidden_layers": 4}
     config = {"llm_config": config, "vision_config": {"hidden_size": 1024}} | config
@@ -155,6 +161,7 @@ ON_DISK: dict[str, Callable[[Path], Path]] = {
     "experts-awq": _mixtral_awq,
     "experts-packed-latent": _kimi_packed,
     "code-of-its-own": _with_code,
+    "code-beside": _with_code_beside,
     "pictures": _that_sees,
     **{
         name.replace("/", "-"): (lambda _, name=name: MODELS / name)
@@ -207,6 +214,7 @@ def test_the_rarer_wishes_are_planned_as_reviewed(tmp_path: Path, request: pytes
                             "2026-11-27")  # fmt: skip
     wishes = {
         "a share": PlanRequest(gpu="A10", cache_max_entry_count=0.37, session_len=1000),
+        "a share that is too small": PlanRequest(gpu="A100-80G", cache_max_entry_count=0.002, max_batch_size=3),
         "a share that leaves too little": PlanRequest(gpu="A10", cache_max_entry_count=0.99),
         "a share without a GPU": PlanRequest(cache_max_entry_count=0.37),
         "the GPU here": PlanRequest(here=(HERE,)),
@@ -226,6 +234,20 @@ def test_the_rarer_wishes_are_planned_as_reviewed(tmp_path: Path, request: pytes
     _compare("\n".join(parts), "rarer-wishes", request)
 
 
+def test_a_number_of_sequences_is_planned_as_reviewed(request: pytest.FixtureRequest) -> None:
+    """Up to 0.0.14 it is no share."""
+    wishes = {
+        "fewer than sessions": PlanRequest(gpu="A10", cache_max_entry_count=5.0),
+        "more than sessions": PlanRequest(gpu="A100-80G", cache_max_entry_count=20.0),
+        "without a GPU": PlanRequest(cache_max_entry_count=3.0),
+        "a share": PlanRequest(gpu="A10", cache_max_entry_count=0.5),
+        "half a session more": PlanRequest(cache_max_entry_count=2.5),
+    }
+    parts = (f"== {wish}\n{_plan(VALUES['workspace-0.0.14'], wanted)}" for wish, wanted in wishes.items())
+
+    _compare("\n".join(parts), "sequences", request)
+
+
 def test_what_memory_takes_in_every_version_is_as_reviewed(request: pytest.FixtureRequest) -> None:
     """On an A100 of 40 GB."""
     gpu = find_gpu("A100-40G")
@@ -236,6 +258,7 @@ def test_what_memory_takes_in_every_version_is_as_reviewed(request: pytest.Fixtu
         "fp16": internlm_7b(),
         "W4": dataclasses.replace(internlm_7b(is_w4=True), tensors=padded),
         "tied, 8 KV heads": dataclasses.replace(internlm_7b(), tied_embeddings=True, kv_heads=2),
+        "heads of 72": dataclasses.replace(internlm_7b(), head_dim=72),
         "latent": VALUES["latent-folded"],
         "linear": VALUES["linear"],
     }
@@ -243,7 +266,7 @@ def test_what_memory_takes_in_every_version_is_as_reviewed(request: pytest.Fixtu
         f"== {name}, {ranks} GPUs, KV {kv}\n"
         + _by_version(lambda version, m=model, r=ranks, k=kv: _memory(Memory.of(m, (version, "turbomind"), r, k, gpu)))
         for name, model in models.items()
-        for ranks, kv in ((1, "none"), (4, "int8"))
+        for ranks, kv in ((1, "none"), (2, "int4"), (4, "int8"))
     )
 
     _compare("\n".join(parts), "memory", request)

@@ -48,14 +48,11 @@ def about_model(artifact: Artifact, plan: ServingPlan, request: PlanRequest) -> 
         )
 
 
-def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory, visible: int) -> Iterator[str]:
-    """Where the VRAM figures are extrapolated, what is missing and what would fit; `visible` GPUs are here."""
+def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory, request: PlanRequest) -> Iterator[str]:
+    """Where the VRAM figures are extrapolated, what is missing and what would fit."""
     ground = memory.overhead.ground
     if memory.gpu is None:
-        yield (
-            "no --gpu given: the KV pool is what the sessions need, cache_max_entry_count is LMDeploy's default, "
-            "which takes far more"
-        )
+        yield _without_gpu(memory.version, request)
     elif not memory.overhead.is_measured_on(memory.gpu):
         yield f"the overhead is measured on another GPU ({ground.gpus[0]}): {memory.overhead.source}"
     elif memory.overhead.is_own:
@@ -63,7 +60,7 @@ def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory, visible:
     elif ground.lmdeploy != memory.version:
         yield f"the overhead is measured with another version: {memory.overhead.source}"
     if memory.gpu and memory.gpu.is_here:
-        yield _of_this_machine(memory.gpu, plan.tensor_parallel, visible)
+        yield _of_this_machine(memory.gpu, plan.tensor_parallel, len(request.here))
     if not lmdeploy.is_overhead_measured(memory.version) and not memory.overhead.is_own:
         yield f"the overhead of LMDeploy {memory.version} has not been measured: that of {ground.lmdeploy} is taken"
     if plan.engine == "pytorch":
@@ -78,6 +75,17 @@ def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory, visible:
         yield from _shortfall(plan, memory, memory.gpu)
         if memory.gpu.capability:
             yield from _kernels(artifact, str(plan.lmdeploy), memory.gpu.name, memory.gpu.capability)
+
+
+def _without_gpu(version: str, request: PlanRequest) -> str:
+    if lmdeploy.pool_meaning(version) == "sequences":
+        return "no --gpu given: whether it fits is not known"
+    if request.cache_max_entry_count is not None:
+        return "no --gpu given: the KV pool is what the sessions need, not the share of a GPU that was asked for"
+    return (
+        "no --gpu given: the KV pool is what the sessions need, cache_max_entry_count is LMDeploy's default, "
+        "which takes far more"
+    )
 
 
 def _of_this_machine(gpu: Gpu, ranks: int, visible: int) -> str:

@@ -194,7 +194,9 @@ class Memory:
     def pool_bytes(self, share: float, session_len: int, batch: int) -> int:
         """What that share takes; without a GPU, what the sessions need."""
         meaning = lmdeploy.pool_meaning(self.version)
-        if self.gpu is None or meaning == "sequences":
+        if meaning == "sequences":
+            return self.needed_bytes(session_len, int(share))
+        if self.gpu is None:
             return self.needed_bytes(session_len, batch)
         return int(share * (self.gpu.total_bytes if meaning == "of_total" else max(0, self.free_bytes or 0)))
 

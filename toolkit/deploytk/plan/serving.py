@@ -102,7 +102,7 @@ def _plan(artifact: Artifact, request: PlanRequest) -> ServingPlan:
     trusts_code = request.trust_remote_code and bool(artifact.remote_code)
     parser = _reasoning_parser(request, version)
     argv, config_ini = plan.command(artifact, trusts_remote_code=trusts_code, reasoning_parser=parser)
-    notes = (*about_memory(artifact, plan, memory, len(request.here)), *about_model(artifact, plan, request))
+    notes = (*about_memory(artifact, plan, memory, request), *about_model(artifact, plan, request))
     environment = plan.needed_environment()
     return dataclasses.replace(plan, argv=argv, config_ini=config_ini, environment=environment, notes=notes)
 
@@ -227,7 +227,12 @@ def _require_sense(request: PlanRequest) -> None:
 def _share(request: PlanRequest, version: str) -> float | None:
     """The share that was asked for. From 0.15.0 on, 1 or more kills the server; before, it meant blocks in some."""
     share = request.cache_max_entry_count
-    if share is None or lmdeploy.pool_meaning(version) == "sequences":
+    if share is None:
+        return None
+    if lmdeploy.pool_meaning(version) == "sequences":
+        if share < 1 or not share.is_integer():
+            hint = f"in LMDeploy {version} it is a number of sessions, such as {_BATCH}"
+            raise UsageError(f"cache_max_entry_count {share:g} is no number of sessions", hint=hint)
         return share
     if not 0 < share < 1:
         raise UsageError(
