@@ -16,7 +16,7 @@ from deploytk.artifact.safetensors_header import read_header
 from deploytk.base.errors import WeightsError
 from deploytk.weights import open_weights
 from deploytk.weights.huggingface import _mapped
-from deploytk.weights.packed import _floats, _groups, _require_in_order
+from deploytk.weights.packed import _floats, _groups, _require_in_order, dense
 from deploytk.weights.value import Tensor
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
@@ -279,3 +279,28 @@ def test_an_order_of_inputs_is_none_or_that_of_their_groups(order: list[int], is
         return
     with pytest.raises(WeightsError, match=r"m\.g_idx puts inputs into another order"):
         _require_in_order("m", index, 4, 2)
+
+
+def _held(name: str, values: np.ndarray) -> Tensor:
+    def fill(out: np.ndarray, _first: int) -> None:
+        out[:] = values
+
+    return Tensor(name, "F16" if values.dtype == np.float16 else "I32", values.shape, fill)
+
+
+@pytest.mark.parametrize("packing", ["gptq", "compressed-tensors"])
+def test_every_group_of_a_small_matrix_has_its_own_scale_and_zero(packing: str) -> None:
+    """Three groups of 16 inputs, eight outputs."""
+    random = np.random.default_rng(3)
+    numbers, zeros = random.integers(0, 16, (8, 48)), random.integers(1, 16, (8, 3))
+    scales = random.uniform(0.1, 1, (8, 3)).astype(np.float16)
+    wide = [np.repeat(one, 16, axis=1).astype(np.float32) for one in (zeros, scales)]
+    if packing == "gptq":
+        parts = {"qweight": _words(numbers.T, 0), "qzeros": _words(zeros.T - 1, 1), "scales": scales.T.copy()}
+    else:
+        parts = {"weight_packed": _words(numbers, 1), "weight_scale": scales, "weight_zero_point": _words(zeros, 0)}
+    stored = tuple(_held(f"m.{name}", values) for name, values in parts.items())
+
+    (found,) = dense(packing, stored)  # type: ignore[arg-type]
+
+    assert np.array_equal(found.read(), ((numbers - wide[0]) * wide[1]).astype(np.float16))

@@ -396,7 +396,9 @@ def test_internlm2_and_llama_are_one_model_whatever_the_heads(kv_heads, share, w
         values = (1000 * number + np.arange(outputs * 12).reshape(outputs, 12)).astype(np.int32)
         values = np.ascontiguousarray(values.T) if is_packed else values
 
-        def fill(out, first, values=values):
+        def fill(out, first, values=values, step=step):
+            assert first % step == 0
+            assert len(out) % step == 0 or first + len(out) == len(values)
             out[:] = values[first : first + len(out)]
 
         tensors.append(Tensor(name, "I32", values.shape, fill, step=step))

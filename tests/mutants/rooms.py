@@ -45,7 +45,7 @@ ROOMS: Mapping[str, Room] = {
     "plan": Room(
         ("plan", "lmdeploy/flags.py", "lmdeploy/features.py"),
         ("test_plan*.py", "test_lmdeploy.py", "test_advisories.py", "test_public_models.py", "test_gpu.py",
-         "test_vram_cells.py", "test_smoke_gpu.py"),
+         "test_vram_cells.py", "test_smoke_gpu.py", "test_remote_code.py"),
     ),
     "weights": Room(
         ("weights",),
