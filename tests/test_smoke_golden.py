@@ -26,7 +26,8 @@ from deploytk.smoke.counters import Counters
 from deploytk.smoke.engine_log import EngineLog, read_engine_log
 from deploytk.smoke.memory import Watched, check_vram, report_gpus
 from deploytk.smoke.prediction import PlannedVram
-from deploytk.smoke.record import Record
+from deploytk.smoke.received import Exchange, split
+from deploytk.smoke.record import Outcome, Record, Request, to_record
 from deploytk.smoke.selfcheck import ClientCheck
 from deploytk.smoke.statistics import mean_interval, median_ratio, summarize
 
@@ -243,3 +244,91 @@ def test_what_is_said_to_be_off_is_said_of_the_gpu_that_is() -> None:
     found = next(one for one in judge(evidence, budget).correctness if one.check == "VRAM as planned")
 
     assert found.detail.startswith("6,620 MiB planned, 6,504 used on GPU 1 (+1.8 %, 1 % allowed)")
+
+
+def _answer(status: str, headers: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status}\r\n{headers}\r\n".encode() + body
+
+
+def _chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + end
+
+
+def _event(**fields: Any) -> bytes:
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+
+def _counted(**usage: int) -> bytes:
+    return json.dumps({"choices": [{"text": "x"}], "usage": usage}).encode()
+
+
+STREAM = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+PLAIN = "Content-Type: application/json\r\n"
+TEXT = [_event(choices=[{"delta": {"content": word}}]) for word in ("one ", "two ", "three")]
+COUNTS = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+USAGE = _event(choices=[], usage=COUNTS)
+DONE = b"data: [DONE]\n\n"
+CHOICE = {"message": {"content": "all"}, "finish_reason": "stop"}
+WHOLE_ANSWER = json.dumps({"choices": [CHOICE], "usage": {"completion_tokens": 2}})
+RAW = {
+    "stream": _answer("200 OK", STREAM, _chunked(*TEXT, USAGE, DONE)),
+    "stream without done": _answer("200 OK", STREAM, _chunked(*TEXT)),
+    "stream that broke off": _answer("200 OK", STREAM, _chunked(*TEXT, end=b"")),
+    "stream with trailers": _answer("200 OK", STREAM, _chunked(*TEXT, DONE, end=b"0;x=1\r\nA: b\r\n\r\n")),
+    "stream without chunks": _answer("200 OK", "Content-Type: text/event-stream\r\n", b"".join([*TEXT, DONE])),
+    "stream of reasoning": _answer("200 OK", STREAM, _chunked(
+        _event(choices=[{"delta": {"role": "assistant"}}]), _event(choices=[{"delta": {"reasoning_content": "hm"}}]),
+        *TEXT, DONE)),
+    "stream with counts": _answer("200 OK", STREAM, _chunked(
+        *(_event(choices=[{"text": "ab"}], usage={"completion_tokens": 2 + number}) for number in range(3)),
+        DONE)),
+    "stream with counts at its end": _answer("200 OK", STREAM, _chunked(
+        _event(choices=[{"text": "ab", "finish_reason": "length"}], usage={"completion_tokens": 4}), DONE)),
+    "stream of an error": _answer("200 OK", STREAM, _chunked(TEXT[0], _event(error={"message": "out of memory"}))),
+    "stream of no text": _answer("200 OK", STREAM, _chunked(_event(choices=[{"delta": {}}]), DONE)),
+    "stream of no JSON": _answer("200 OK", STREAM, _chunked(b"data: {\n\n", DONE)),
+    "stream of half a letter": _answer("200 OK", STREAM, _chunked(_event(choices=[{"text": "\ud83d"}]), DONE)),
+    "chunk of no size": _answer("200 OK", STREAM, b"zz\r\n"),
+    "chunk without end": _answer("200 OK", STREAM, b"1" * 5000),
+    "whole": _answer("200 OK", f"{PLAIN}Content-Length: {len(WHOLE_ANSWER)}\r\n", WHOLE_ANSWER.encode()),
+    "too short by one": _answer("200 OK", f"{PLAIN}Content-Length: {len(WHOLE_ANSWER) + 1}\r\n", WHOLE_ANSWER.encode()),
+    "without a length": _answer("200 OK", PLAIN, WHOLE_ANSWER.encode()),
+    "no content": _answer("204 No Content", "", b""),
+    "key wanted": _answer("401 Unauthorized", "Content-Length: 0\r\n", b""),
+    "key wanted, in words": _answer("401 Unauthorized", f"{PLAIN}", b'{"error": "no key"}'),
+    "forbidden": _answer("403 Forbidden", "Content-Length: 0\r\n", b""),
+    "bad, without words": _answer("400 Bad Request", "Content-Length: 0\r\n", b""),
+    "bad, in words": _answer("400 Bad Request", PLAIN, b'{"object": "error", "message": "too long"}'),
+    "bad, in no words": _answer("400 Bad Request", PLAIN, b'{"error": {}}'),
+    "an error of another kind": _answer("200 OK", PLAIN, b'{"object": "error"}'),
+    "elsewhere": _answer("302 Found", "Location: /x\r\nContent-Length: 0\r\n", b""),
+    "status 399": _answer("399 Odd", "Content-Length: 0\r\n", b""),
+    "a list": _answer("200 OK", PLAIN, b"[]"),
+    "packed": _answer("200 OK", "Content-Encoding: gzip\r\n", b"\x1f\x8b"),
+    "of HTTP 1.0": b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE_ANSWER.encode(),
+    "no HTTP": b"SSH-2.0-OpenSSH\r\n\r\n",
+    "a strange status": b"HTTP/1.1 2000 OK\r\n\r\n",
+    "nothing": b"",
+    "most tokens": _answer("200 OK", PLAIN, _counted(completion_tokens=2147483648)),
+    "more tokens": _answer("200 OK", PLAIN, _counted(completion_tokens=2147483649)),
+    "fewer than none": _answer("200 OK", PLAIN, _counted(prompt_tokens=-1)),
+}  # fmt: skip
+
+
+def test_answers_are_taken_apart_as_reviewed_wherever_reads_cut_them(request: pytest.FixtureRequest) -> None:
+    """In one read, and a byte at a time; a read each millisecond."""
+    asked, found = Request("question", 5, is_exact=False), {}
+    for name, raw in RAW.items():
+        for size in (len(raw) or 1, 1):
+            reads = tuple((MS * (1 + at), raw[at : at + size]) for at in range(0, len(raw), size))
+            for is_closed in (True, False):
+                outcome = Outcome(asked, 0, Exchange(0, reads, is_closed), "", 9 * MS, 0.1)
+                try:
+                    told: Any = plain(to_record(outcome)) if reads else None
+                    told = told or plain(split(reads, is_closed=is_closed))
+                except ConnectionError as error:
+                    told = f"ConnectionError: {error}"
+                found[f"{name}, {'one read' if size > 1 else 'bytes'}, {'closed' if is_closed else 'open'}"] = told
+    lines = (f"{name}: {json.dumps(_rounded(told))}" for name, told in found.items())
+
+    _compare("\n".join(lines) + "\n", "answers-taken-apart.txt", request)
