@@ -346,3 +346,12 @@ def _compare(made: str, name: str, request: pytest.FixtureRequest) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(made, encoding="utf-8")
     assert made == place.read_text(encoding="utf-8")
+
+
+def test_figures_in_the_words_of_another_deploytk_are_not_taken_for_the_users_own() -> None:
+    """A bundle keeps the words of the one that made it."""
+    artifact = internlm_7b()
+    plan = plan_serving(artifact, PlanRequest(gpu="A10"))
+    older = dataclasses.replace(plan, vram=dataclasses.replace(plan.vram, overhead_source="the same in other words"))
+
+    assert extrapolation(artifact, older, None) == extrapolation(artifact, plan, None) != ""

@@ -136,8 +136,7 @@ def _show_alternatives(plan: ServingPlan) -> None:
         return
     console().print("\nWhat would fit:")
     for one in plan.alternatives:
-        sessions = f"{one.max_batch_size} sessions of {one.session_len:,} tokens"
-        plain_line(f"  {one.change} ({one.option}): {sessions}, {one.kv_capacity_tokens:,} in the KV pool")
+        plain_line(f"  {one.change} ({one.option}): {one.sessions}, {one.kv_capacity_tokens:,} in the KV pool")
 
 
 def show_calibration(calibration: Calibration) -> None:

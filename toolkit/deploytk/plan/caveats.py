@@ -72,7 +72,7 @@ def about_memory(artifact: Artifact, plan: ServingPlan, memory: Memory, request:
         window = memory.window_tokens
         yield f"the PyTorch engine forgets what is more than {window} tokens back (sliding_window), in all layers"
     if memory.gpu:
-        yield from _shortfall(plan, memory, memory.gpu)
+        yield from _shortfall(artifact, plan, memory, memory.gpu)
         if memory.gpu.capability:
             yield from _kernels(artifact, str(plan.lmdeploy), memory.gpu.name, memory.gpu.capability)
 
@@ -96,26 +96,28 @@ def _of_this_machine(gpu: Gpu, ranks: int, visible: int) -> str:
     return f"no --gpu given: planned for {which} ({shown}), of which {free:,} of {total:,} MiB are free now"
 
 
-def _shortfall(plan: ServingPlan, memory: Memory, gpu: Gpu) -> Iterator[str]:
-    sessions = f"{plan.max_batch_size} sessions of {plan.session_len} tokens"
+def _shortfall(artifact: Artifact, plan: ServingPlan, memory: Memory, gpu: Gpu) -> Iterator[str]:
     needed = memory.needed_bytes(plan.session_len, plan.max_batch_size)
     missing = needed - (memory.available_bytes or 0)
     if missing > 0:
         lack = -(-missing // MIB)
-        yield f"{lack} MiB are missing on {gpu.name} for {sessions}; {_what_fits(plan)}"
+        yield f"{lack} MiB are missing on {gpu.name} for {plan.sessions}; {_what_fits(artifact, plan)}"
     elif needed > plan.vram.kv_pool_bytes:
-        yield f"the KV pool holds fewer than {sessions}: raise cache_max_entry_count"
+        yield f"the KV pool holds fewer than {plan.sessions}: raise cache_max_entry_count"
     elif plan.vram.total_bytes > gpu.usable_bytes:
         lack = -(-(plan.vram.total_bytes - gpu.usable_bytes) // MIB)
         yield f"the KV pool leaves {lack} MiB too little for what is taken after it: lower cache_max_entry_count"
 
 
-def _what_fits(plan: ServingPlan) -> str:
+def _what_fits(artifact: Artifact, plan: ServingPlan) -> str:
     if plan.largest_batch:
         return f"{plan.largest_batch} of them would fit"
     if plan.largest_session_len:
         return f"sessions of {plan.largest_session_len} tokens would fit"
-    return "take a larger GPU, more of them (--tp), 4-bit weights or a smaller batch"
+    others = ["more of them (--tp)"] if artifact.layout == "huggingface" else []
+    others += [] if artifact.is_quantized else ["4-bit weights"]
+    others += ["a smaller batch"] if plan.max_batch_size > 1 else []
+    return f"take {' or '.join(['a larger GPU', *others])}"
 
 
 def _kernels(artifact: Artifact, version: str, gpu: str, capability: float) -> Iterator[str]:

@@ -22,6 +22,7 @@ from deploytk.plan.value import PlanRequest, ServingPlan, template_name
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
 _LEAST_SESSION_LEN = 256  # a shorter one holds no conversation
 _BATCH = 8
+_OWN = "by your own smoke test (deploytk calibrate)"  # how the source ends of an overhead that was measured here
 
 
 def plan_serving(artifact: Artifact, request: PlanRequest) -> ServingPlan:
@@ -54,8 +55,8 @@ def extrapolation(artifact: Artifact, plan: ServingPlan, version: str | None) ->
     if version not in (None, plan.lmdeploy):
         return f"LMDeploy {version} runs, {plan.lmdeploy} was planned"
     overhead = find_overhead(plan.lmdeploy, artifact, plan.tensor_parallel)
-    if plan.vram.overhead_source != overhead.source:
-        return ""  # the user's own measurement of this very server
+    if plan.vram.overhead_source.endswith(_OWN):
+        return ""
     if not overhead.is_measured_on(plan.gpu):
         return f"{', '.join(overhead.ground.gpus)} were measured, not {plan.gpu.name}"
     tokens = step_tokens(plan.session_len, plan.max_batch_size)
@@ -174,7 +175,7 @@ def _as_measured(
         found.before_pool_bytes - memory.weights_bytes,
         found.beside_pool_bytes - memory.weights_bytes,
         found.step_tokens,
-        f"measured on {found.gpu} on {found.measured_on}, by your own smoke test (deploytk calibrate)",
+        f"measured on {found.gpu} on {found.measured_on}, {_OWN}",
     )
     return dataclasses.replace(memory, overhead=overhead)
 

@@ -45,6 +45,10 @@ class PlanRequest:
     measured: tuple[MeasuredOverhead, ...] = ()  # what smoke tests found of servers, which beats what deploytk knows
 
 
+def _sessions(count: int, session_len: int) -> str:
+    return f"{count} {'session' if count == 1 else 'sessions'} of {session_len} tokens"
+
+
 @dataclass(frozen=True, slots=True)
 class Alternative:
     """One change that makes a plan fit which does not."""
@@ -54,6 +58,11 @@ class Alternative:
     max_batch_size: int
     session_len: int
     kv_capacity_tokens: int
+
+    @property
+    def sessions(self) -> str:
+        """In words: 3 sessions of 4000 tokens."""
+        return _sessions(self.max_batch_size, self.session_len)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,11 @@ class ServingPlan:
         """The same plan for the same model at another path."""
         argv = (*self.argv[:MODEL_AT], model, *self.argv[MODEL_AT + 1 :])
         return dataclasses.replace(self, argv=argv)
+
+    @property
+    def sessions(self) -> str:
+        """In words: 3 sessions of 4000 tokens."""
+        return _sessions(self.max_batch_size, self.session_len)
 
     @property
     def command_line(self) -> str:
