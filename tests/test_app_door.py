@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from deploytk.app.connections import _is_strict
 from deploytk.app.door import Door
 from deploytk.app.identity import MOST_CLIENTS, SESSION_S, Attempts, Keys, Sessions
 from deploytk.app.limits import Limits
 from deploytk.app.origins import Hosts, is_cross_site
 from deploytk.app.refused import RefusedError
+from deploytk.app.relay import send_refusal
 from deploytk.app.stage import Stage
 
 
@@ -344,3 +346,70 @@ def test_a_websocket_is_closed_at_the_door() -> None:
     asyncio.run(door({"type": "websocket", "path": "/", "headers": []}, receive, send))
 
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+class Failing(Behind):
+    """A gateway that fails, before or after it has begun to answer."""
+
+    def __init__(self, *, begins: bool) -> None:
+        super().__init__()
+        self.begins = begins
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.begins:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.parametrize(("begins", "statuses"), [(False, [500]), (True, [200])])
+def test_a_fault_gets_an_answer_where_none_was_begun(begins: bool, statuses: list[int]) -> None:
+    door = Door(Failing(begins=begins), Keys(()), Hosts("127.0.0.1", frozenset()), Limits())  # type: ignore[arg-type]  # a stand-in
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/health", "headers": [(b"host", b"localhost")]}
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        asyncio.run(door({**scope, "client": ("192.0.2.1", 1)}, receive, send))
+
+    assert [message["status"] for message in sent if message["type"] == "http.response.start"] == statuses
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 500, 503])
+def test_a_key_is_asked_for_where_one_is_missing_alone(status: int) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(send_refusal(send, RefusedError(status, "code", "words")))
+
+    names = [name for name, _ in sent[0]["headers"]]
+    assert (b"www-authenticate" in names) == (status == 401)
+    assert {b"retry-after", b"allow", b"connection"}.isdisjoint(names)
+
+
+def test_a_refusal_says_when_to_come_back_and_what_is_allowed() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    error = RefusedError(405, "code", "words", 7, closes=True, allowed=("GET", "HEAD"))
+    asyncio.run(send_refusal(send, error))
+
+    found = dict(sent[0]["headers"])
+    assert found[b"retry-after"] == b"7"
+    assert found[b"allow"] == b"GET, HEAD"
+    assert found[b"connection"] == b"close"
+
+
+@pytest.mark.parametrize(("size", "is_strict"), [(32 * 1024, True), (32 * 1024 + 1, False)])
+def test_a_head_has_32_kib_at_most(size: int, is_strict: bool) -> None:
+    head = b"GET / HTTP/1.1\r\nA: "
+
+    assert _is_strict(head + b"x" * (size - len(head)) + b"\r\n\r\n") == is_strict
