@@ -188,6 +188,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-golden", action="store_true", help="Rewrite the golden files from what is rendered.")
 
 
+Reviewed = Callable[[str, Path], None]
+
+
+@pytest.fixture
+def reviewed(request: pytest.FixtureRequest) -> Reviewed:
+    """Holds a text to a golden file, which `make golden` rewrites."""
+
+    def compare(made: str, place: Path) -> None:
+        if request.config.getoption("--rewrite-golden"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(made, encoding="utf-8")
+        assert made == place.read_text(encoding="utf-8"), "run `make golden`, and review the difference"
+
+    return compare
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests remember digests in a place of their own."""

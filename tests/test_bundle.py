@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from bundles import Notes, make_bundle
-from conftest import MODELS
+from conftest import MODELS, Reviewed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from workspaces import write_workspace
@@ -327,15 +327,11 @@ def test_names_that_look_like_numbers_are_quoted(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["hf-awq", "workspace-0.4.2-awq"])
-def test_the_card_is_as_reviewed(tmp_path: Path, name: str, request: pytest.FixtureRequest) -> None:
+def test_the_card_is_as_reviewed(tmp_path: Path, name: str, reviewed: Reviewed) -> None:
     bundle = make_bundle(MODELS / name, tmp_path / "b", ALL_OPTIONS, PlanRequest(gpu="A10"))
 
     for card in ("README.md", "README_zh.md"):
-        expected = GOLDEN / name / card
-        if request.config.getoption("--rewrite-golden"):
-            expected.parent.mkdir(parents=True, exist_ok=True)
-            expected.write_text((bundle.path / card).read_text())
-        assert (bundle.path / card).read_text() == expected.read_text()
+        reviewed((bundle.path / card).read_text(encoding="utf-8"), GOLDEN / name / card)
 
 
 def test_settings_of_old_versions_are_written_into_config_ini(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import Reviewed
 from test_smoke_rendered import WHOLE
 
 from deploytk.smoke import Budget, charts, judge, write_report
@@ -34,12 +35,12 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("name", list(PICTURES))
-def test_a_picture_is_as_reviewed(name: str, request: pytest.FixtureRequest) -> None:
-    _compare(PICTURES[name]() + "\n", f"{name}.svg", request)
+def test_a_picture_is_as_reviewed(name: str, reviewed: Reviewed) -> None:
+    reviewed(PICTURES[name]() + "\n", GOLDEN / f"{name}.svg")
 
 
 @pytest.mark.parametrize("ending", [".html", ".md", ".xml"])
-def test_a_report_is_as_reviewed(tmp_path: Path, ending: str, request: pytest.FixtureRequest) -> None:
+def test_a_report_is_as_reviewed(tmp_path: Path, ending: str, reviewed: Reviewed) -> None:
     memory = replace(WHOLE.vram, sampling=Sampling(100, 5, 100, SERIES)) if WHOLE.vram else None
     report = judge(replace(WHOLE, vram=memory, client_cpu_share=0.95), Budget(max_ttft_ms=30, max_vram_mib=5000))
     report = replace(report, created="2026-11-27T00:00:00+00:00")
@@ -47,12 +48,4 @@ def test_a_report_is_as_reviewed(tmp_path: Path, ending: str, request: pytest.Fi
 
     write_report(report, tmp_path / f"report{ending}", before)
 
-    _compare((tmp_path / f"report{ending}").read_text(encoding="utf-8"), f"smoke{ending}", request)
-
-
-def _compare(made: str, name: str, request: pytest.FixtureRequest) -> None:
-    place = GOLDEN / name
-    if request.config.getoption("--rewrite-golden"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(made, encoding="utf-8")
-    assert made == place.read_text(encoding="utf-8")
+    reviewed((tmp_path / f"report{ending}").read_text(encoding="utf-8"), GOLDEN / f"smoke{ending}")

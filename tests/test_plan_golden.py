@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from artifacts import internlm_7b, internlm_workspace
-from conftest import MODELS
+from conftest import MODELS, Reviewed
 from public_models import DEEPSEEK, LLAMA, Tensor, layers, matrix, model_of
 
 from deploytk import lmdeploy
@@ -197,18 +197,18 @@ VALUES = {
 
 
 @pytest.mark.parametrize("name", [*ON_DISK, *VALUES])
-def test_a_plan_is_as_reviewed(tmp_path: Path, name: str, request: pytest.FixtureRequest) -> None:
+def test_a_plan_is_as_reviewed(tmp_path: Path, name: str, reviewed: Reviewed) -> None:
     artifact = VALUES[name] if name in VALUES else read_artifact(ON_DISK[name](tmp_path))
     parts = (f"== {wish}\n{_plan(artifact, wanted)}" for wish, wanted in WISHES.items())
 
-    _compare("\n".join(parts), name, request)
+    reviewed("\n".join(parts), GOLDEN / f"{name}.txt")
 
 
 HERE = Gpu("NVIDIA H200", 143_771 * MIB, 600 * MIB, "9.0", 4800, 20_000 * MIB, is_here=True)
 FULLER = dataclasses.replace(HERE, used_bytes=100_000 * MIB)
 
 
-def test_the_rarer_wishes_are_planned_as_reviewed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_the_rarer_wishes_are_planned_as_reviewed(tmp_path: Path, reviewed: Reviewed) -> None:
     artifact = read_artifact(_llama_8b(tmp_path))
     seen = MeasuredOverhead("A10", "0.18.0", "turbomind", shape_of(artifact), 1, 4000, 17_000 * MIB, 17_900 * MIB,
                             "2026-11-27")  # fmt: skip
@@ -231,10 +231,10 @@ def test_the_rarer_wishes_are_planned_as_reviewed(tmp_path: Path, request: pytes
     }
     parts = (f"== {wish}\n{_plan(artifact, wanted)}" for wish, wanted in wishes.items())
 
-    _compare("\n".join(parts), "rarer-wishes", request)
+    reviewed("\n".join(parts), GOLDEN / "rarer-wishes.txt")
 
 
-def test_a_number_of_sequences_is_planned_as_reviewed(request: pytest.FixtureRequest) -> None:
+def test_a_number_of_sequences_is_planned_as_reviewed(reviewed: Reviewed) -> None:
     """Up to 0.0.14 it is no share."""
     wishes = {
         "fewer than sessions": PlanRequest(gpu="A10", cache_max_entry_count=5.0),
@@ -245,10 +245,10 @@ def test_a_number_of_sequences_is_planned_as_reviewed(request: pytest.FixtureReq
     }
     parts = (f"== {wish}\n{_plan(VALUES['workspace-0.0.14'], wanted)}" for wish, wanted in wishes.items())
 
-    _compare("\n".join(parts), "sequences", request)
+    reviewed("\n".join(parts), GOLDEN / "sequences.txt")
 
 
-def test_what_memory_takes_in_every_version_is_as_reviewed(request: pytest.FixtureRequest) -> None:
+def test_what_memory_takes_in_every_version_is_as_reviewed(reviewed: Reviewed) -> None:
     """On an A100 of 40 GB."""
     gpu = find_gpu("A100-40G")
     padded = dataclasses.replace(
@@ -269,7 +269,7 @@ def test_what_memory_takes_in_every_version_is_as_reviewed(request: pytest.Fixtu
         for ranks, kv in ((1, "none"), (2, "int4"), (4, "int8"))
     )
 
-    _compare("\n".join(parts), "memory", request)
+    reviewed("\n".join(parts), GOLDEN / "memory.txt")
 
 
 def _by_version(tell: Callable[[str], str]) -> str:
@@ -290,7 +290,7 @@ def _memory(memory: Memory) -> str:
     return " ".join(map(str, found))
 
 
-def test_what_each_version_takes_is_as_reviewed(request: pytest.FixtureRequest) -> None:
+def test_what_each_version_takes_is_as_reviewed(reviewed: Reviewed) -> None:
     """Its flags, the numbers of its KV policies, the kernels in its wheels."""
     capabilities = (6.1, 7.0, 7.5, 8.0, 8.6, 8.9, 9.0, 10.0, 12.0)
 
@@ -304,7 +304,7 @@ def test_what_each_version_takes_is_as_reviewed(request: pytest.FixtureRequest) 
             f" {' '.join(_is_so(version))}"
         )
 
-    _compare(_by_version(tell), "versions", request)
+    reviewed(_by_version(tell), GOLDEN / "versions.txt")
 
 
 def _is_so(version: str) -> Iterable[str]:
@@ -338,14 +338,6 @@ def _plan(artifact: Artifact, wanted: PlanRequest) -> str:
 
 _TOLD_OTHERWISE = ("argv", "gpu", "notes", "alternatives")
 assert {*_TOLD_OTHERWISE} <= {field.name for field in dataclasses.fields(ServingPlan)}
-
-
-def _compare(made: str, name: str, request: pytest.FixtureRequest) -> None:
-    place = GOLDEN / f"{name}.txt"
-    if request.config.getoption("--rewrite-golden"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(made, encoding="utf-8")
-    assert made == place.read_text(encoding="utf-8")
 
 
 def test_figures_in_the_words_of_another_deploytk_are_not_taken_for_the_users_own() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Reviewed
 from test_quantize_report import BY
 from test_smoke_report import EVIDENCE, GPU, IDENTITY, MS, RECORDS, record
 
@@ -125,7 +126,7 @@ KINDS: dict[str, Callable[[], tuple[Evidence, Budget]]] = {
 
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("ending", ["json", "md", "html"])
-def test_a_report_is_as_reviewed(tmp_path: Path, kind: str, ending: str, request: pytest.FixtureRequest) -> None:
+def test_a_report_is_as_reviewed(tmp_path: Path, kind: str, ending: str, reviewed: Reviewed) -> None:
     evidence, budget = KINDS[kind]()
     report = replace(judge(evidence, budget), created="2026-11-27T00:00:00+00:00")
     if ending == "json":
@@ -135,16 +136,16 @@ def test_a_report_is_as_reviewed(tmp_path: Path, kind: str, ending: str, request
         write_report(report, tmp_path / f"report.{ending}", before)
         made = (tmp_path / f"report.{ending}").read_text(encoding="utf-8")
 
-    _compare(made + "\n", f"{kind}.{ending}", request)
+    reviewed(made + "\n", GOLDEN / f"{kind}.{ending}")
 
 
-def test_logs_of_engines_say_what_was_reviewed(request: pytest.FixtureRequest) -> None:
+def test_logs_of_engines_say_what_was_reviewed(reviewed: Reviewed) -> None:
     found = {path.name: asdict(read_engine_log(path)) for path in sorted(LOGS.glob("*.txt"))}
 
-    _compare(json.dumps(found, indent=1) + "\n", "engine-logs.json", request)
+    reviewed(json.dumps(found, indent=1) + "\n", GOLDEN / "engine-logs.json")
 
 
-def test_statistics_are_as_reviewed(request: pytest.FixtureRequest) -> None:
+def test_statistics_are_as_reviewed(reviewed: Reviewed) -> None:
     draw = random.Random(5)
     found: dict[str, Any] = {}
     for count in (0, 1, 2, 5, 6, 7, 10, 11, 12, 63, 64, 129, 130, 460, 661, 662, 1000):
@@ -153,7 +154,7 @@ def test_statistics_are_as_reviewed(request: pytest.FixtureRequest) -> None:
     rounds = [([draw.gauss(100, 9) for _ in range(30)], [draw.gauss(104, 9) for _ in range(30)]) for _ in range(4)]
     found["ratio"] = asdict(median_ratio(rounds))
 
-    _compare(json.dumps(_rounded(found), indent=1) + "\n", "statistics.json", request)
+    reviewed(json.dumps(_rounded(found), indent=1) + "\n", GOLDEN / "statistics.json")
 
 
 ANSWERS = (
@@ -174,7 +175,7 @@ ANSWERS = (
 )
 
 
-def test_answers_are_judged_as_reviewed(request: pytest.FixtureRequest) -> None:
+def test_answers_are_judged_as_reviewed(reviewed: Reviewed) -> None:
     found = {
         name: [f"{one.check}: {one.status}: {one.detail}" for one in check_answers([Answer("question", text)])]
         for name, text in ANSWERS
@@ -194,7 +195,7 @@ def test_answers_are_judged_as_reviewed(request: pytest.FixtureRequest) -> None:
         found[f"counts, {name}"] = [f"{one.check}: {one.status}: {one.detail}" for one in judged]
     found["repeats"] = [str(check_repeats(texts)) for texts in (["a"], ["a", "a"], ["a", "b"], ["a", "a", "b"])]
 
-    _compare(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "answers.json", request)
+    reviewed(json.dumps(found, indent=1, ensure_ascii=False) + "\n", GOLDEN / "answers.json")
 
 
 PICTURES = {
@@ -214,10 +215,10 @@ PICTURES = {
 }  # fmt: skip
 
 
-def test_more_pictures_are_as_reviewed(request: pytest.FixtureRequest) -> None:
-    _compare(
-        "".join(f"{name}: {draw()}\n".replace("><", ">\n<") for name, draw in PICTURES.items()), "pictures.txt", request
-    )
+def test_more_pictures_are_as_reviewed(reviewed: Reviewed) -> None:
+    made = "".join(f"{name}: {draw()}\n" for name, draw in PICTURES.items())
+
+    reviewed(made.replace("><", ">\n<"), GOLDEN / "pictures.txt")
 
 
 def _rounded(value: Any) -> Any:
@@ -227,14 +228,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _rounded(one) for name, one in value.items()}
     return [_rounded(one) for one in value] if isinstance(value, (list, tuple)) else value
-
-
-def _compare(made: str, name: str, request: pytest.FixtureRequest) -> None:
-    place = GOLDEN / name
-    if request.config.getoption("--rewrite-golden"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(made, encoding="utf-8")
-    assert made == place.read_text(encoding="utf-8")
 
 
 def test_what_is_said_to_be_off_is_said_of_the_gpu_that_is() -> None:
@@ -315,7 +308,7 @@ RAW = {
 }  # fmt: skip
 
 
-def test_answers_are_taken_apart_as_reviewed_wherever_reads_cut_them(request: pytest.FixtureRequest) -> None:
+def test_answers_are_taken_apart_as_reviewed_wherever_reads_cut_them(reviewed: Reviewed) -> None:
     """In one read, and a byte at a time; a read each millisecond."""
     asked, found = Request("question", 5, is_exact=False), {}
     for name, raw in RAW.items():
@@ -331,4 +324,4 @@ def test_answers_are_taken_apart_as_reviewed_wherever_reads_cut_them(request: py
                 found[f"{name}, {'one read' if size > 1 else 'bytes'}, {'closed' if is_closed else 'open'}"] = told
     lines = (f"{name}: {json.dumps(_rounded(told))}" for name, told in found.items())
 
-    _compare("\n".join(lines) + "\n", "answers-taken-apart.txt", request)
+    reviewed("\n".join(lines) + "\n", GOLDEN / "answers-taken-apart.txt")

@@ -22,6 +22,7 @@ from deploytk.plan.value import PlanRequest, ServingPlan, template_name
 _SESSION_LEN = 8192  # enough for a chat; longer ones are asked for
 _LEAST_SESSION_LEN = 256  # a shorter one holds no conversation
 _BATCH = 8
+_MOST_SESSIONS = 1e6
 _OWN = "by your own smoke test (deploytk calibrate)"  # how the source ends of an overhead that was measured here
 
 
@@ -231,7 +232,7 @@ def _share(request: PlanRequest, version: str) -> float | None:
     if share is None:
         return None
     if lmdeploy.pool_meaning(version) == "sequences":
-        if share < 1 or not share.is_integer():
+        if not 1 <= share < _MOST_SESSIONS or not share.is_integer():
             hint = f"in LMDeploy {version} it is a number of sessions, such as {_BATCH}"
             raise UsageError(f"cache_max_entry_count {share:g} is no number of sessions", hint=hint)
         return share
