@@ -189,6 +189,30 @@ def test_names_of_lines_never_lie_on_each_other(heights: list[float]) -> None:
     assert found[-1] <= 300.1
 
 
+@given(st.floats(1.01, 1.5), st.lists(st.floats(0.01, 100), min_size=1, max_size=4))
+def test_marks_of_ratios_never_lie_on_each_other_and_one_is_at_1(least: float, ratios: list[float]) -> None:
+    rows = [charts.Interval("t", 0.9 * ratio, ratio, 1.1 * ratio) for ratio in ratios]
+    picture = ElementTree.fromstring(charts.intervals("t", rows, least))
+
+    marks = sorted(
+        (float(text.get("x", 0)), text.text or "")
+        for text in picture.iter("text")
+        if text.get("text-anchor") == "middle"
+    )
+    assert "1.00" in [words for _, words in marks]
+    assert all(b - a >= 6.7 * (len(one) + len(other)) / 2 for (a, one), (b, other) in pairwise(marks))
+
+
+def test_every_part_of_a_bar_is_drawn_however_many_there_are() -> None:
+    bar = charts.Bar("planned", tuple((f"part {at}", 10.0) for at in range(20)))
+
+    picture = ElementTree.fromstring(charts.stacked("t", [bar], "MiB"))
+
+    widths = [float(one.get("width", 0)) for one in picture.iter("rect")]
+    assert len(widths) == 20
+    assert min(widths) == pytest.approx(max(widths), abs=0.2)
+
+
 def test_a_load_axis_is_marked_with_the_loads_that_were_measured() -> None:
     picture = ElementTree.fromstring(charts.lines("t", "at once", {"a": [(1, 5), (2, 9), (4, 20), (32, 90)]}))
 

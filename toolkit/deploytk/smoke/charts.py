@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -62,7 +62,7 @@ def stacked(title: str, bars: Sequence[Bar], unit: str) -> str:
     for row, bar in enumerate(bars):
         y, x = 16.0 + row * 52, 0.0
         marks.append(text(0, y, f"{bar.name}: {', '.join(f'{name} {value:,.0f}' for name, value in bar.parts)}"))
-        for (name, value), colour in zip(bar.parts, COLOURS, strict=False):
+        for (name, value), colour in zip(bar.parts, _colours(len(bar.parts)), strict=True):
             wide = max(0.0, value) / most * room
             said = f"{name} {value:,.0f}"
             marks.append(
@@ -138,9 +138,19 @@ def intervals(title: str, rows: Sequence[Interval], least: float) -> str:
             line(at(row.low), y + 12, at(row.high), y + 12, COLOURS[0], 5),
             dot(at(row.value), y + 12, COLOURS[0], f"{row.low:.3f} to {row.high:.3f}"),
         ]
-    ticks = [1.0, least, 1 / least, *((most, 1 / most) if most > least**1.5 else ())]
-    marks += [text(at(tick), high + 16, f"{tick:.2f}", "middle") for tick in ticks]
+    for place, words in _apart((at(tick), f"{tick:.2f}") for tick in (1.0, most, 1 / most, least, 1 / least)):
+        marks.append(text(place, high + 16, words, "middle"))
     return svg(high + 22, title, marks)
+
+
+def _apart(labels: Iterable[tuple[float, str]]) -> Iterator[tuple[float, str]]:
+    """Of labels with their middles, those that lie on none before."""
+    taken: list[tuple[float, float]] = []
+    for place, words in labels:
+        half = (_LETTER * len(words) + 4) / 2
+        if all(abs(place - other) >= half + wide for other, wide in taken):
+            taken.append((place, half))
+            yield place, words
 
 
 def lines(title: str, across: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
