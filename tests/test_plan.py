@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -455,6 +456,8 @@ def test_a_pool_that_was_asked_for_and_leaves_too_little_does_not_fit() -> None:
         (PlanRequest(max_batch_size=-1), "--max-batch-size -1 is less than 1"),
         (PlanRequest(tensor_parallel=0), "--tp 0 is less than 1"),
         (PlanRequest(cache_max_entry_count=1.0), "1 is not between 0 and 1"),
+        (PlanRequest(cache_max_entry_count=1.5), "1.5 is not between 0 and 1"),
+        (PlanRequest(cache_max_entry_count=-0.5), "-0.5 is not between 0 and 1"),
         (PlanRequest(cache_max_entry_count=0.0), "0 is not between 0 and 1"),
     ],
 )
@@ -509,6 +512,34 @@ def test_a_plan_with_a_reasoning_parser_is_read_back() -> None:
 
     assert plan.lmdeploy == "0.18.0"
     assert ServingPlan.from_manifest(plain(plan), llama) == plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_read"),
+    [
+        ({}, True),
+        *[({name: value}, value == 1) for name in ("session_len", "max_batch_size") for value in (1, 0, -1)],
+        *[({"tensor_parallel": value}, False) for value in (0, -1)],
+        *[({"cache_max_entry_count": value}, True) for value in (0.0, 999_999.0)],
+        *[({"cache_max_entry_count": value}, False) for value in (-0.001, 1e6)],
+        *[({"quant_policy": value}, False) for value in (-1, 4, 8)],
+        ({"fits": True}, False),  # without a GPU
+        ({"lmdeploy": "0.18.1"}, False),
+        ({"model_name": "../x"}, False),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_not_read_back(changes: dict[str, object], is_read: bool) -> None:
+    """Its command is what the changed plan would mean: what refuses it is the number itself."""
+    llama = _llama_7b(is_w4=False)
+    plan = dataclasses.replace(plan_serving(llama, PlanRequest()), **changes)  # type: ignore[arg-type]
+    with contextlib.suppress(KeyError, ValueError):
+        plan = dataclasses.replace(plan, argv=plan.command(llama)[0], environment=plan.needed_environment())
+
+    if is_read:
+        assert ServingPlan.from_manifest(plain(plan), llama) == plan
+        return
+    with pytest.raises(ValueError, match=r"plan\.\w+ is "):
+        ServingPlan.from_manifest(plain(plan), llama)
 
 
 def test_the_pytorch_engine_is_refused_where_it_cannot() -> None:
