@@ -14,8 +14,8 @@ demo: $(VENV)/.run ## The whole way on a tiny model, on CPU
 
 test: fast hostile engine ## The tests that need nothing but Python, the hostile ones (counted) among them
 
-test-all: fast hostile clients $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
-	$(MAKE) --no-print-directory --jobs=3 --output-sync engine services docker
+test-all: test clients $(VENV)/.services ## ... and those with real services: Chromium, registries, git servers, Docker (Debian packages: .ci/packages)
+	$(MAKE) --no-print-directory --jobs=2 --output-sync services docker
 
 fast: $(VENV)/.test ## All tests but the hostile ones and those that start an engine or a service
 	$(BIN)/python -m pytest -n $(WORKERS) --without-hostile
