@@ -17,6 +17,7 @@ from legacy_workspace import Model, awq_unpack, convert, random_model
 from deploytk.artifact import read_artifact
 from deploytk.base.errors import WeightsError
 from deploytk.weights import STORED_AS, Tensor, matrices, nibbles, open_weights, tokenizer_files
+from deploytk.weights.config import _padding
 from deploytk.weights.internlm2 import from_llama, to_llama
 from deploytk.weights.mapped import MappedFiles
 
@@ -420,3 +421,41 @@ def test_a_file_that_grew_is_mapped_anew(tmp_path):
     assert bytes(files.get(path, 4)) == b"abcd"
     path.write_bytes(b"a")
     assert bytes(files.get(path, 1)) == b"a"
+
+
+@pytest.mark.parametrize(("era", "ranks", "is_whole"), [("0.4.2", 1, True), ("0.7.3", 1, True), ("0.7.3", 2, False)])
+def test_what_lies_whole_in_a_file_is_taken_from_it(tmp_path, era, ranks, is_whole):
+    """The embeddings: of two ranks each file has a part."""
+    convert(small(), tmp_path, era, ranks)
+
+    tensors = {tensor.name: tensor for tensor in open_weights(read_artifact(tmp_path)).tensors()}
+
+    embeddings = tensors["model.embed_tokens.weight"]
+    assert (embeddings.source is not None) == is_whole
+    if embeddings.source is not None:
+        stored = embeddings.source.path.read_bytes()[embeddings.source.offset :]
+        assert stored[: embeddings.bytes] == embeddings.read().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("size", "padding"),
+    [(768, 0), (None, 0), (640, None), (896, None), (128, None), (767, None), (0, None), (-128, None), ("768", None)],
+)
+def test_a_copied_config_names_the_columns_before_they_were_padded_or_another_model(size, padding):
+    """768 are six groups of 128 on one rank: nothing else is padded to them."""
+    artifact = read_artifact(MODELS / "workspace-0.7.3-awq")
+
+    if padding is not None:
+        assert _padding(artifact, Path("config.json"), {"intermediate_size": size}) == padding
+        return
+    with pytest.raises(WeightsError, match="intermediate_size"):
+        _padding(artifact, Path("config.json"), {"intermediate_size": size})
+
+
+def test_columns_are_padded_to_as_many_groups_on_every_rank():
+    """Of five groups each of two ranks has three: six."""
+    artifact = replace(read_artifact(MODELS / "workspace-0.7.3-awq"), tensor_parallel=2)
+
+    assert _padding(artifact, Path("config.json"), {"intermediate_size": 640}) == 128
+    with pytest.raises(WeightsError, match="intermediate_size"):
+        _padding(artifact, Path("config.json"), {"intermediate_size": 512})
