@@ -13,22 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from artifacts import internlm_7b
 from conftest import Reviewed
 from test_quantize_report import BY
 from test_smoke_report import EVIDENCE, GPU, IDENTITY, MS, RECORDS, record
 
 from deploytk.base.json import plain
-from deploytk.hardware.catalogue import MIB
+from deploytk.hardware.catalogue import MIB, find_gpu
 from deploytk.hardware.nvml import GpuProcess, Track
-from deploytk.plan import DecodeBound
+from deploytk.plan import DecodeBound, PlanRequest, plan_serving
 from deploytk.smoke import Budget, Evidence, Workload, charts, judge, write_report
 from deploytk.smoke.correctness import Answer, check_answers, check_counts, check_repeats
 from deploytk.smoke.counters import Counters
+from deploytk.smoke.doubts import Doubt
 from deploytk.smoke.engine_log import EngineLog, read_engine_log
 from deploytk.smoke.memory import Watched, check_vram, report_gpus
-from deploytk.smoke.prediction import PlannedVram
+from deploytk.smoke.prediction import Parts, PlannedVram, measured_overhead
 from deploytk.smoke.received import Exchange, split
 from deploytk.smoke.record import Outcome, Record, Request, to_record
+from deploytk.smoke.report import BudgetCheck
 from deploytk.smoke.selfcheck import ClientCheck
 from deploytk.smoke.statistics import mean_interval, median_ratio, summarize
 
@@ -325,3 +328,36 @@ def test_answers_are_taken_apart_as_reviewed_wherever_reads_cut_them(reviewed: R
     lines = (f"{name}: {json.dumps(_rounded(told))}" for name, told in found.items())
 
     reviewed("\n".join(lines) + "\n", GOLDEN / "answers-taken-apart.txt")
+
+
+@pytest.mark.parametrize(
+    ("value", "shorter_ms", "longer_ms", "could"),
+    [
+        # 100 tokens/s over 2 s are 200 tokens: over 1.9 s 105.3, over 2.1 s 95.2
+        (100.0, 100.0, 100.0, True),
+        (100.0, 100.0, 0.0, False),  # quicker than it seems: still above 96
+        (100.0, 0.0, 100.0, True),
+        (100.0, 0.0, 80.0, False),  # 96.15
+        (92.0, 100.0, 0.0, True),  # 96.8
+        (92.0, 80.0, 0.0, False),  # 95.8
+        (92.0, 5000.0, 0.0, True),  # more than all of the time
+    ],
+)
+def test_a_doubt_turns_a_rate_as_far_as_the_time_may_be_off(
+    value: float, shorter_ms: float, longer_ms: float, could: bool
+) -> None:
+    doubt = Doubt("late", shorter_ms, longer_ms)
+    check = BudgetCheck("throughput.output_tps", ">=", 96.0, value, "pass")
+
+    assert doubt.could_turn(check, 2.0) == could
+
+
+def test_what_is_kept_of_a_server_is_its_use_without_its_pool_to_the_byte() -> None:
+    artifact = internlm_7b()
+    plan = plan_serving(artifact, PlanRequest(gpu="A10"))
+    parts = Parts(used_bytes=17_000_000_001, kv_pool_bytes=1_234_567_890, before_pool_bytes=15_000_000_000)
+
+    found = measured_overhead(artifact, plan, find_gpu("A10"), "0.18.0", parts)
+
+    assert found is not None
+    assert (found.before_pool_bytes, found.beside_pool_bytes) == (15_000_000_000, 15_765_432_111)
