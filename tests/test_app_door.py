@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -377,32 +378,31 @@ def test_a_fault_gets_an_answer_where_none_was_begun(begins: bool, statuses: lis
         asyncio.run(door({**scope, "client": ("192.0.2.1", 1)}, receive, send))
 
     assert [message["status"] for message in sent if message["type"] == "http.response.start"] == statuses
+    bodies = [json.loads(message["body"]) for message in sent if message["type"] == "http.response.body"]
+    assert [body["error"]["type"] for body in bodies] == ["server_error"] * (not begins)
+
+
+def _headers_of(error: RefusedError) -> dict[bytes, bytes]:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(send_refusal(send, error))
+    return dict(sent[0]["headers"])
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 500, 503])
 def test_a_key_is_asked_for_where_one_is_missing_alone(status: int) -> None:
-    sent: list[dict[str, Any]] = []
+    found = _headers_of(RefusedError(status, "code", "words"))
 
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    asyncio.run(send_refusal(send, RefusedError(status, "code", "words")))
-
-    names = [name for name, _ in sent[0]["headers"]]
-    assert (b"www-authenticate" in names) == (status == 401)
-    assert {b"retry-after", b"allow", b"connection"}.isdisjoint(names)
+    assert (b"www-authenticate" in found) == (status == 401)
+    assert {b"retry-after", b"allow", b"connection"}.isdisjoint(found)
 
 
 def test_a_refusal_says_when_to_come_back_and_what_is_allowed() -> None:
-    sent: list[dict[str, Any]] = []
+    found = _headers_of(RefusedError(405, "code", "words", 7, closes=True, allowed=("GET", "HEAD")))
 
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    error = RefusedError(405, "code", "words", 7, closes=True, allowed=("GET", "HEAD"))
-    asyncio.run(send_refusal(send, error))
-
-    found = dict(sent[0]["headers"])
     assert found[b"retry-after"] == b"7"
     assert found[b"allow"] == b"GET, HEAD"
     assert found[b"connection"] == b"close"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import socket
@@ -15,11 +14,7 @@ from apps import App, make_app, running_app
 from artifacts import internlm_7b
 
 from deploytk import lmdeploy
-from deploytk.app.door import Door
 from deploytk.app.features import CPU, FEATURES, NAMES, RENAMED, refuse_missing, renamed
-from deploytk.app.identity import Keys
-from deploytk.app.limits import Limits
-from deploytk.app.origins import Hosts
 from deploytk.app.refused import RefusedError
 from deploytk.artifact.chat_templates import tool_format
 from deploytk.base.errors import DeployError, PlanError, UsageError
@@ -359,30 +354,3 @@ def app_raw(app: App, data: bytes) -> bytes:
         connection.sendall(data)
         parts = list(iter(lambda: connection.recv(65536), b""))
     return b"".join(parts)
-
-
-def test_a_fault_of_the_app_is_an_answer_too() -> None:
-    class Broken:
-        is_ending = has_page = False
-
-        def shows_loading(self, _: str) -> bool:
-            return False
-
-        async def __call__(self, *_: object) -> None:
-            raise RuntimeError("a fault")
-
-    sent: list[dict[str, Any]] = []
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    door = Door(Broken(), Keys(()), Hosts("", ()), Limits())  # type: ignore[arg-type]  # a stand-in that fails
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
-    with pytest.raises(RuntimeError):
-        asyncio.run(door(scope, receive, send))
-
-    assert sent[0]["status"] == 500
-    assert json.loads(sent[1]["body"])["error"]["type"] == "server_error"

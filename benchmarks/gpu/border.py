@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from serving import lmdeploy_program
+
 CHECKOUT = Path(__file__).parents[2]
 SESSION_LEN = 8192
 GIB = 2**30
@@ -33,15 +35,13 @@ sys.stdin.read()
 """
 
 
-def environment(path: str, binaries: Path) -> dict[str, str]:
+def environment(path: str, work: Path) -> dict[str, str]:
     """What that file exports, with an `lmdeploy` on the path."""
-    (binaries / "lmdeploy").write_text('#!/bin/sh\nexec python3 -m lmdeploy "$@"\n')
-    (binaries / "lmdeploy").chmod(0o755)
     shown = subprocess.run(["bash", "-c", f". {path} && env -0"], capture_output=True, text=True, check=True).stdout
     found = dict(entry.partition("=")[::2] for entry in shown.split("\0") if entry)
-    found["PATH"] = f"{binaries}:{found['PATH']}"
+    found["PATH"] = f"{lmdeploy_program(work)}:{found['PATH']}"
     found["PYTHONPATH"] = f"{CHECKOUT / 'toolkit'}:{found.get('PYTHONPATH', '')}"
-    return found | {"DEPLOYTK_DATA_DIR": str(binaries / "data"), "COLUMNS": "120"}
+    return found | {"DEPLOYTK_DATA_DIR": str(work / "data"), "COLUMNS": "120"}
 
 
 @contextlib.contextmanager
@@ -73,8 +73,7 @@ def plan(model: Path, batch: int, variables: dict[str, str]) -> dict[str, Any]:
 def border(model: Path, gib: float, variables: dict[str, str], place: Path) -> dict[str, Any]:
     with only_free(gib):
         largest = plan(model, 1, variables)["largest_batch"]
-        fits = {batch: plan(model, batch, variables)["fits"] for batch in (largest, largest + 1)}
-        share = plan(model, largest, variables)["cache_max_entry_count"]
+        plans = {batch: plan(model, batch, variables) for batch in (largest, largest + 1)}
         report = place / "smoke.json"
         report.unlink(missing_ok=True)
         started = time.monotonic()
@@ -87,8 +86,8 @@ def border(model: Path, gib: float, variables: dict[str, str], place: Path) -> d
     return {
         "free_gib": gib or "all",
         "largest_batch": largest,
-        "fits": fits,
-        "share": share,
+        "fits": {batch: one["fits"] for batch, one in plans.items()},
+        "share": plans[largest]["cache_max_entry_count"],
         "smoke": done.returncode,
         "golden": checks.get("golden answers"),
         "planned_mib": vram["predicted"]["total_bytes"] // 2**20 if vram else None,

@@ -91,7 +91,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     steps = Steps(out, environment, float(sys.argv[3]) if len(sys.argv) > 3 else 540)
     work = Path(tempfile.mkdtemp(prefix="quantized-"))
-    program = _program(work)
+    program = serving.lmdeploy_program(work)
     try:
         _seven_billion(steps, work, program)
         _tiny(steps, work, program)
@@ -148,14 +148,6 @@ def _deploytk(words: Sequence[str], stdout: Path, program: Path) -> list[str]:
     path = f'export PYTHONPATH="{CHECKOUT / "toolkit"}:$PYTHONPATH" PATH="{program}:$PATH"'
     script = f'{path}; exec python3 -m deploytk "$@" > "$0"'
     return ["bash", "-c", script, str(stdout), *words]
-
-
-def _program(work: Path) -> Path:
-    path = work / "bin" / "lmdeploy"
-    path.parent.mkdir()
-    path.write_text('#!/bin/sh\nexec python3 -m lmdeploy "$@"\n')
-    path.chmod(0o755)
-    return path.parent
 
 
 def _verdict(report: Path) -> dict[str, Any]:

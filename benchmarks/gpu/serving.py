@@ -35,6 +35,15 @@ def shell(environment: str, command: Sequence[str], log: Path, timeout_s: float,
     return time.monotonic() - started
 
 
+def lmdeploy_program(work: Path) -> Path:
+    """The directory, in `work`, of an `lmdeploy` for the path: packages in a directory bring none."""
+    path = work / "bin" / "lmdeploy"
+    path.parent.mkdir()
+    path.write_text('#!/bin/sh\nexec python3 -m lmdeploy "$@"\n')
+    path.chmod(0o755)
+    return path.parent
+
+
 @contextmanager
 def serving(environment: str, model: Path, flags: Sequence[str], log: Path) -> Iterator[str]:
     """A TurboMind server of `model`: its URL, once it has answered one token. Stopped at the end, whatever happens."""
